@@ -1,0 +1,137 @@
+//! One validated [`Config`], from YAML, from code, or from both.
+//!
+//! A misspelt key that is silently ignored is an outage or a hole. So every field of every file is either used or
+//! rejected, all problems are reported at once, and each carries file, line and field path. Code overrides the file.
+//!
+//! | step | where |
+//! |---|---|
+//! | text to a tree in which every node knows its place | [`yaml`] |
+//! | tree to values; collects errors, refuses unknown fields | [`walk`] |
+//! | values to the sections below | `Decode` beside each section |
+//! | sections against each other (a route names a cluster that exists ...) | `load` |
+//!
+//! Relative paths in a file are relative to that file's directory. Every duration carries a unit (`250ms`), every
+//! size too (`64KiB`). A value out of range is an error, never clamped.
+
+mod audit;
+mod cluster;
+mod identity;
+mod limits;
+mod listener;
+mod plug;
+mod route;
+mod token;
+pub mod walk;
+mod workload;
+pub mod yaml;
+
+pub use audit::{AuditConfig, TelemetryConfig};
+pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use identity::IdentityConfig;
+pub use limits::{LimitsConfig, RateLimitConfig};
+pub use listener::{HealthConfig, ListenerConfig, Mtls};
+pub use plug::PlugConfig;
+pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
+pub use token::IssuerConfig;
+pub use walk::{ConfigIssue, Decode, Errors, Fields};
+pub use workload::{Locality, Workload};
+pub use yaml::{Node, Place};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a mesh is told.
+///
+/// Only `workload` and `identity` have no default: who a process is cannot be guessed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Who this process is.
+    pub workload: Workload,
+    /// Where its certificate and trust come from.
+    pub identity: IdentityConfig,
+    /// Where it listens, by name; `default` is the one that `serve` uses unless told otherwise.
+    pub listeners: BTreeMap<String, ListenerConfig>,
+    /// The plain listener for `/livez`, `/readyz` and `/metrics`; absent: none.
+    pub health: Option<HealthConfig>,
+    /// Whose JWTs are accepted. Empty: a bearer token is refused, because nobody could vouch for it.
+    pub tokens: Vec<IssuerConfig>,
+    /// Files and directories with `AuthorizationPolicy` documents (`*.yaml`, `*.yml`), resolved.
+    pub policies: Vec<PathBuf>,
+    /// What holds where no policy selects this workload.
+    pub no_policy: NoPolicy,
+    /// Services that may be called, by name.
+    pub clusters: BTreeMap<String, ClusterConfig>,
+    /// How requests to a service are sent, by service name; first match wins.
+    pub routes: BTreeMap<String, Vec<RouteConfig>>,
+    /// Limits of the server stack.
+    pub limits: LimitsConfig,
+    /// Where audit records go.
+    pub audit: AuditConfig,
+    /// Where spans go.
+    pub telemetry: TelemetryConfig,
+    /// How often watched files are compared. Default 500 ms, range 50 ms to 60 s.
+    pub poll_interval: Duration,
+}
+
+/// The verdict for a workload that no policy selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NoPolicy {
+    /// Deny: the default, so that a lost policy file closes.
+    #[default]
+    Deny,
+    /// Allow every authenticated and anonymous caller, as Istio does.
+    Allow,
+}
+
+impl Config {
+    /// The default poll interval of watched files.
+    pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+    /// A configuration with every default, for building in code.
+    pub fn new(workload: Workload, identity: IdentityConfig) -> Self {
+        Self {
+            workload,
+            identity,
+            listeners: BTreeMap::new(),
+            health: None,
+            tokens: Vec::new(),
+            policies: Vec::new(),
+            no_policy: NoPolicy::Deny,
+            clusters: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            limits: LimitsConfig::default(),
+            audit: AuditConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            poll_interval: Self::POLL_INTERVAL,
+        }
+    }
+}
+
+/// Why a configuration was refused: every problem, in file order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    issues: Vec<ConfigIssue>,
+}
+
+impl ConfigError {
+    /// An error made of at least one issue.
+    pub fn new(issues: Vec<ConfigIssue>) -> Self {
+        Self { issues }
+    }
+
+    /// Every problem.
+    pub fn issues(&self) -> &[ConfigIssue] {
+        &self.issues
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "configuration refused, {} problem(s)", self.issues.len())?;
+        self.issues.iter().try_for_each(|issue| write!(f, "\n  {issue}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}

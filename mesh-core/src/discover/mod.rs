@@ -1,0 +1,38 @@
+//! From a service to its endpoints: a stream of whole sets.
+
+mod endpoint;
+mod file;
+mod fixed;
+
+pub use endpoint::{Endpoint, EndpointKey};
+pub use file::FileResolver;
+pub use fixed::StaticResolver;
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+
+/// What a resolver knows now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// The whole set, replacing the last. Endpoints keep their state by key.
+    Endpoints(Vec<Endpoint>),
+    /// The source cannot be read; the last set stays in force.
+    Stale(ResolveError),
+    /// The service is known to be gone: the set becomes empty.
+    Gone,
+}
+
+/// Revisions of one service's endpoints.
+pub type Updates = Pin<Box<dyn Stream<Item = Update> + Send>>;
+
+/// Finds the endpoints of one cluster.
+pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
+    /// Streams the current set at once and every later one.
+    fn watch(&self) -> Updates;
+}
+
+/// Why endpoints could not be read. Routing goes on with the last good set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ResolveError(pub String);

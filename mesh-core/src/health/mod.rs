@@ -1,0 +1,1 @@
+//! Which endpoints are taken out, and when they come back.

@@ -1,0 +1,47 @@
+//! The other end of a connection, and the caller it turned out to be.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{SpiffeId, VerifiedSvid};
+use crate::token::VerifiedToken;
+
+/// The other end of a connection, maybe anonymous. Decided once per connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// What its certificate proved; `None` for a plaintext peer.
+    pub svid: Option<Arc<VerifiedSvid>>,
+}
+
+/// An authenticated caller: by certificate, by token, or by both.
+///
+/// Plain data that proves nothing: anyone can make one. What a served handler is given is
+/// `mesh_tower::Principal`, which only the mesh's own stack can make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Principal {
+    /// What its certificate proved.
+    pub svid: Option<Arc<VerifiedSvid>>,
+    /// What its token proved.
+    pub token: Option<Arc<VerifiedToken>>,
+}
+
+impl Principal {
+    /// The SPIFFE ID in its certificate.
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.svid.as_deref().map(|svid| &svid.id)
+    }
+}
+
+impl fmt::Display for Principal {
+    /// The SPIFFE ID; without a certificate `ISSUER/SUBJECT` of the token; else `anonymous`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.svid, &self.token) {
+            (Some(svid), _) => svid.id.fmt(f),
+            (None, Some(token)) => write!(f, "{}/{}", token.issuer, token.subject.as_deref().unwrap_or("")),
+            (None, None) => f.write_str("anonymous"),
+        }
+    }
+}

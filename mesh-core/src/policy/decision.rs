@@ -1,0 +1,89 @@
+//! What was decided, by which policy and rule, and why.
+
+use std::sync::Arc;
+
+/// May the request go on?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
+}
+
+/// The verdict on one request, with what decided it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// May it go on?
+    pub verdict: Verdict,
+    /// Why, as a stable code.
+    pub reason: Reason,
+    /// `NAMESPACE/NAME` of the policy that decided, if one did.
+    pub policy: Option<Arc<str>>,
+    /// 0-based index of its rule that matched.
+    pub rule: Option<u32>,
+    /// Denied only because a clause about tokens failed and no token came: 401 instead of 403.
+    pub token_would_help: bool,
+}
+
+/// Why a verdict fell, as a stable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A rule of an ALLOW policy matched.
+    AllowRule,
+    /// A rule of a DENY policy matched.
+    DenyRule,
+    /// Policies select this workload, none of their ALLOW rules matched.
+    NoAllowRule,
+    /// No policy selects this workload, and `no_policy: deny` holds.
+    NoPolicyDeny,
+    /// No ALLOW policy selects this workload and no DENY rule matched.
+    NoPolicyAllow,
+}
+
+impl Reason {
+    /// The code in logs, metrics and audit records, for example `deny_rule`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AllowRule => "allow_rule",
+            Self::DenyRule => "deny_rule",
+            Self::NoAllowRule => "no_allow_rule",
+            Self::NoPolicyDeny => "no_policy_deny",
+            Self::NoPolicyAllow => "no_policy_allow",
+        }
+    }
+}
+
+/// What an allowed request carries: who let it in, and under which generation of policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    /// `NAMESPACE/NAME` of the policy that allowed it; `None` where none was needed.
+    pub policy: Option<Arc<str>>,
+    /// 0-based index of its rule.
+    pub rule: Option<u32>,
+    /// The revision it was decided under; re-checked when a newer one is in force.
+    pub generation: u64,
+}
+
+/// A decision with the way to it, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What [`super::PolicyEngine::decide`] says.
+    pub decision: Decision,
+    /// One line for every rule that was looked at: policy, rule, matched or the field that failed.
+    pub steps: Vec<ExplainStep>,
+}
+
+/// How one rule fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainStep {
+    /// `NAMESPACE/NAME`.
+    pub policy: Arc<str>,
+    /// `ALLOW` or `DENY`.
+    pub action: super::Action,
+    /// 0-based.
+    pub rule: u32,
+    /// `None`: it matched. Else the first field that did not, for example `from.principals`.
+    pub failed_field: Option<String>,
+}

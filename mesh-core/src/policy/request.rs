@@ -1,0 +1,43 @@
+//! A request as policy sees it: canonical, borrowed, without HTTP types.
+
+use std::net::IpAddr;
+
+use crate::identity::SpiffeId;
+use crate::token::VerifiedToken;
+
+/// The canonical request. Built once; every decision, log and label uses it.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The peer's SPIFFE ID, proved by its certificate.
+    pub peer: Option<&'a SpiffeId>,
+    /// The verified JWT.
+    pub token: Option<&'a VerifiedToken>,
+    /// `GET`, `POST`, ...; gRPC is always `POST`.
+    pub method: &'a str,
+    /// The canonical path, without query and fragment.
+    pub path: &'a str,
+    /// The canonical authority, lower case, with the port if the request had one.
+    pub host: &'a str,
+    /// The local port that was connected to.
+    pub port: u16,
+    /// The matched route (`/orders/{id}`) or gRPC method, where it is known.
+    pub route: Option<&'a str>,
+    /// The TCP peer.
+    pub source_ip: Option<IpAddr>,
+    /// The request's headers, after stripping.
+    pub headers: &'a dyn Headers,
+}
+
+/// The headers of a request, however they are kept.
+pub trait Headers {
+    /// Calls `each` with every value of the header `name` (lower case), in order.
+    fn values(&self, name: &str, each: &mut dyn FnMut(&[u8]));
+}
+
+/// A request without headers.
+#[derive(Debug, Clone, Copy)]
+pub struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn values(&self, _name: &str, _each: &mut dyn FnMut(&[u8])) {}
+}

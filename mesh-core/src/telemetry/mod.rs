@@ -1,0 +1,47 @@
+//! Every span, metric and attribute name of the mesh, in one place.
+//!
+//! Metrics live in a registry of their own for each mesh: no globals, two meshes fit one process.
+
+mod client;
+mod runtime;
+mod server;
+
+pub use client::ClientMetrics;
+pub use runtime::RuntimeMetrics;
+pub use server::ServerMetrics;
+
+use prometheus_client::registry::Registry;
+
+/// All metrics of one mesh.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What the server stack counts.
+    pub server: ServerMetrics,
+    /// What the client stack counts.
+    pub client: ClientMetrics,
+    /// What identity, configuration and audit count.
+    pub runtime: RuntimeMetrics,
+    registry: Registry,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("mesh");
+        Self {
+            server: ServerMetrics::register(registry.sub_registry_with_prefix("server")),
+            client: ClientMetrics::register(registry.sub_registry_with_prefix("client")),
+            runtime: RuntimeMetrics::register(&mut registry),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// The OpenMetrics text of `/metrics`.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
