@@ -1,3 +1,5 @@
 //! Tower layers that put the mesh inside an axum or hyper service.
 
 pub use mesh_core::{Config, Mesh};
+
+pub mod server;

@@ -45,7 +45,6 @@ impl RetryPolicy {
 
     /// Whether a request of this method may be sent twice. (RFC 9110 9.2.2)
     pub fn idempotent(&self, method: &str) -> bool {
-        self.idempotent
-            .unwrap_or(matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"))
+        self.idempotent.unwrap_or(matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"))
     }
 }
