@@ -18,9 +18,11 @@ mod cluster;
 mod identity;
 mod limits;
 mod listener;
+mod nearest;
 mod plug;
 mod route;
 mod token;
+mod values;
 pub mod walk;
 mod workload;
 pub mod yaml;
@@ -30,12 +32,14 @@ pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, Outl
 pub use identity::IdentityConfig;
 pub use limits::{LimitsConfig, RateLimitConfig};
 pub use listener::{HealthConfig, ListenerConfig, Mtls};
+pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
 pub use token::IssuerConfig;
+pub use values::{Percent, Quantity, Size};
 pub use walk::{ConfigIssue, Decode, Errors, Fields};
 pub use workload::{Locality, Workload};
-pub use yaml::{Node, Place};
+pub use yaml::{Entry, Node, Place, Value};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
