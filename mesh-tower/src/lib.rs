@@ -1,5 +1,8 @@
 //! Tower layers that put the mesh inside an axum or hyper service.
 
-pub use mesh_core::{Config, Mesh};
+pub mod connect;
+mod connection;
+pub mod tls;
 
-pub mod server;
+pub use connection::Connection;
+pub use mesh_core::{Config, Mesh};

@@ -1,0 +1,165 @@
+//! A verified connection to one endpoint, or the reason why there is none.
+//!
+//! Whatever fails here fails before a request was written, so every [`ConnectError`] is safe to retry elsewhere.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mesh_core::Mesh;
+use mesh_core::config::HttpVersion;
+use mesh_core::identity::SpiffeId;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
+
+use crate::tls::{ClientTls, HandshakeRefused, PeerRefused, VerifiedPeer};
+
+/// A byte stream below TLS.
+pub trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static> Io for T {}
+
+/// A boxed byte stream below TLS.
+pub type BoxIo = Box<dyn Io>;
+
+/// What [`Connector::connect`] returns.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxIo>> + Send>>;
+
+/// Opens byte streams to endpoints: TCP, or a simulated network.
+pub trait Connector: fmt::Debug + Send + Sync + 'static {
+    /// Connects to `address`. Dropping the future gives up.
+    fn connect(&self, address: SocketAddr) -> Connecting;
+}
+
+/// TCP without Nagle's delay.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpConnector;
+
+impl Connector for TcpConnector {
+    fn connect(&self, address: SocketAddr) -> Connecting {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxIo)
+        })
+    }
+}
+
+/// The connector that a mesh's clients use, kept beside the mesh.
+struct Installed(ArcSwap<Arc<dyn Connector>>);
+
+fn installed(mesh: &Mesh) -> Arc<Installed> {
+    mesh.extension(|| Installed(ArcSwap::from_pointee(Arc::new(TcpConnector) as Arc<dyn Connector>)))
+}
+
+/// Makes all further connections of `mesh`'s clients go through `connector`.
+pub fn install(mesh: &Mesh, connector: Arc<dyn Connector>) {
+    installed(mesh).0.store(Arc::new(connector));
+}
+
+/// Dials the endpoints of one cluster.
+#[derive(Clone)]
+pub struct Dialer {
+    connector: Arc<Installed>,
+    tls: ClientTls,
+    timeout: Duration,
+}
+
+/// A finished handshake with an endpoint that is who it should be.
+#[derive(Debug)]
+pub struct Connected {
+    /// The encrypted stream.
+    pub io: TlsStream<BoxIo>,
+    /// Who answered, and the protocol that ALPN chose.
+    pub peer: VerifiedPeer,
+}
+
+impl Dialer {
+    /// `timeout` covers TCP and TLS together.
+    pub fn new(mesh: &Mesh, expected: Vec<SpiffeId>, http: HttpVersion, timeout: Duration) -> Self {
+        Self { connector: installed(mesh), tls: ClientTls::new(mesh, expected, http), timeout }
+    }
+
+    /// Connects and handshakes. Dropping the future closes what was opened.
+    pub async fn dial(&self, address: SocketAddr) -> Result<Connected, ConnectError> {
+        let give_up = Instant::now() + self.timeout;
+        let error = |cause| ConnectError { address, cause };
+        let connecting = self.connector.0.load().connect(address);
+        let io = match tokio::time::timeout_at(give_up, connecting).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(io)) => return Err(error(ConnectCause::Transport(io))),
+            Err(_) => return Err(error(ConnectCause::ConnectTimeout(self.timeout))),
+        };
+        match tokio::time::timeout_at(give_up, self.tls.handshake(io, address)).await {
+            Ok(Ok((io, peer))) => Ok(Connected { io, peer }),
+            Ok(Err(refused)) => Err(error(ConnectCause::Handshake(refused))),
+            Err(_) => Err(error(ConnectCause::HandshakeTimeout(self.timeout))),
+        }
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer")
+            .field("connector", &**self.connector.0.load())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an endpoint could not be reached. No byte of a request was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {cause}")]
+pub struct ConnectError {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// What went wrong.
+    #[source]
+    pub cause: ConnectCause,
+}
+
+impl ConnectError {
+    /// A stable code for logs, metrics and audit.
+    pub fn reason(&self) -> &'static str {
+        match &self.cause {
+            ConnectCause::Transport(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connect_refused",
+            ConnectCause::Transport(_) => "connect_failed",
+            ConnectCause::ConnectTimeout(_) => "connect_timeout",
+            ConnectCause::HandshakeTimeout(_) => "handshake_timeout",
+            ConnectCause::Handshake(refused) => refused.reason(),
+        }
+    }
+
+    /// The verdict on the server's certificate, if that was the cause: a poisoned or misconfigured endpoint.
+    pub fn peer_refused(&self) -> Option<&PeerRefused> {
+        match &self.cause {
+            ConnectCause::Handshake(HandshakeRefused::Peer(refused)) => Some(refused),
+            _ => None,
+        }
+    }
+}
+
+/// The ways in which connecting fails.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectCause {
+    /// The transport did not open.
+    #[error("cannot connect: {0}")]
+    Transport(#[source] io::Error),
+    /// The transport did not open in time.
+    #[error("not connected after {0:?}")]
+    ConnectTimeout(Duration),
+    /// TLS did not finish in time.
+    #[error("TLS handshake not finished after {0:?}")]
+    HandshakeTimeout(Duration),
+    /// TLS failed, or one side refused the other.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeRefused),
+}

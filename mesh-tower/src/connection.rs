@@ -1,0 +1,56 @@
+//! What is known of one accepted connection, decided once and shared by all of its requests.
+//!
+//! A header can be forged and an extension can be inserted by anyone, so identity must come from a value that only
+//! the accept loop can make. [`Connection`] is that value: without it in a request's extensions every layer of the
+//! mesh denies with reason `wiring`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_core::identity::Peer;
+
+/// One accepted connection: who is at the other end, and which protocol it speaks.
+///
+/// The accept loop puts an `Arc<Connection>` into the extensions of each of its requests. Nothing else can make one,
+/// so finding it proves that the mesh's own handshake judged the peer.
+#[derive(Debug)]
+pub struct Connection {
+    peer: Peer,
+    chain: Vec<Arc<[u8]>>,
+    local_addr: SocketAddr,
+    http: http::Version,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: Peer, chain: Vec<Arc<[u8]>>, local_addr: SocketAddr, http: http::Version) -> Self {
+        Self { peer, chain, local_addr, http }
+    }
+
+    /// The other end, as its handshake proved it.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The peer's certificates as DER, leaf first, to judge them again when trust changes. Empty for a plaintext peer.
+    pub fn chain(&self) -> &[Arc<[u8]>] {
+        &self.chain
+    }
+
+    /// Where the connection was accepted.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// HTTP/1.1 or HTTP/2, as ALPN chose.
+    pub fn http(&self) -> http::Version {
+        self.http
+    }
+
+    /// A connection that no socket backs, for tests of single layers.
+    #[cfg(test)]
+    #[allow(dead_code)] // each layer's tests take what they need
+    pub(crate) fn for_test(peer: Peer) -> Arc<Self> {
+        let local_addr = SocketAddr::from(([127, 0, 0, 1], 8443));
+        Arc::new(Self::new(peer, Vec::new(), local_addr, http::Version::HTTP_2))
+    }
+}

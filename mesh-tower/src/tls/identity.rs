@@ -1,0 +1,131 @@
+//! The current SVID as what rustls presents and signs with.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use mesh_core::Mesh;
+use mesh_core::clock::WallClock;
+use mesh_core::identity::{Identity, SignatureScheme as Scheme, Signer, X509Svid};
+use mesh_core::snapshot::Snapshot;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
+
+/// What every handshake of a mesh shares: identity and time as they are now, and the algorithms.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) identity: Snapshot<Identity>,
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) time: Arc<MeshTime>,
+    presented: ArcSwapOption<Presented>,
+}
+
+/// A rustls key made of the first SVID of one identity generation.
+#[derive(Debug)]
+struct Presented {
+    generation: u64,
+    key: Arc<CertifiedKey>,
+}
+
+impl Live {
+    /// The one of this mesh: keys are converted once for all listeners and clusters.
+    pub(super) fn of(mesh: &Mesh) -> Arc<Self> {
+        mesh.extension(|| Self {
+            identity: mesh.identity().clone(),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            time: Arc::new(MeshTime(Arc::clone(mesh.clock()))),
+            presented: ArcSwapOption::empty(),
+        })
+    }
+
+    /// The current SVID. Handshakes that race a rotation may convert it twice, which is harmless.
+    fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
+        let identity = self.identity.load();
+        if let Some(presented) = &*self.presented.load()
+            && presented.generation == identity.generation()
+        {
+            return Some(Arc::clone(&presented.key));
+        }
+        let key = Arc::new(certified(identity.svid()?));
+        self.presented.store(Some(Arc::new(Presented { generation: identity.generation(), key: Arc::clone(&key) })));
+        Some(key)
+    }
+}
+
+fn certified(svid: &X509Svid) -> CertifiedKey {
+    let chain = svid.chain().iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+    CertifiedKey::new(chain, Arc::new(LiveKey(Arc::clone(svid.key()))))
+}
+
+/// Presents the current SVID to whoever asks; SPIFFE has no server names.
+#[derive(Debug)]
+pub(super) struct Resolver(pub(super) Arc<Live>);
+
+impl rustls::server::ResolvesServerCert for Resolver {
+    fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.certified_key()
+    }
+}
+
+impl rustls::client::ResolvesClientCert for Resolver {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.certified_key()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A mesh key as rustls knows keys.
+#[derive(Debug)]
+struct LiveKey(Arc<dyn Signer>);
+
+impl rustls::sign::SigningKey for LiveKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn rustls::sign::Signer>> {
+        let fits = |scheme: &&Scheme| offered.iter().any(|offer| u16::from(*offer) == scheme.0);
+        let scheme = *self.0.schemes().iter().find(fits)?;
+        Some(Box::new(LiveSigner { key: Arc::clone(&self.0), scheme }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(SubjectPublicKeyInfoDer::from(self.0.public_key()))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.0.schemes().first().copied() {
+            Some(Scheme::ED25519) => SignatureAlgorithm::ED25519,
+            Some(Scheme::RSA_PSS_SHA256) => SignatureAlgorithm::RSA,
+            _ => SignatureAlgorithm::ECDSA,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LiveSigner {
+    key: Arc<dyn Signer>,
+    scheme: Scheme,
+}
+
+impl rustls::sign::Signer for LiveSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        self.key.sign(self.scheme, message).map_err(|error| rustls::Error::Other(rustls::OtherError(Arc::new(error))))
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::from(self.scheme.0)
+    }
+}
+
+/// Calendar time as rustls asks for it.
+#[derive(Debug)]
+pub(super) struct MeshTime(Arc<dyn WallClock>);
+
+impl rustls::time_provider::TimeProvider for MeshTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        // A clock before 1970 has no answer, which fails the handshake.
+        let since_epoch = self.0.now().duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since_epoch))
+    }
+}

@@ -1,0 +1,57 @@
+//! rustls over live identity.
+//!
+//! Certificates and roots are replaced while the process runs, and a handshake must use those of the moment. So no
+//! rustls configuration is built around a certificate: a resolver presents the current SVID, a verifier judges the
+//! peer against the current bundles, and both read one atomic snapshot.
+//!
+//! Every handshake gets a verifier of its own, which keeps what it proved: the chain is judged once, by
+//! [`mesh_core::identity::verify_svid`], and the result belongs to exactly one connection.
+//!
+//! | choice | why |
+//! |---|---|
+//! | TLS 1.3 only | no renegotiation, no static RSA, encrypted certificates |
+//! | explicit [`CryptoProvider`](rustls::crypto::CryptoProvider), X25519MLKEM768 first | a process-wide one would be shared with strangers |
+//! | no resumption, no tickets, no 0-RTT | rustls restores a stored identity without running the verifier again |
+//! | time from [`WallClock`](mesh_core::clock::WallClock) | expiry can be replayed |
+//!
+//! With TLS 1.3 a client learns that its own certificate was refused only at its first read: see [`alert_in`].
+
+mod client;
+mod identity;
+mod refusal;
+mod server;
+mod verifier;
+
+pub use client::ClientTls;
+pub use refusal::{PeerRefused, alert_in, handshake_reason};
+pub use server::{HandshakeRefused, ServerTls};
+
+use std::sync::Arc;
+
+use mesh_core::identity::VerifiedSvid;
+use rustls::CommonState;
+
+/// The peer of one finished handshake.
+#[derive(Debug, Clone)]
+pub struct VerifiedPeer {
+    /// What its chain proved.
+    pub svid: Arc<VerifiedSvid>,
+    /// Its certificates as DER, leaf first.
+    pub chain: Vec<Arc<[u8]>>,
+    /// The protocol that ALPN chose.
+    pub http: http::Version,
+}
+
+impl VerifiedPeer {
+    fn new(svid: Arc<VerifiedSvid>, tls: &CommonState) -> Self {
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|der| Arc::from(der.as_ref())).collect();
+        // HTTP/1.1 where the peer offered no ALPN at all.
+        let http = if tls.alpn_protocol() == Some(H2) { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
+        Self { svid, chain, http }
+    }
+}
+
+/// ALPN protocol names. (RFC 7301 6, RFC 9113 3.1)
+const H2: &[u8] = b"h2";
+const HTTP11: &[u8] = b"http/1.1";

@@ -1,0 +1,83 @@
+//! Why a handshake failed, in stable words for logs, metrics and the pool.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use mesh_core::identity::{SpiffeId, SvidError};
+use rustls::AlertDescription;
+
+/// Why we refused the peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerRefused {
+    /// Its chain does not prove an identity.
+    #[error("the peer's certificate is refused: {0}")]
+    Svid(#[from] SvidError),
+    /// It is somebody, but not one of those we meant to reach.
+    #[error("the peer is `{presented}`, expected {}", names(.expected))]
+    IdMismatch {
+        /// The names that the cluster's `identities` allow.
+        expected: Arc<[SpiffeId]>,
+        /// Who answered.
+        presented: SpiffeId,
+    },
+}
+
+impl PeerRefused {
+    /// A stable code: one of core's, or `peer_id_mismatch`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Svid(error) => error.reason(),
+            Self::IdMismatch { .. } => "peer_id_mismatch",
+        }
+    }
+}
+
+fn names(expected: &[SpiffeId]) -> String {
+    match expected {
+        [] => "nobody (the cluster lists no identities)".to_owned(),
+        expected => expected.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+/// Finds the TLS alert that the peer sent anywhere in `error`'s causes.
+///
+/// A TLS 1.3 client's handshake ends before the server has judged its certificate. A refusal arrives with the first
+/// read: as an error of the connection, deep inside its causes.
+pub fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
+    match tls_error_in(error)? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// A stable code for a failed handshake that no verdict explains.
+pub fn handshake_reason(error: &io::Error) -> &'static str {
+    match tls_error_in(error) {
+        Some(rustls::Error::AlertReceived(_)) => "refused_by_peer",
+        Some(rustls::Error::NoCertificatesPresented) => "no_certificate",
+        Some(rustls::Error::NoApplicationProtocol) => "no_common_protocol",
+        Some(rustls::Error::InvalidMessage(_)) => "not_tls",
+        Some(rustls::Error::PeerIncompatible(_)) => "incompatible",
+        Some(rustls::Error::PeerMisbehaved(_) | rustls::Error::InappropriateHandshakeMessage { .. }) => "misbehaved",
+        Some(rustls::Error::InvalidCertificate(_)) => "bad_certificate",
+        Some(_) => "tls",
+        None => "io",
+    }
+}
+
+fn tls_error_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        // `io::Error::source` skips the error it wraps and goes to that one's source.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
