@@ -1,1 +1,75 @@
-fn main() {}
+//! The developer's hand: proves the workspace, installs real peers, prepares benches.
+#![allow(clippy::print_stdout)] // a command line tool speaks on stdout
+
+mod bench_setup;
+mod count;
+mod features;
+mod imports;
+mod peers;
+mod run;
+mod sizes;
+mod suite;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Proves the workspace, installs real peers, prepares benches")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs every check and test; the last line is `N passed, N failed`.
+    Test {
+        /// Runs only these steps (see --list); may be repeated.
+        #[arg(long, value_name = "STEP")]
+        only: Vec<String>,
+        /// Names the steps and stops.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Installs the real peers below target/peers and prints where they are.
+    Peers,
+    /// Writes certificates, keys, a token and configurations for bench-server and bench-client.
+    BenchSetup {
+        /// Where to write; made if it is missing.
+        dir: PathBuf,
+        /// Where bench-server will listen.
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        address: std::net::SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = workspace_root();
+    match Cli::parse().task {
+        Task::Test { list: true, .. } => {
+            suite::names().for_each(|name| println!("{name}"));
+            ExitCode::SUCCESS
+        }
+        Task::Test { only, .. } => suite::run(&root, &only),
+        Task::Peers => finish(peers::install(&root).map(|found| found.iter().for_each(|line| println!("{line}")))),
+        Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
+    }
+}
+
+fn finish(result: Result<(), String>) -> ExitCode {
+    result.map_or_else(
+        |message| {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
