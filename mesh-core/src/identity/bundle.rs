@@ -1,21 +1,81 @@
 //! The roots of trust, kept apart by trust domain.
+//!
+//! An authority vouches only for names in its own trust domain. Pooled roots would let the authority of a partner name
+//! our workloads, so nothing here can be asked for "all roots".
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::TrustDomain;
+use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-/// The certificate authorities of one trust domain, as DER.
+use super::{TrustDomain, certificate};
+
+/// More would make one failing handshake expensive: each root of the same name costs a signature check.
+const MAX_AUTHORITIES: usize = 64;
+
+/// The certificate authorities of one trust domain.
+///
+/// Every one of them was checked to be an authority. Whether it is valid *now* is judged when it is used: an expired
+/// root does not vouch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     domain: TrustDomain,
     authorities: Vec<Arc<[u8]>>,
+    validity: Vec<(SystemTime, SystemTime)>,
+    anchors: Vec<TrustAnchor<'static>>,
 }
 
 impl TrustBundle {
-    /// A bundle without authorities vouches for nobody.
-    pub fn new(domain: TrustDomain, authorities: Vec<Arc<[u8]>>) -> Self {
-        Self { domain, authorities }
+    /// Checks that each authority (DER) may sign certificates. A bundle without authorities vouches for nobody.
+    pub fn new(domain: TrustDomain, authorities: Vec<Arc<[u8]>>) -> Result<Self, BundleError> {
+        if authorities.len() > MAX_AUTHORITIES {
+            let problem =
+                format!("{} certificates are too many, at most {MAX_AUTHORITIES} are allowed", authorities.len());
+            return Err(BundleError { domain, position: None, problem });
+        }
+        let (mut validity, mut anchors) = (Vec::new(), Vec::new());
+        for (index, der) in authorities.iter().enumerate() {
+            let judged = certificate::authority(der).and_then(|validity| {
+                let cert = CertificateDer::from(der.as_ref());
+                let anchor = webpki::anchor_from_trusted_cert(&cert).map_err(|_| "cannot be used as a trust anchor")?;
+                Ok((validity, anchor.to_owned()))
+            });
+            match judged {
+                Ok((span, anchor)) => {
+                    validity.push(span);
+                    anchors.push(anchor);
+                }
+                Err(problem) => {
+                    return Err(BundleError { domain, position: Some(index + 1), problem: problem.to_owned() });
+                }
+            }
+        }
+        Ok(Self { domain, authorities, validity, anchors })
+    }
+
+    /// Reads every certificate in a PEM text; at least one, and nothing that is no certificate.
+    pub fn from_pem(domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
+        let mut authorities = Vec::new();
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+            let position = Some(authorities.len() + 1);
+            match section {
+                Ok((SectionKind::Certificate, der)) => authorities.push(Arc::from(der)),
+                Ok((kind, _)) => {
+                    let problem = format!("is a {kind:?}; a bundle holds nothing but certificates");
+                    return Err(BundleError { domain, position, problem });
+                }
+                Err(error) => {
+                    return Err(BundleError { domain, position, problem: format!("is no readable PEM: {error}") });
+                }
+            }
+        }
+        if authorities.is_empty() {
+            let problem = "no certificate in the PEM text; expected at least one `BEGIN CERTIFICATE`".to_owned();
+            return Err(BundleError { domain, position: None, problem });
+        }
+        Self::new(domain, authorities)
     }
 
     /// Whose authorities these are.
@@ -27,6 +87,38 @@ impl TrustBundle {
     pub fn authorities(&self) -> &[Arc<[u8]>] {
         &self.authorities
     }
+
+    /// The anchors that may vouch at `now`.
+    pub(super) fn anchors_at(&self, now: SystemTime) -> Vec<TrustAnchor<'_>> {
+        let valid = |(not_before, not_after): &(SystemTime, SystemTime)| *not_before <= now && now <= *not_after;
+        self.anchors
+            .iter()
+            .zip(&self.validity)
+            .filter(|(_, span)| valid(span))
+            .map(|(anchor, _)| borrow(anchor))
+            .collect()
+    }
+}
+
+/// A copy of the references, not of the bytes.
+fn borrow<'a>(anchor: &'a TrustAnchor<'static>) -> TrustAnchor<'a> {
+    TrustAnchor {
+        subject: anchor.subject.as_ref().into(),
+        subject_public_key_info: anchor.subject_public_key_info.as_ref().into(),
+        name_constraints: anchor.name_constraints.as_ref().map(|constraints| constraints.as_ref().into()),
+    }
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("trust bundle of {domain}{}: {problem}", .position.map(|n| format!(", certificate {n}")).unwrap_or_default())]
+pub struct BundleError {
+    /// Whose bundle.
+    pub domain: TrustDomain,
+    /// Which certificate, counted from 1; `None` where the whole is at fault.
+    pub position: Option<usize>,
+    /// What is wrong and what was expected.
+    pub problem: String,
 }
 
 /// Bundles by trust domain; never pooled. (SPIFFE Federation 4.2)

@@ -1,15 +1,22 @@
 //! Who a workload is, whom it trusts, and how a peer's certificate chain is judged.
 
+#[cfg(test)]
+mod attacks;
 mod bundle;
+mod certificate;
 mod id;
+mod key;
 mod principal;
 mod signer;
 mod source;
 mod svid;
+#[cfg(test)]
+mod testkit;
 mod verify;
 
-pub use bundle::{TrustBundle, TrustBundleSet};
+pub use bundle::{BundleError, TrustBundle, TrustBundleSet};
 pub use id::{SpiffeId, SpiffeIdError, TrustDomain, WorkloadPath};
+pub use key::PrivateKey;
 pub use principal::{Peer, Principal};
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Signer, SpiffeId, SvidError};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::certificate::{self, Leaf};
+use super::verify::check_size;
+use super::{PrivateKey, Signer, SpiffeId, SvidError};
 
 /// An X.509-SVID: leaf first, then intermediates, and the key of the leaf.
 #[derive(Debug, Clone)]
@@ -18,9 +23,25 @@ pub struct X509Svid {
 
 impl X509Svid {
     /// Checks that the leaf is an SVID (leaf rules, one URI SAN) and that `key` belongs to it.
+    ///
+    /// Whether anybody vouches for it, and whether it is valid now, is for the peer to judge.
     pub fn new(chain: Vec<Arc<[u8]>>, key: Arc<dyn Signer>) -> Result<Self, SvidError> {
-        let _ = (chain, key);
-        unimplemented!()
+        let first = check_size(&chain)?;
+        let Leaf { id, not_before, not_after, serial, public_key } = certificate::leaf(first.as_ref())?;
+        if key.public_key() != public_key {
+            return Err(SvidError::KeyMismatch);
+        }
+        Ok(Self { id, chain, key, not_before, not_after, serial })
+    }
+
+    /// Reads a chain, leaf first, and its private key. See [`PrivateKey::from_pem`] for the formats.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, SvidError> {
+        let certificates = CertificateDer::pem_slice_iter(chain).map(|section| match section {
+            Ok(der) => Ok(Arc::from(der.as_ref())),
+            Err(_) => Err(SvidError::Malformed("the PEM text of the chain cannot be read")),
+        });
+        let chain = certificates.collect::<Result<Vec<Arc<[u8]>>, _>>()?;
+        Self::new(chain, Arc::new(PrivateKey::from_pem(key)?))
     }
 
     /// The name in the leaf.

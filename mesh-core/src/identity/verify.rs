@@ -1,8 +1,43 @@
 //! Judges a peer's certificate chain, purely: same chain, trust and time, same answer.
+//!
+//! | step | refuses |
+//! |---|---|
+//! | size | chains that cost more than they can be worth |
+//! | leaf rules | what X509-SVID 4 and 5.2 forbid and webpki accepts |
+//! | bundle | trust domains that nobody told us to trust, and roots of *other* trust domains |
+//! | path (webpki) | signatures, issuers, expiry, constraints, extended key usage, unknown critical extensions |
+//! | intermediates on the path | issuers that may not sign certificates |
+//!
+//! URI name constraints fail closed: webpki refuses a chain whose issuer carries any. (RUSTSEC-2026-0098)
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{SpiffeId, TrustBundleSet};
+use aws_lc_rs::digest;
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use webpki::aws_lc_rs as algorithms;
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::{KeyError, SpiffeId, SpiffeIdError, TrustBundleSet, certificate};
+
+/// Certificates in a chain. webpki itself gives up after six intermediates.
+const MAX_CHAIN: usize = 8;
+/// Bytes of a chain.
+const MAX_CHAIN_BYTES: usize = 64 * 1024;
+
+/// The signatures that a chain may carry: what rustls accepts, without P-521 and the legacy encodings.
+static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    algorithms::ECDSA_P256_SHA256,
+    algorithms::ECDSA_P256_SHA384,
+    algorithms::ECDSA_P384_SHA256,
+    algorithms::ECDSA_P384_SHA384,
+    algorithms::ED25519,
+    algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+    algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+    algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+    algorithms::RSA_PKCS1_2048_8192_SHA256,
+    algorithms::RSA_PKCS1_2048_8192_SHA384,
+    algorithms::RSA_PKCS1_2048_8192_SHA512,
+];
 
 /// Which side of the handshake is being judged; chooses the extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +63,81 @@ pub struct VerifiedSvid {
 
 /// Judges `chain` (DER, leaf first) against the bundle of the trust domain that its own SVID names.
 ///
-/// Fails closed: anything that cannot be parsed or is not understood is an error.
+/// Fails closed: anything that cannot be parsed or is not understood is an error. That the peer holds the leaf's key
+/// is for the handshake to prove; that it is *the* peer we meant, for the caller to check.
 pub fn verify_svid<C: AsRef<[u8]>>(
     chain: &[C],
     trust: &TrustBundleSet,
     role: PeerRole,
     now: SystemTime,
 ) -> Result<VerifiedSvid, SvidError> {
-    let _ = (chain, trust, role, now);
-    unimplemented!()
+    let first = check_size(chain)?.as_ref();
+    let leaf = certificate::leaf(first)?;
+    // Validity is written in whole seconds, and the last one counts. (RFC 5280 4.1.2.5)
+    let seconds = now.duration_since(UNIX_EPOCH).map_err(|_| SvidError::NotYetValid)?.as_secs();
+    let now = UNIX_EPOCH + Duration::from_secs(seconds);
+    if now < leaf.not_before {
+        return Err(SvidError::NotYetValid);
+    }
+    if now > leaf.not_after {
+        return Err(SvidError::Expired);
+    }
+
+    let domain = leaf.id.trust_domain();
+    let bundle = trust.get(domain).ok_or_else(|| SvidError::UnknownTrustDomain(domain.to_owned()))?;
+    let anchors = bundle.anchors_at(now);
+    if anchors.is_empty() {
+        return Err(SvidError::NoValidAuthority(domain.to_owned()));
+    }
+
+    let first_der = CertificateDer::from(first);
+    let end_entity = EndEntityCert::try_from(&first_der).map_err(|error| path_error(&error))?;
+    let issuers: Vec<_> = chain.iter().skip(1).map(|der| CertificateDer::from(der.as_ref())).collect();
+    let usage = match role {
+        PeerRole::Client => KeyUsage::client_auth(),
+        PeerRole::Server => KeyUsage::server_auth(),
+    };
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let path = end_entity
+        .verify_for_usage(ALGORITHMS, &anchors, &issuers, time, usage, None, None)
+        .map_err(|error| path_error(&error))?;
+    for issuer in path.intermediate_certificates() {
+        certificate::check_intermediate(issuer.der().as_ref())?;
+    }
+
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest::digest(&digest::SHA256, first).as_ref());
+    Ok(VerifiedSvid { id: leaf.id, not_after: leaf.not_after, serial: leaf.serial, fingerprint })
+}
+
+/// The first certificate of a chain that is neither empty nor too large to look at.
+pub(super) fn check_size<C: AsRef<[u8]>>(chain: &[C]) -> Result<&C, SvidError> {
+    let bytes = chain.iter().map(|der| der.as_ref().len()).sum::<usize>();
+    match chain.first() {
+        None => Err(SvidError::NoCertificate),
+        Some(_) if chain.len() > MAX_CHAIN => Err(SvidError::ChainTooLong(chain.len())),
+        Some(_) if bytes > MAX_CHAIN_BYTES => Err(SvidError::ChainTooLarge(bytes)),
+        Some(first) => Ok(first),
+    }
+}
+
+/// By the time webpki is asked, the leaf's own validity and role are known to be good: what it finds is the issuers'.
+fn path_error(error: &webpki::Error) -> SvidError {
+    use webpki::Error as E;
+    match error {
+        E::UnknownIssuer => SvidError::UnknownIssuer,
+        E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => SvidError::BadSignature,
+        E::CertExpired { .. } => SvidError::IssuerExpired,
+        E::CertNotValidYet { .. } => SvidError::IssuerNotYetValid,
+        E::EndEntityUsedAsCa => SvidError::IntermediateIsNoAuthority,
+        E::NameConstraintViolation => SvidError::NameConstraint,
+        E::PathLenConstraintViolated => SvidError::PathLength,
+        E::UnsupportedCriticalExtension => SvidError::UnknownCriticalExtension,
+        E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            SvidError::UnsupportedSignature
+        }
+        other => SvidError::Path(other.to_string()),
+    }
 }
 
 /// Why a chain is refused. [`reason`](Self::reason) is stable, for logs, metrics and audit.
@@ -46,11 +147,129 @@ pub enum SvidError {
     /// No certificate was presented.
     #[error("no certificate was presented")]
     NoCertificate,
+    /// More certificates than anyone needs.
+    #[error("a chain of {0} certificates is too long, at most {MAX_CHAIN} are accepted")]
+    ChainTooLong(usize),
+    /// More bytes than anyone needs.
+    #[error("a chain of {0} bytes is too large, at most {MAX_CHAIN_BYTES} are accepted")]
+    ChainTooLarge(usize),
+    /// Something is there and cannot be read.
+    #[error("the certificate is malformed: {0}")]
+    Malformed(&'static str),
+    /// The leaf names nobody.
+    #[error("the leaf has no URI subject alternative name; an X.509-SVID has exactly one")]
+    UriMissing,
+    /// The leaf names two.
+    #[error("the leaf has more than one URI subject alternative name; an X.509-SVID has exactly one")]
+    UriAmbiguous,
+    /// The leaf's name is no SPIFFE ID.
+    #[error("the leaf's URI is no SPIFFE ID: {0}")]
+    InvalidId(#[from] SpiffeIdError),
+    /// The leaf names a trust domain, not a workload.
+    #[error("the leaf's SPIFFE ID has no path, so that it names a trust domain and no workload")]
+    PathMissing,
+    /// An authority's own certificate was presented.
+    #[error("the leaf is a certificate authority")]
+    LeafIsAuthority,
+    /// X509-SVID 4.3 demands it.
+    #[error("the leaf has no key usage")]
+    KeyUsageMissing,
+    /// X509-SVID 4.3 demands it.
+    #[error("the leaf's key usage is not marked critical")]
+    KeyUsageNotCritical,
+    /// X509-SVID 4.3.
+    #[error("the leaf's key usage must contain digitalSignature, and neither keyCertSign nor cRLSign")]
+    KeyUsageWrong,
+    /// X509-SVID 4.4.
+    #[error("the leaf's extended key usage must contain both clientAuth and serverAuth, or be absent")]
+    ExtendedKeyUsageWrong,
+    /// Its time is over.
+    #[error("the certificate is expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the certificate is not valid yet; compare the clocks")]
+    NotYetValid,
+    /// There is no bundle for the peer's trust domain.
+    #[error("there is no trust bundle for the trust domain {0:?}")]
+    UnknownTrustDomain(String),
+    /// There is a bundle, but it is empty or expired.
+    #[error("no authority in the trust bundle of {0:?} is valid now")]
+    NoValidAuthority(String),
+    /// No authority of the peer's own trust domain vouches for it.
+    #[error("no authority of the certificate's own trust domain issued it")]
+    UnknownIssuer,
+    /// Forged or damaged.
+    #[error("a signature in the chain is wrong")]
+    BadSignature,
+    /// Weak, rare or too new.
+    #[error("a signature in the chain is of an unsupported kind")]
+    UnsupportedSignature,
+    /// An intermediate's time is over.
+    #[error("an issuer in the chain is expired")]
+    IssuerExpired,
+    /// An intermediate's time has not come.
+    #[error("an issuer in the chain is not valid yet")]
+    IssuerNotYetValid,
+    /// A leaf tried to issue another.
+    #[error("an issuer in the chain is no certificate authority")]
+    IntermediateIsNoAuthority,
+    /// X509-SVID 4.3.
+    #[error("an issuer in the chain may not sign certificates (its key usage lacks keyCertSign)")]
+    IntermediateKeyUsageWrong,
+    /// An issuer may not name this workload, or uses constraints that are not understood.
+    #[error("an issuer's name constraints exclude the certificate")]
+    NameConstraint,
+    /// An authority made more authorities than it may.
+    #[error("the chain is longer than an issuer allows")]
+    PathLength,
+    /// A critical extension is not understood. (RFC 5280 4.2)
+    #[error("a certificate in the chain has a critical extension that is not understood")]
+    UnknownCriticalExtension,
+    /// Any other reason of the path check.
+    #[error("no valid path to an authority: {0}")]
+    Path(String),
+    /// A certificate came with another's key.
+    #[error("the private key does not belong to the leaf certificate")]
+    KeyMismatch,
+    /// The key cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl SvidError {
     /// A stable code, for example `no_certificate`.
     pub fn reason(&self) -> &'static str {
-        unimplemented!()
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::ChainTooLong(_) => "chain_too_long",
+            Self::ChainTooLarge(_) => "chain_too_large",
+            Self::Malformed(_) => "malformed",
+            Self::UriMissing => "uri_missing",
+            Self::UriAmbiguous => "uri_ambiguous",
+            Self::InvalidId(_) => "invalid_spiffe_id",
+            Self::PathMissing => "spiffe_id_without_path",
+            Self::LeafIsAuthority => "leaf_is_authority",
+            Self::KeyUsageMissing => "key_usage_missing",
+            Self::KeyUsageNotCritical => "key_usage_not_critical",
+            Self::KeyUsageWrong => "key_usage_wrong",
+            Self::ExtendedKeyUsageWrong => "extended_key_usage_wrong",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::UnknownTrustDomain(_) => "unknown_trust_domain",
+            Self::NoValidAuthority(_) => "no_valid_authority",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::BadSignature => "bad_signature",
+            Self::UnsupportedSignature => "unsupported_signature",
+            Self::IssuerExpired => "issuer_expired",
+            Self::IssuerNotYetValid => "issuer_not_yet_valid",
+            Self::IntermediateIsNoAuthority => "intermediate_is_no_authority",
+            Self::IntermediateKeyUsageWrong => "intermediate_key_usage_wrong",
+            Self::NameConstraint => "name_constraint",
+            Self::PathLength => "path_length",
+            Self::UnknownCriticalExtension => "unknown_critical_extension",
+            Self::Path(_) => "path_refused",
+            Self::KeyMismatch => "key_mismatch",
+            Self::Key(_) => "key_unusable",
+        }
     }
 }

@@ -1,0 +1,97 @@
+//! Certificates for tests: good ones, and bad ones by changing one thing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use time::OffsetDateTime;
+
+use super::{TrustBundle, TrustBundleSet, TrustDomain};
+
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
+/// The time at which every certificate made here is valid for another hour.
+pub(super) fn noon() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+pub(super) fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+pub(super) fn extension(oid: &[u64], critical: bool, der: &[u8]) -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(oid, der.to_vec());
+    extension.set_criticality(critical);
+    extension
+}
+
+/// A leaf that keeps every rule.
+pub(super) fn leaf_params(id: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![uri(id)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    valid(&mut params, noon() - HOUR, noon() + HOUR);
+    params
+}
+
+pub(super) fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid(&mut params, noon() - 24 * HOUR, noon() + 24 * HOUR);
+    params
+}
+
+pub(super) fn valid(params: &mut CertificateParams, from: SystemTime, until: SystemTime) {
+    (params.not_before, params.not_after) = (OffsetDateTime::from(from), OffsetDateTime::from(until));
+}
+
+/// An issuer: a root or an intermediate, good or bad.
+pub(super) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pub(super) der: Arc<[u8]>,
+    pub(super) pem: String,
+}
+
+/// A certificate and its key.
+pub(super) struct Issued {
+    pub(super) der: Arc<[u8]>,
+    pub(super) pem: String,
+    pub(super) key: KeyPair,
+}
+
+impl Ca {
+    pub(super) fn root(name: &str) -> Self {
+        Self::self_signed(ca_params(name))
+    }
+
+    pub(super) fn self_signed(params: CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        Self { der: cert.der().as_ref().into(), pem: cert.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    pub(super) fn intermediate(&self, params: CertificateParams) -> Self {
+        let Issued { der, pem, key } = self.issue(&params);
+        Self { der, pem, issuer: Issuer::new(params, key) }
+    }
+
+    pub(super) fn issue(&self, params: &CertificateParams) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        Issued { der: cert.der().as_ref().into(), pem: cert.pem(), key }
+    }
+
+    pub(super) fn bundle(&self, domain: &str) -> TrustBundle {
+        TrustBundle::new(TrustDomain::parse(domain).unwrap(), vec![self.der.clone()]).unwrap()
+    }
+
+    pub(super) fn trust(&self, domain: &str) -> TrustBundleSet {
+        TrustBundleSet::of(self.bundle(domain))
+    }
+}
