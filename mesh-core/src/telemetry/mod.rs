@@ -3,12 +3,16 @@
 //! Metrics live in a registry of their own for each mesh: no globals, two meshes fit one process.
 
 mod client;
+mod histogram;
 mod runtime;
+mod series;
 mod server;
 
 pub use client::ClientMetrics;
+pub use histogram::LatencyHistogram;
 pub use runtime::RuntimeMetrics;
-pub use server::ServerMetrics;
+pub use series::Series;
+pub use server::{DenialLabels, RejectLabels, RequestLabels, ServerMetrics};
 
 use prometheus_client::registry::Registry;
 
