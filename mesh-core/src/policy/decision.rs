@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 /// May the request go on?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Yes.
     Allow,
@@ -12,13 +15,14 @@ pub enum Verdict {
 }
 
 /// The verdict on one request, with what decided it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// May it go on?
     pub verdict: Verdict,
     /// Why, as a stable code.
     pub reason: Reason,
     /// `NAMESPACE/NAME` of the policy that decided, if one did.
+    #[serde(serialize_with = "text")]
     pub policy: Option<Arc<str>>,
     /// 0-based index of its rule that matched.
     pub rule: Option<u32>,
@@ -40,6 +44,16 @@ pub enum Reason {
     NoPolicyDeny,
     /// No ALLOW policy selects this workload and no DENY rule matched.
     NoPolicyAllow,
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+fn text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
 }
 
 impl Reason {
@@ -64,26 +78,4 @@ pub struct Permit {
     pub rule: Option<u32>,
     /// The revision it was decided under; re-checked when a newer one is in force.
     pub generation: u64,
-}
-
-/// A decision with the way to it, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// What [`super::PolicyEngine::decide`] says.
-    pub decision: Decision,
-    /// One line for every rule that was looked at: policy, rule, matched or the field that failed.
-    pub steps: Vec<ExplainStep>,
-}
-
-/// How one rule fared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExplainStep {
-    /// `NAMESPACE/NAME`.
-    pub policy: Arc<str>,
-    /// `ALLOW` or `DENY`.
-    pub action: super::Action,
-    /// 0-based.
-    pub rule: u32,
-    /// `None`: it matched. Else the first field that did not, for example `from.principals`.
-    pub failed_field: Option<String>,
 }

@@ -1,7 +1,11 @@
 //! Documents compiled for one workload, and Istio's order of evaluation.
 
-use super::{AuthorizationPolicy, Decision, Explanation, Request};
-use crate::config::{NoPolicy, Workload};
+use std::sync::Arc;
+
+use super::compile::{CompiledRule, Token};
+use super::index::RuleSet;
+use super::{Action, AuthorizationPolicy, Decision, Explanation, Reason, Request, Verdict};
+use crate::config::{NoPolicy, Place, Workload};
 use crate::identity::TrustDomain;
 
 /// What evaluation depends on beside the documents.
@@ -15,38 +19,145 @@ pub struct EngineOptions {
     pub no_policy: NoPolicy,
 }
 
+impl EngineOptions {
+    /// Istio's root namespace, for reading its policies unchanged.
+    pub const ROOT_NAMESPACE: &'static str = "istio-system";
+
+    /// Istio's defaults, except that a workload that no policy selects denies.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self { root_namespace: Self::ROOT_NAMESPACE.to_owned(), trust_domain, no_policy: NoPolicy::Deny }
+    }
+}
+
 /// The policies that select one workload, compiled. Immutable; replaced as a whole on reload.
+///
+/// Rules that name their callers exactly are found by the caller's name, so that they cost nothing to anybody else.
 #[derive(Debug)]
 pub struct PolicyEngine {
-    _private: (),
+    policies: Vec<PolicySummary>,
+    deny: RuleSet,
+    allow: RuleSet,
+    allow_policies: usize,
+    no_policy: NoPolicy,
+}
+
+/// A policy in force, for reports.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PolicySummary {
+    /// `NAMESPACE/NAME`.
+    pub name: Arc<str>,
+    /// What its rules do.
+    pub action: Action,
+    /// How many rules it has.
+    pub rules: usize,
+    /// Where it stands.
+    pub place: Place,
 }
 
 impl PolicyEngine {
     /// Keeps the documents that select `workload` and compiles them.
     pub fn compile(documents: &[AuthorizationPolicy], workload: &Workload, options: &EngineOptions) -> Self {
-        let _ = (documents, workload, options);
-        unimplemented!()
+        let mut engine = Self {
+            policies: Vec::new(),
+            deny: RuleSet::default(),
+            allow: RuleSet::default(),
+            allow_policies: 0,
+            no_policy: options.no_policy,
+        };
+        for document in documents.iter().filter(|document| document.selects(workload, &options.root_namespace)) {
+            let policy = engine.policies.len();
+            let rules = match document.action {
+                Action::Allow => {
+                    engine.allow_policies += 1;
+                    &mut engine.allow
+                }
+                Action::Deny => &mut engine.deny,
+            };
+            for (index, rule) in (0..).zip(&document.rules) {
+                rules.push(CompiledRule::new(policy, index, rule, options.trust_domain.as_str()));
+            }
+            engine.policies.push(PolicySummary {
+                name: Arc::clone(&document.name),
+                action: document.action,
+                rules: document.rules.len(),
+                place: document.place.clone(),
+            });
+        }
+        engine
     }
 
     /// The verdict: any DENY rule denies; else without ALLOW policies `no_policy` or allow; else any ALLOW rule.
+    ///
+    /// Does not allocate. The first matching rule in the order of the documents is the one that is named.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        let _ = request;
-        unimplemented!()
+        let mut decision = self.evaluate(request, Token::AsSent);
+        decision.token_would_help = decision.verdict == Verdict::Deny
+            && request.token.is_none()
+            && self.evaluate(request, Token::Ideal).verdict == Verdict::Allow;
+        decision
+    }
+
+    fn evaluate(&self, request: &Request<'_>, token: Token) -> Decision {
+        if let Some(rule) = self.deny.first_match(request, Action::Deny, token) {
+            return self.decided(Verdict::Deny, Reason::DenyRule, Some(rule));
+        }
+        if self.policies.is_empty() {
+            return match self.no_policy {
+                NoPolicy::Deny => self.decided(Verdict::Deny, Reason::NoPolicyDeny, None),
+                NoPolicy::Allow => self.decided(Verdict::Allow, Reason::NoPolicyAllow, None),
+            };
+        }
+        if self.allow_policies == 0 {
+            return self.decided(Verdict::Allow, Reason::NoPolicyAllow, None);
+        }
+        match self.allow.first_match(request, Action::Allow, token) {
+            Some(rule) => self.decided(Verdict::Allow, Reason::AllowRule, Some(rule)),
+            None => self.decided(Verdict::Deny, Reason::NoAllowRule, None),
+        }
+    }
+
+    fn decided(&self, verdict: Verdict, reason: Reason, rule: Option<&CompiledRule>) -> Decision {
+        Decision {
+            verdict,
+            reason,
+            policy: rule.and_then(|rule| self.policies.get(rule.policy)).map(|policy| Arc::clone(&policy.name)),
+            rule: rule.map(|rule| rule.index),
+            token_would_help: false,
+        }
     }
 
     /// The same verdict with the way to it. Slower; for people.
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        let _ = request;
-        unimplemented!()
+        super::explain::explain(self, request)
+    }
+
+    /// The policies that select the workload, in the order of the documents.
+    pub fn policies(&self) -> &[PolicySummary] {
+        &self.policies
     }
 
     /// How many policies select the workload.
     pub fn len(&self) -> usize {
-        unimplemented!()
+        self.policies.len()
     }
 
     /// Whether no policy selects the workload.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.policies.is_empty()
+    }
+
+    /// Every rule in the order of evaluation: DENY before ALLOW.
+    pub(super) fn rules(&self) -> impl Iterator<Item = (Action, &CompiledRule)> {
+        let deny = self.deny.rules().iter().map(|rule| (Action::Deny, rule));
+        deny.chain(self.allow.rules().iter().map(|rule| (Action::Allow, rule)))
+    }
+}
+
+impl AuthorizationPolicy {
+    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector.
+    pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
+        (*self.namespace == *workload.namespace || *self.namespace == *root_namespace)
+            && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
     }
 }

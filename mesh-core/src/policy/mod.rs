@@ -1,11 +1,32 @@
 //! Istio `AuthorizationPolicy` documents, compiled, and the verdict on one request.
+//!
+//! The hard part of authorization is not the matching but what happens at its edges: a caller without identity, a field
+//! that nobody understood, a pattern that means more than it says. Here an absent identity matches no positive list and
+//! every negative one, and a document is either understood to the last field or refused as a whole.
+//!
+//! | step | where |
+//! |---|---|
+//! | YAML to a typed document; what is not supported yet is an error, never ignored | `parse` |
+//! | the document | [`AuthorizationPolicy`] |
+//! | the documents that select a workload, as alternatives of tests | `compile` |
+//! | which rules can match a caller at all | `index` |
+//! | Istio's order: DENY, then ALLOW, then deny | [`PolicyEngine`] |
+//! | the way to the verdict, for people | [`Explanation`] |
 
+mod compile;
 mod decision;
 mod document;
 mod engine;
+mod explain;
+mod index;
+mod parse;
+mod pattern;
 mod request;
 
-pub use decision::{Decision, ExplainStep, Explanation, Permit, Reason, Verdict};
-pub use document::{Action, AuthorizationPolicy, parse_documents};
-pub use engine::{EngineOptions, PolicyEngine};
+pub use decision::{Decision, Permit, Reason, Verdict};
+pub use document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
+pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
+pub use explain::{ExplainStep, Explanation, Miss};
+pub use parse::{parse_documents, refuse_duplicates};
+pub use pattern::{Pattern, PatternError};
 pub use request::{Headers, NoHeaders, Request};

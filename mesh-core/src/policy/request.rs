@@ -28,6 +28,18 @@ pub struct Request<'a> {
     pub headers: &'a dyn Headers,
 }
 
+impl Request<'_> {
+    /// The peer's SPIFFE ID without `spiffe://`, as policies write principals.
+    pub fn peer_principal(&self) -> Option<&str> {
+        self.peer.and_then(|id| id.as_str().strip_prefix("spiffe://"))
+    }
+
+    /// The peer's namespace, if its SPIFFE ID is exactly `TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
+    pub fn peer_namespace(&self) -> Option<&str> {
+        self.peer.and_then(|id| id.workload()).map(|workload| workload.namespace)
+    }
+}
+
 /// The headers of a request, however they are kept.
 pub trait Headers {
     /// Calls `each` with every value of the header `name` (lower case), in order.

@@ -1,0 +1,345 @@
+//! From YAML to typed documents: each field is used or refused, at its line.
+//!
+//! A field that is skipped makes a rule wider than its author thinks. So what Istio knows and this mesh does not yet is
+//! an error that says so, and so are empty lists and empty values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::document::{
+    Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source,
+};
+use super::pattern::Pattern;
+use crate::config::yaml::{self, Value};
+use crate::config::{Errors, Fields, Node};
+
+/// Reads the `AuthorizationPolicy` documents of one file. Any other `kind` is an error.
+///
+/// A document with a problem is noted in `errors` and left out: use none of them unless `errors` stayed empty.
+pub fn parse_documents(file: &str, text: &str, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    let nodes = yaml::parse(file, text, errors);
+    let mut documents = Vec::new();
+    // `---` at the end of a file makes an empty document.
+    for node in nodes.iter().filter(|node| node.value != Value::Null) {
+        let before = errors.issues().len();
+        let document = document(node, errors);
+        documents.extend(document.filter(|_| errors.issues().len() == before));
+    }
+    documents
+}
+
+/// Refuses two documents of one name, across files: one of them would be forgotten or doubled.
+pub fn refuse_duplicates(documents: &[AuthorizationPolicy], errors: &mut Errors) {
+    let mut seen: BTreeMap<&str, &AuthorizationPolicy> = BTreeMap::new();
+    for document in documents {
+        if let Some(first) = seen.insert(&document.name, document) {
+            errors.push(
+                &document.place,
+                format!("`{}` is already defined at {}:{}", document.name, first.place.file, first.place.line),
+            );
+        }
+    }
+}
+
+const NOT_YET: &str = "is part of Istio but not supported yet; it is refused rather than ignored";
+
+fn document(node: &Node, errors: &mut Errors) -> Option<AuthorizationPolicy> {
+    let mut fields = Fields::of(node, errors)?;
+    let version: String = fields.required("apiVersion")?;
+    let kind: String = fields.required("kind")?;
+    if kind != "AuthorizationPolicy" {
+        fields.error(format!("kind `{kind}` is not supported: expected `AuthorizationPolicy`"));
+        return None;
+    }
+    if !matches!(version.as_str(), "security.istio.io/v1" | "security.istio.io/v1beta1") {
+        fields.error(format!(
+            "apiVersion `{version}` is not supported: expected `security.istio.io/v1` or `security.istio.io/v1beta1`"
+        ));
+    }
+    let metadata: Option<Node> = fields.required("metadata");
+    let spec: Option<Node> = fields.required("spec");
+    // What Kubernetes writes back; it says nothing about the verdict.
+    let _ = fields.node("status");
+    fields.finish();
+    let (namespace, name) = metadata.and_then(|node| self::metadata(&node, errors))?;
+    let (selector, action, rules) = self::spec(&spec?, errors)?;
+    Some(AuthorizationPolicy {
+        name: format!("{namespace}/{name}").into(),
+        namespace: namespace.into(),
+        selector,
+        action,
+        rules,
+        place: node.place.clone(),
+    })
+}
+
+/// Namespace and name.
+fn metadata(node: &Node, errors: &mut Errors) -> Option<(String, String)> {
+    let mut fields = Fields::of(node, errors)?;
+    let name: Option<String> = fields.required("name");
+    let namespace: Option<String> = fields.required("namespace");
+    let annotations = fields.node("annotations");
+    // Bookkeeping that Kubernetes keeps with every object; it says nothing about the verdict.
+    for name in ["labels", "creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"] {
+        let _ = fields.node(name);
+    }
+    for (field, value) in [("name", &name), ("namespace", &namespace)] {
+        if value.as_deref().is_some_and(|value| value.is_empty() || value.contains('/')) {
+            fields.error(format!("`{field}` cannot be empty or hold a `/`"));
+        }
+    }
+    fields.finish();
+    for entry in annotations.and_then(|node| node.entries(errors)).unwrap_or_default() {
+        let domain = entry.key.split('/').next().unwrap_or_default();
+        if domain == "istio.io" || domain.ends_with(".istio.io") {
+            errors.push(&entry.place, format!("the annotation `{}` {NOT_YET}", entry.key));
+        }
+    }
+    Some((namespace?, name?))
+}
+
+fn spec(node: &Node, errors: &mut Errors) -> Option<(BTreeMap<String, String>, Action, Vec<Rule>)> {
+    let mut fields = Fields::of(node, errors)?;
+    let selector = fields.node("selector").and_then(|node| selector(node, fields.errors()));
+    let action = match fields.node("action") {
+        None => Some(Action::Allow),
+        Some(node) => action(node, fields.errors()),
+    };
+    let rules = match fields.node("rules") {
+        None => Vec::new(),
+        Some(node) => items(node, fields.errors(), rule),
+    };
+    not_yet(&mut fields, &["targetRef", "targetRefs", "provider"]);
+    if action == Some(Action::Deny) && fields.node("rules").is_none() {
+        fields.error("a DENY policy without `rules` denies nothing; to deny everything write `rules: [{}]`");
+    }
+    fields.finish();
+    Some((selector.unwrap_or_default(), action?, rules))
+}
+
+fn action(node: &Node, errors: &mut Errors) -> Option<Action> {
+    match node.as_str() {
+        Some("ALLOW") => Some(Action::Allow),
+        Some("DENY") => Some(Action::Deny),
+        Some(later @ ("AUDIT" | "CUSTOM")) => {
+            errors.push(&node.place, format!("the action `{later}` {NOT_YET}"));
+            None
+        }
+        _ => node.expected("ALLOW or DENY", errors),
+    }
+}
+
+fn selector(node: &Node, errors: &mut Errors) -> Option<BTreeMap<String, String>> {
+    let mut fields = Fields::of(node, errors)?;
+    let labels: Option<BTreeMap<String, String>> = fields.required("matchLabels");
+    for (key, value) in labels.iter().flatten() {
+        if key.is_empty() || key.contains('*') || value.contains('*') {
+            fields.error(format!("`{key}: {value}`: labels are compared exactly; a key cannot be empty, `*` means nothing here"));
+        }
+    }
+    if labels.as_ref().is_some_and(BTreeMap::is_empty) {
+        fields.error("`matchLabels` is empty; leave `selector` out to select every workload of the namespace");
+    }
+    fields.finish();
+    labels
+}
+
+fn rule(node: &Node, errors: &mut Errors) -> Option<Rule> {
+    let mut fields = Fields::of(node, errors)?;
+    let mut part = Rule::default();
+    if let Some(node) = fields.node("from") {
+        part.from = items(node, fields.errors(), |item, errors| {
+            let mut fields = Fields::of(item, errors)?;
+            let source = fields.required::<Node>("source").and_then(|node| source(&node, fields.errors()));
+            fields.finish();
+            source
+        });
+    }
+    if let Some(node) = fields.node("to") {
+        part.to = items(node, fields.errors(), |item, errors| {
+            let mut fields = Fields::of(item, errors)?;
+            let operation = fields.required::<Node>("operation").and_then(|node| operation(&node, fields.errors()));
+            fields.finish();
+            operation
+        });
+    }
+    if let Some(node) = fields.node("when") {
+        part.when = items(node, fields.errors(), condition);
+    }
+    fields.finish();
+    Some(part)
+}
+
+fn source(node: &Node, errors: &mut Errors) -> Option<Source> {
+    let mut fields = Fields::of(node, errors)?;
+    let source = Source {
+        principals: clause(&mut fields, ["principals", "notPrincipals"], pattern),
+        request_principals: clause(&mut fields, ["requestPrincipals", "notRequestPrincipals"], request_principal),
+        namespaces: clause(&mut fields, ["namespaces", "notNamespaces"], pattern),
+    };
+    let later = not_yet(
+        &mut fields,
+        &[
+            "serviceAccounts",
+            "notServiceAccounts",
+            "trustDomains",
+            "notTrustDomains",
+            "ipBlocks",
+            "notIpBlocks",
+            "remoteIpBlocks",
+            "notRemoteIpBlocks",
+        ],
+    );
+    if !later && source == Source::default() {
+        fields.error("an empty `source` is refused; leave `from` out to accept every caller");
+    }
+    fields.finish();
+    Some(source)
+}
+
+fn operation(node: &Node, errors: &mut Errors) -> Option<Operation> {
+    let mut fields = Fields::of(node, errors)?;
+    let operation = Operation {
+        hosts: clause(&mut fields, ["hosts", "notHosts"], pattern),
+        ports: clause(&mut fields, ["ports", "notPorts"], port),
+        methods: clause(&mut fields, ["methods", "notMethods"], pattern),
+        paths: clause(&mut fields, ["paths", "notPaths"], path),
+    };
+    if operation == Operation::default() {
+        fields.error("an empty `operation` is refused; leave `to` out to accept every operation");
+    }
+    fields.finish();
+    Some(operation)
+}
+
+fn condition(node: &Node, errors: &mut Errors) -> Option<Condition> {
+    const LATER: &[&str] = &[
+        "source.ip",
+        "remote.ip",
+        "source.serviceAccount",
+        "source.trustDomain",
+        "request.auth.audiences",
+        "request.auth.presenter",
+        "destination.ip",
+        "connection.sni",
+    ];
+    const VALUES: [&str; 2] = ["values", "notValues"];
+    let mut fields = Fields::of(node, errors)?;
+    let key: String = fields.required("key")?;
+    let place = fields.place("key");
+    let condition = match key.as_str() {
+        "source.principal" => Condition::SourcePrincipal(clause(&mut fields, VALUES, pattern)),
+        "source.namespace" => Condition::SourceNamespace(clause(&mut fields, VALUES, pattern)),
+        "destination.port" => Condition::DestinationPort(clause(&mut fields, VALUES, port)),
+        "request.auth.principal" => Condition::RequestPrincipal(clause(&mut fields, VALUES, request_principal)),
+        key => match (key.strip_prefix("request.auth.claims"), key.strip_prefix("request.headers")) {
+            (Some(rest), _) if brackets(rest).is_some() => {
+                let path = brackets(rest).unwrap_or_default();
+                Condition::Claim { path, values: clause(&mut fields, VALUES, pattern) }
+            }
+            (_, Some(rest)) if brackets(rest).is_some_and(|names| names.len() == 1) => {
+                let name = brackets(rest).unwrap_or_default().concat().to_ascii_lowercase();
+                Condition::Header { name, values: clause(&mut fields, VALUES, pattern) }
+            }
+            _ if LATER.contains(&key) || key.starts_with("experimental.") => {
+                fields.errors().push(&place, format!("the key `{key}` {NOT_YET}"));
+                return None;
+            }
+            _ => {
+                fields.errors().push(
+                    &place,
+                    format!(
+                        "unknown key `{key}`: expected source.principal, source.namespace, destination.port, \
+                         request.auth.principal, request.auth.claims[NAME] or request.headers[NAME]"
+                    ),
+                );
+                return None;
+            }
+        },
+    };
+    if VALUES.into_iter().all(|name| fields.node(name).is_none()) {
+        fields.error("expected `values`, `notValues` or both");
+    }
+    fields.finish();
+    Some(condition)
+}
+
+/// `[a][b]` as `a`, `b`.
+fn brackets(text: &str) -> Option<Vec<String>> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let names: Vec<String> = inner.split("][").map(str::to_owned).collect();
+    names.iter().all(|name| !name.is_empty() && !name.contains(['[', ']'])).then_some(names)
+}
+
+/// The items of a list that must hold something; an item that is nothing is no item.
+fn items<T>(node: &Node, errors: &mut Errors, read: impl Fn(&Node, &mut Errors) -> Option<T>) -> Vec<T> {
+    let Value::List(items) = &node.value else {
+        return node.expected("a list", errors).unwrap_or_default();
+    };
+    if items.is_empty() {
+        errors.push(&node.place, "an empty list is refused: leave the field out, or say what it holds");
+    }
+    items
+        .iter()
+        .filter_map(|item| match item.value {
+            Value::Null => item.expected("a value", errors),
+            _ => read(item, errors),
+        })
+        .collect()
+}
+
+fn clause<T>(
+    fields: &mut Fields<'_>,
+    [positive, negative]: [&'static str; 2],
+    read: impl Fn(&Node, &mut Errors) -> Option<T>,
+) -> Clause<T> {
+    let mut list = |name| fields.node(name).map(|node| items(node, fields.errors(), &read));
+    Clause { any_of: list(positive), none_of: list(negative) }
+}
+
+/// Refuses fields of Istio that come later; says whether one was there.
+fn not_yet(fields: &mut Fields<'_>, names: &[&'static str]) -> bool {
+    let mut found = false;
+    for name in names {
+        if let Some(node) = fields.node(name) {
+            found = true;
+            fields.errors().push(&node.place, format!("`{name}` {NOT_YET}"));
+        }
+    }
+    found
+}
+
+/// The text of a list's item, which must be a string as in Istio's schema.
+fn text<'a>(node: &'a Node, errors: &mut Errors) -> Option<&'a str> {
+    node.as_str().or_else(|| node.expected("a string (put it in quotes)", errors))
+}
+
+fn noted<T>(result: Result<T, impl ToString>, node: &Node, errors: &mut Errors) -> Option<T> {
+    result.map_err(|error| errors.push(&node.place, error.to_string())).ok()
+}
+
+fn pattern(node: &Node, errors: &mut Errors) -> Option<Pattern> {
+    noted(Pattern::parse(text(node, errors)?), node, errors)
+}
+
+fn request_principal(node: &Node, errors: &mut Errors) -> Option<RequestPrincipal> {
+    noted(RequestPrincipal::parse(text(node, errors)?), node, errors)
+}
+
+fn path(node: &Node, errors: &mut Errors) -> Option<Pattern> {
+    if node.as_str().is_some_and(|path| path.contains("{*}") || path.contains("{**}")) {
+        errors.push(&node.place, format!("a path template (`{{*}}`, `{{**}}`) {NOT_YET}"));
+        return None;
+    }
+    pattern(node, errors)
+}
+
+fn port(node: &Node, errors: &mut Errors) -> Option<u16> {
+    let port = match &node.value {
+        // Istio's schema wants strings; a bare number can mean only one thing.
+        Value::Int(number) => u16::try_from(*number).ok(),
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    port.or_else(|| node.expected("a port from 0 to 65535", errors))
+}
