@@ -143,9 +143,9 @@ impl Check {
         match self {
             Self::Principal(_) => request.peer_principal().map(str::to_owned),
             Self::Namespace(_) => request.peer_namespace().map(str::to_owned),
-            Self::RequestPrincipal(_) => request
-                .token
-                .map(|token| format!("{}/{}", token.issuer, token.subject.as_deref().unwrap_or_default())),
+            Self::RequestPrincipal(_) => {
+                request.token.map(|token| format!("{}/{}", token.issuer, token.subject.as_deref().unwrap_or_default()))
+            }
             Self::Claim { path, .. } => {
                 request.token.and_then(|token| claim_at(&token.claims, path)).map(ToString::to_string)
             }

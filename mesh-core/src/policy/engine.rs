@@ -161,3 +161,76 @@ impl AuthorizationPolicy {
             && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Errors;
+    use crate::identity::SpiffeId;
+    use crate::policy::{NoHeaders, parse_documents};
+
+    fn engine(yaml: &str, no_policy: NoPolicy) -> PolicyEngine {
+        let mut errors = Errors::default();
+        let documents = parse_documents("<test>", yaml, &mut errors);
+        assert!(errors.is_empty(), "{:?}", errors.issues());
+        let mut workload = Workload::new("orders", "shop");
+        workload.labels.insert("app".to_owned(), "orders".to_owned());
+        let options = EngineOptions { no_policy, ..EngineOptions::new(TrustDomain::parse("shop.example").unwrap()) };
+        PolicyEngine::compile(&documents, &workload, &options)
+    }
+
+    fn policy(name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name}, namespace: \
+             shop }}\nspec: {spec}\n"
+        )
+    }
+
+    fn request(peer: Option<&SpiffeId>) -> Request<'_> {
+        Request {
+            peer,
+            token: None,
+            method: "GET",
+            path: "/orders/7",
+            host: "orders:8443",
+            port: 8443,
+            route: None,
+            source_ip: None,
+            headers: &NoHeaders,
+        }
+    }
+
+    #[test]
+    fn the_order_is_deny_then_allow_then_deny() {
+        let allow_web =
+            policy("web", "{ rules: [{ from: [{ source: { principals: [cluster.local/ns/shop/sa/web] } }] }] }");
+        let deny_delete = policy("ro", "{ action: DENY, rules: [{ to: [{ operation: { notMethods: [GET] } }] }] }");
+        let nothing = policy("nothing", "{}");
+        let all = policy("all", "{ rules: [{}] }");
+        let elsewhere = policy("x", "{ selector: { matchLabels: { app: other } }, action: DENY, rules: [{}] }");
+        let web = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web").unwrap();
+        let other = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
+        for (documents, peer, method, reason, decided_by) in [
+            (vec![], Some(&web), "GET", Reason::NoPolicyDeny, None),
+            (vec![&elsewhere], Some(&web), "GET", Reason::NoPolicyDeny, None),
+            (vec![&nothing], Some(&web), "GET", Reason::NoAllowRule, None),
+            (vec![&nothing, &all], None, "GET", Reason::AllowRule, Some(("shop/all", 0))),
+            (vec![&allow_web], Some(&web), "GET", Reason::AllowRule, Some(("shop/web", 0))),
+            (vec![&allow_web], Some(&other), "GET", Reason::NoAllowRule, None),
+            (vec![&allow_web], None, "GET", Reason::NoAllowRule, None),
+            (vec![&deny_delete], None, "GET", Reason::NoPolicyAllow, None),
+            (vec![&all, &deny_delete], Some(&web), "DELETE", Reason::DenyRule, Some(("shop/ro", 0))),
+        ] {
+            let yaml: String = documents.iter().map(|text| text.as_str()).collect();
+            let engine = engine(&yaml, NoPolicy::Deny);
+            let request = Request { method, ..request(peer) };
+            let decision = engine.decide(&request);
+            assert_eq!(decision.reason, reason, "{yaml}");
+            assert_eq!(decision.policy.as_deref().zip(decision.rule), decided_by, "{yaml}");
+            let explanation = engine.explain(&request);
+            assert_eq!(explanation.decision, decision);
+            assert_eq!(explanation.steps.iter().any(|step| step.matched), decided_by.is_some());
+        }
+        assert_eq!(engine("", NoPolicy::Allow).decide(&request(None)).verdict, Verdict::Allow);
+    }
+}

@@ -56,9 +56,11 @@ impl RuleSet {
         let mut first: Option<usize> = None;
         // Each list ascends: the first hit in it is its lowest, and nothing beyond the best so far is of interest.
         for ids in [named, spaced, Some(&self.unindexed)].into_iter().flatten() {
-            let hit = ids.iter().copied().take_while(|id| first.is_none_or(|best| *id < best)).find(|id| {
-                self.rules.get(*id).is_some_and(|rule| rule.matches(request, action, token))
-            });
+            let hit = ids
+                .iter()
+                .copied()
+                .take_while(|id| first.is_none_or(|best| *id < best))
+                .find(|id| self.rules.get(*id).is_some_and(|rule| rule.matches(request, action, token)));
             first = hit.or(first);
         }
         first.and_then(|id| self.rules.get(id))

@@ -4,11 +4,8 @@
 //! an error that says so, and so are empty lists and empty values.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::document::{
-    Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source,
-};
+use super::document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
 use super::pattern::Pattern;
 use crate::config::yaml::{self, Value};
 use crate::config::{Errors, Fields, Node};
@@ -88,13 +85,14 @@ fn metadata(node: &Node, errors: &mut Errors) -> Option<(String, String)> {
             fields.error(format!("`{field}` cannot be empty or hold a `/`"));
         }
     }
-    fields.finish();
-    for entry in annotations.and_then(|node| node.entries(errors)).unwrap_or_default() {
+    let annotations = annotations.and_then(|node| node.entries(fields.errors()));
+    for entry in annotations.unwrap_or_default() {
         let domain = entry.key.split('/').next().unwrap_or_default();
         if domain == "istio.io" || domain.ends_with(".istio.io") {
-            errors.push(&entry.place, format!("the annotation `{}` {NOT_YET}", entry.key));
+            fields.errors().push(&entry.place, format!("the annotation `{}` {NOT_YET}", entry.key));
         }
     }
+    fields.finish();
     Some((namespace?, name?))
 }
 
@@ -134,7 +132,9 @@ fn selector(node: &Node, errors: &mut Errors) -> Option<BTreeMap<String, String>
     let labels: Option<BTreeMap<String, String>> = fields.required("matchLabels");
     for (key, value) in labels.iter().flatten() {
         if key.is_empty() || key.contains('*') || value.contains('*') {
-            fields.error(format!("`{key}: {value}`: labels are compared exactly; a key cannot be empty, `*` means nothing here"));
+            fields.error(format!(
+                "`{key}: {value}`: labels are compared exactly; a key cannot be empty, `*` means nothing here"
+            ));
         }
     }
     if labels.as_ref().is_some_and(BTreeMap::is_empty) {

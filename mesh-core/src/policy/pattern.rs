@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn a_large_set_answers_as_a_small_one() {
         let names = |n: usize| (0..n).map(|i| Pattern::parse(&format!("v{i}")).unwrap());
-        let (small, large) = (PatternSet::new(names(8)), PatternSet::new(names(9).chain([Pattern::Prefix("w".into())])));
+        let (small, large) =
+            (PatternSet::new(names(8)), PatternSet::new(names(9).chain([Pattern::Prefix("w".into())])));
         for (set, n) in [(&small, 8), (&large, 9)] {
             for i in 0..n {
                 let value = format!("v{i}");
