@@ -1,12 +1,17 @@
 //! Tower layers that put the mesh inside an axum or hyper service.
 
+pub mod accept;
+pub mod admin;
 pub mod connect;
 mod connection;
 pub mod context;
 pub mod grpc;
+mod serve;
 pub mod server;
 pub mod tls;
+mod transport;
 
 pub use connection::Connection;
 pub use context::RequestContext;
 pub use mesh_core::{Config, Mesh};
+pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};

@@ -7,12 +7,14 @@ mod histogram;
 mod runtime;
 mod series;
 mod server;
+mod transport;
 
 pub use client::ClientMetrics;
 pub use histogram::LatencyHistogram;
 pub use runtime::RuntimeMetrics;
 pub use series::Series;
 pub use server::{DenialLabels, RejectLabels, RequestLabels, ServerMetrics};
+pub use transport::{OpenConnection, TransportMetrics};
 
 use prometheus_client::registry::Registry;
 
@@ -21,6 +23,8 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     /// What the server stack counts.
     pub server: ServerMetrics,
+    /// What the accept loop counts.
+    pub transport: TransportMetrics,
     /// What the client stack counts.
     pub client: ClientMetrics,
     /// What identity, configuration and audit count.
@@ -33,6 +37,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("mesh");
         Self {
             server: ServerMetrics::register(registry.sub_registry_with_prefix("server")),
+            transport: TransportMetrics::register(registry.sub_registry_with_prefix("server")),
             client: ClientMetrics::register(registry.sub_registry_with_prefix("client")),
             runtime: RuntimeMetrics::register(&mut registry),
             registry,

@@ -1,0 +1,85 @@
+//! Metrics of accepted connections and their handshakes.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What the accept loop counts. Every label value is a constant of the program.
+#[derive(Debug, Default)]
+pub struct TransportMetrics {
+    handshakes: Family<ResultLabel, Counter>,
+    accept_errors: Family<ReasonLabel, Counter>,
+    connections: Gauge,
+    closed: Family<ReasonLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+impl TransportMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("handshakes", "TLS handshakes by result", metrics.handshakes.clone());
+        registry.register("accept_errors", "Failed accepts by reason", metrics.accept_errors.clone());
+        registry.register("connections", "Connections that are open, handshakes included", metrics.connections.clone());
+        registry.register("connections_closed", "Connections closed, by reason", metrics.closed.clone());
+        metrics
+    }
+
+    /// Counts a handshake; `result` is `ok` or a stable reason.
+    pub fn handshake(&self, result: &'static str) {
+        self.handshakes.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// How many handshakes had `result`.
+    pub fn handshakes(&self, result: &'static str) -> u64 {
+        self.handshakes.get_or_create(&ResultLabel { result }).get()
+    }
+
+    /// Counts an accept that failed.
+    pub fn accept_error(&self, reason: &'static str) {
+        self.accept_errors.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection { connections: self.connections.clone() }
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
+    /// Counts the end of a connection that carried requests.
+    pub fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// How many connections ended for `reason`.
+    pub fn closed_for(&self, reason: &'static str) -> u64 {
+        self.closed.get_or_create(&ReasonLabel { reason }).get()
+    }
+}
+
+/// One open connection in the gauge, for as long as it lives.
+#[derive(Debug)]
+pub struct OpenConnection {
+    connections: Gauge,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}

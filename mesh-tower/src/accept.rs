@@ -1,0 +1,166 @@
+//! The accept loop: survives every error, never waits for a handshake, ends when told to.
+//!
+//! `axum::serve` sets no timer, so its header timeouts are inert, and it handshakes nothing. This loop bounds
+//! connections, handshakes and their times, and judges each peer before a byte of HTTP is read.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use mesh_core::Mesh;
+use mesh_core::config::ListenerConfig;
+use mesh_core::telemetry::TransportMetrics;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tower_service::Service;
+
+use crate::tls::ServerTls;
+use crate::transport::{Shared, serve_connection};
+
+/// The pause after an accept error that will not pass by itself, for example too many open files.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How much longer than `drain_timeout` the end is waited for, before tasks are aborted.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Where connections come from: a TCP listener, or a simulated network.
+pub trait Accept: Send + 'static {
+    /// The byte stream below TLS.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection. Must be cancel safe: dropped before it is ready, it has taken none.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
+
+    /// Where it listens.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, address) = TcpListener::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "cannot switch off Nagle's delay"); // the peer is gone already
+        }
+        Ok((stream, address))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
+}
+
+/// The next connection and its slot. Errors are counted, logged once per streak, and survived.
+///
+/// Cancel safe. Waits for a slot first: what is not accepted waits in the kernel's backlog.
+pub(crate) async fn next<L: Accept>(
+    listener: &mut L,
+    slots: &Arc<Semaphore>,
+    metrics: &TransportMetrics,
+) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    let mut failing = false;
+    loop {
+        let error = match listener.accept().await {
+            Ok((io, address)) => return Some((io, address, slot)),
+            Err(error) => error,
+        };
+        if passes_by_itself(&error) {
+            metrics.accept_error("connection");
+            tracing::debug!(%error, "a connection was lost before it was accepted");
+            continue;
+        }
+        metrics.accept_error("resource");
+        if !failing {
+            tracing::error!(%error, "cannot accept connections; trying again every {BACK_OFF:?} (open files limit?)");
+            failing = true;
+        }
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+/// Errors of one connection, not of the listener.
+fn passes_by_itself(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Accepts and serves until `stop` is ready, then drains: no new connections, GOAWAY on all, requests in flight
+/// finish within `drain_timeout`, the rest is cut.
+///
+/// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections` and
+/// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
+pub(crate) async fn run<L, S>(
+    mesh: &Mesh,
+    mut listener: L,
+    service: S,
+    settings: impl Fn() -> ListenerConfig,
+    stop: impl Future<Output = ()>,
+    draining: impl FnOnce(),
+) -> io::Result<()>
+where
+    L: Accept,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let start = settings();
+    let shared = Arc::new(Shared {
+        tls: ServerTls::new(mesh),
+        metrics: Arc::clone(mesh.metrics()),
+        clock: Arc::clone(mesh.clock()),
+        rng: mesh.rng().clone(),
+        handshakes: Semaphore::new(start.max_handshakes),
+        local_addr: listener.local_addr()?,
+    });
+    tracing::info!(address = %shared.local_addr, "serving");
+    let slots = Arc::new(Semaphore::new(start.max_connections));
+    let (stop_all, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(ended) = connections.join_next() => report(ended),
+            Some((io, address, slot)) = next(&mut listener, &slots, &shared.metrics.transport) => {
+                let connection = serve_connection(io, address, settings(), service.clone(), Arc::clone(&shared), stopped.clone());
+                connections.spawn(async move {
+                    let _slot = slot;
+                    connection.await;
+                });
+            }
+        }
+    }
+    draining();
+    drop(listener);
+    stop_all.send_replace(true);
+    let patience = settings().drain_timeout;
+    tracing::info!(address = %shared.local_addr, connections = connections.len(), ?patience, "draining");
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    // Each connection cuts itself after `drain_timeout`; this is for one that cannot.
+    if tokio::time::timeout(patience + ABORT_GRACE, all_ended).await.is_err() {
+        tracing::error!(connections = connections.len(), "connections did not end in time and are aborted");
+        connections.shutdown().await;
+    }
+    tracing::info!(address = %shared.local_addr, "stopped");
+    Ok(())
+}
+
+/// A panic in one connection's task ends that connection and nothing else.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked; other connections go on");
+    }
+}

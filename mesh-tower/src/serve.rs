@@ -1,0 +1,287 @@
+//! Puts an axum router, tonic services, or any service on a port behind the mesh.
+//!
+//! HTTP/1.1, HTTP/2 and gRPC share one port and one stack. HTTP and gRPC keep apart by content type, so that each
+//! keeps its own fallback: an unknown page is a 404, an unknown method is UNIMPLEMENTED.
+
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::future::RouteFuture;
+use bytes::Bytes;
+use http::{Request, Response};
+use mesh_core::Mesh;
+use mesh_core::config::{ListenerConfig, suggestion};
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+use tower::util::MapResponse;
+use tower_service::Service;
+
+use crate::accept::{self, Accept};
+use crate::{admin, grpc, server};
+
+/// The listener that is used unless another is named.
+const DEFAULT: &str = "default";
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Serves `router` on `listener`, behind mutual TLS and the mesh's server stack.
+///
+/// Await the result. It ends when the signal given to
+/// [`with_graceful_shutdown`](Serve::with_graceful_shutdown) has come and all connections are drained; without one it
+/// does not end. Dropping it cuts every connection. Fails closed: a peer without a valid SVID gets no connection, and
+/// a request that no policy allows gets no handler.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// # async fn run(mesh: mesh_core::Mesh) -> Result<(), Box<dyn std::error::Error>> {
+/// let router = Router::new().route("/orders/{id}", get(|| async { "order" }));
+/// let listener = mesh_tower::bind(&mesh, "default").await?;
+/// mesh_tower::serve(&mesh, listener, router)
+///     .with_graceful_shutdown(async { /* a signal */ })
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve<L: Accept>(mesh: &Mesh, listener: L, router: Router) -> Serve<L, Web> {
+    Serve::new(mesh, listener, Web { http: router, grpc: None })
+}
+
+/// Serves any service on `listener`, behind mutual TLS and the mesh's server stack.
+///
+/// Like [`serve`], for what is no axum router. Policies that name a matched `route` cannot be decided here, because
+/// only a router knows its routes.
+pub fn serve_service<L: Accept, S: HttpApp>(mesh: &Mesh, listener: L, service: S) -> Serve<L, Opaque<S>> {
+    Serve::new(mesh, listener, Opaque(service))
+}
+
+/// Binds the address of a configured listener.
+///
+/// # Errors
+///
+/// [`ServeError::UnknownListener`] without such a listener in `listeners:`, [`ServeError::Bind`] if its address is
+/// taken or not ours.
+pub async fn bind(mesh: &Mesh, listener: &str) -> Result<TcpListener, ServeError> {
+    let config = configured(mesh, listener).ok_or_else(|| ServeError::unknown(mesh, listener))?;
+    let address = config.address;
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind {
+        what: format!("listener `{listener}`"),
+        address,
+        source,
+    })
+}
+
+/// A server that is about to run. See [`serve`].
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct Serve<L, A> {
+    mesh: Mesh,
+    listener: L,
+    name: String,
+    app: A,
+    signal: Option<BoxFuture<()>>,
+}
+
+/// An HTTP router and, beside it, maybe one for gRPC.
+#[derive(Debug)]
+pub struct Web {
+    http: Router,
+    grpc: Option<Router>,
+}
+
+/// A service that the mesh knows nothing of.
+#[derive(Debug)]
+pub struct Opaque<S>(S);
+
+impl<L, A> Serve<L, A> {
+    fn new(mesh: &Mesh, listener: L, app: A) -> Self {
+        Self { mesh: mesh.clone(), listener, name: DEFAULT.to_owned(), app, signal: None }
+    }
+
+    /// Takes limits and timeouts from this entry of `listeners:`. Default: `default`, or every default value where
+    /// there is no such entry. Any other name must be configured.
+    pub fn listener(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Stops when `signal` is ready: accepts nothing more, asks all peers to go, lets requests in flight finish for
+    /// `drain_timeout`, then cuts.
+    pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.signal = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<L> Serve<L, Web> {
+    /// Serves requests with content type `application/grpc*` by this router, fallback included.
+    pub fn grpc(mut self, router: Router) -> Self {
+        self.app.grpc = Some(router);
+        self
+    }
+}
+
+impl<L, A> std::fmt::Debug for Serve<L, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve").field("listener", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<L: Accept> IntoFuture for Serve<L, Web> {
+    type Output = Result<(), ServeError>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        // The listener's `max_body_bytes` replaces axum's own limit of 2 MB.
+        let http = self.app.http.layer(DefaultBodyLimit::disable());
+        let routes = Routes { http, grpc: self.app.grpc };
+        let service = server::stack(&self.mesh, routes);
+        Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
+    }
+}
+
+impl<L: Accept, S: HttpApp> IntoFuture for Serve<L, Opaque<S>> {
+    type Output = Result<(), ServeError>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let service = server::stack(&self.mesh, self.app.0.into_service());
+        Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
+    }
+}
+
+async fn run<L, S>(
+    mesh: Mesh,
+    listener: L,
+    name: String,
+    service: S,
+    signal: Option<BoxFuture<()>>,
+) -> Result<(), ServeError>
+where
+    L: Accept,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let local_addr = listener.local_addr().map_err(ServeError::Listener)?;
+    let configured = configured(&mesh, &name);
+    if configured.is_none() && name != DEFAULT {
+        return Err(ServeError::unknown(&mesh, &name));
+    }
+    let start = configured.unwrap_or_else(|| ListenerConfig::new(local_addr));
+    admin::start(&mesh).await?;
+    let mut serving = admin::Serving::begin(&mesh);
+    let stop = async {
+        match signal {
+            Some(signal) => signal.await,
+            None => std::future::pending().await,
+        }
+    };
+    // A listener that vanished from the configuration keeps the settings it started with.
+    let settings = || self::configured(&mesh, &name).unwrap_or_else(|| start.clone());
+    accept::run(&mesh, listener, service, settings, stop, || serving.drain()).await.map_err(ServeError::Listener)
+}
+
+fn configured(mesh: &Mesh, listener: &str) -> Option<ListenerConfig> {
+    mesh.revision().load().config.listeners.get(listener).cloned()
+}
+
+/// HTTP and gRPC side by side.
+#[derive(Debug, Clone)]
+struct Routes {
+    http: Router,
+    grpc: Option<Router>,
+}
+
+impl Service<Request<Body>> for Routes {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(())) // axum's routers always are
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match &mut self.grpc {
+            Some(router) if grpc::is_grpc(request.headers()) => router.call(request),
+            _ => self.http.call(request),
+        }
+    }
+}
+
+/// What [`serve_service`] takes: any cloneable, infallible HTTP service.
+///
+/// Implemented for every `Service<Request<axum::body::Body>, Response = Response<B>, Error = Infallible>`; not meant to be
+/// implemented by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served by the mesh",
+    label = "not an infallible HTTP service",
+    note = "needed: `tower::Service<Request<axum::body::Body>, Response = Response<B>, Error = Infallible>`, \
+            and it must be `Clone + Send + 'static` with a `Send` future",
+    note = "an axum `Router` goes to `mesh_tower::serve`, after `.with_state(..)`"
+)]
+pub trait HttpApp: Send + 'static {
+    /// The service with its body boxed.
+    type Service: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static;
+
+    /// Boxes the body.
+    fn into_service(self) -> Self::Service;
+}
+
+impl<S, B> HttpApp for S
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Service = MapResponse<S, fn(Response<B>) -> Response<Body>>;
+
+    fn into_service(self) -> Self::Service {
+        self.map_response(|response| response.map(Body::new))
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// An address could not be bound.
+    #[error("{what}: cannot bind {address}: {source}; is it in use, or not an address of this machine?")]
+    Bind {
+        /// Which part of the configuration names the address.
+        what: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name that `listeners:` does not have.
+    #[error("no listener `{name}` in `listeners:`{hint}")]
+    UnknownListener {
+        /// The name.
+        name: String,
+        /// The nearest name, or all.
+        hint: String,
+    },
+    /// The listener is unusable.
+    #[error("the listener has no local address: {0}")]
+    Listener(#[source] io::Error),
+}
+
+impl ServeError {
+    fn unknown(mesh: &Mesh, name: &str) -> Self {
+        let revision = mesh.revision().load();
+        let hint = suggestion(name, revision.config.listeners.keys().map(String::as_str));
+        Self::UnknownListener { name: name.to_owned(), hint }
+    }
+}

@@ -1,0 +1,79 @@
+//! Where hyper's requests become the stack's: identity goes in, limits go on.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use http_body_util::Limited;
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower::ServiceExt;
+use tower::util::Oneshot;
+use tower_service::Service;
+
+use super::activity::{Activity, InFlight, Tracked};
+use crate::Connection;
+use crate::grpc;
+
+/// The service of one connection.
+#[derive(Debug)]
+pub(super) struct Edge<S> {
+    pub(super) service: S,
+    pub(super) connection: Arc<Connection>,
+    pub(super) address: SocketAddr,
+    pub(super) activity: Arc<Activity>,
+    pub(super) max_body: usize,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Edge<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Tracked>;
+    type Error = Infallible;
+    type Future = ResponseFuture<S>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.activity.begin();
+        // gRPC limits each message instead; a stream of them has no length.
+        let unlimited = request.body().is_end_stream() || grpc::is_grpc(request.headers());
+        let mut request =
+            request.map(|body| if unlimited { Body::new(body) } else { Body::new(Limited::new(body, self.max_body)) });
+        request.extensions_mut().insert(Arc::clone(&self.connection));
+        request.extensions_mut().insert(ConnectInfo(self.address));
+        ResponseFuture { response: self.service.clone().oneshot(request), in_flight: Some(in_flight) }
+    }
+}
+
+pin_project! {
+    pub(super) struct ResponseFuture<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        #[pin]
+        response: Oneshot<S, Request<Body>>,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<S> Future for ResponseFuture<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Output = Result<Response<Tracked>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.response.poll(cx))?;
+        match this.in_flight.take() {
+            Some(in_flight) => Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight)))),
+            None => Poll::Pending, // polled after it was ready: nobody waits any more
+        }
+    }
+}
