@@ -1,0 +1,90 @@
+//! A closed-loop load generator through a choice of stacks; prints one JSON line.
+#![allow(clippy::print_stdout)] // the report
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use mesh_benches::client::{Load, Measured, PlainTarget, drive};
+use mesh_benches::{Error, Mode, Pem, Proto, tls};
+
+/// A closed-loop load generator; prints one JSON line: requests, errors, rps, percentiles in microseconds, cpu_seconds.
+#[derive(Debug, Parser)]
+struct Args {
+    /// For example `https://127.0.0.1:8443/hello`; for gRPC the path does not matter.
+    #[arg(long)]
+    url: Uri,
+    /// What is spoken.
+    #[arg(long)]
+    proto: Proto,
+    /// Which stack calls.
+    #[arg(long)]
+    mode: Mode,
+    /// `mesh.yaml` of mode `mesh`.
+    #[arg(long, required_if_eq("mode", "mesh"))]
+    config: Option<PathBuf>,
+    /// The service to call in mode `mesh`.
+    #[arg(long, required_if_eq("mode", "mesh"))]
+    service: Option<String>,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 1)]
+    conc: usize,
+    /// HTTP/2 connections they share; HTTP/1.1 opens one for each request in flight.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    conns: u16,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    secs: f64,
+    /// Seconds before that.
+    #[arg(long, default_value_t = 2.0)]
+    warmup: f64,
+    /// Goes on every request; may be repeated.
+    #[arg(long, value_name = "K:V", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    #[command(flatten)]
+    pem: Pem,
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME:VALUE")?;
+    let name = name.trim().parse().map_err(|e| format!("{name}: {e}"))?;
+    let value = value.trim().parse().map_err(|e| format!("value of {name}: {e}"))?;
+    Ok((name, value))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(measured) => {
+            println!("{}", measured.report().to_json());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench-client: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<Measured, Error> {
+    let load = Load { warmup: seconds(args.warmup)?, duration: seconds(args.secs)? };
+    let headers: HeaderMap = args.header.iter().cloned().collect();
+    let connections = usize::from(args.conns);
+    let tls = match args.mode {
+        Mode::Bare => None,
+        Mode::Mtls if args.proto == Proto::H1 => Some(tls::client(&args.pem, b"http/1.1")?),
+        Mode::Mtls => Some(tls::client(&args.pem, b"h2")?),
+        Mode::Mesh => return Err("mode mesh is not wired yet".into()),
+    };
+    let target = PlainTarget::new(args.url, headers, tls);
+    match args.proto {
+        Proto::Grpc => drive(target.grpc(args.conc, connections).await?, load).await,
+        proto => drive(target.http(proto, args.conc, connections).await?, load).await,
+    }
+}
+
+fn seconds(seconds: f64) -> Result<Duration, Error> {
+    Duration::try_from_secs_f64(seconds).map_err(|e| format!("{seconds} seconds: {e}").into())
+}

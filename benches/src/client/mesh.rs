@@ -1,0 +1,5 @@
+//! Callers of mode `mesh`.
+
+/// The service that a mesh client calls.
+#[derive(Debug)]
+pub struct MeshTarget {}

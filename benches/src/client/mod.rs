@@ -1,0 +1,11 @@
+//! The load: callers in a closed loop, and what they measured.
+
+mod drive;
+mod mesh;
+mod plain;
+mod report;
+
+pub use drive::{Caller, Load, drive};
+pub use mesh::MeshTarget;
+pub use plain::PlainTarget;
+pub use report::{Measured, Report};
