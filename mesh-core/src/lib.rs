@@ -16,6 +16,7 @@ pub mod retry;
 pub mod rng;
 pub mod route;
 pub mod snapshot;
+mod stream;
 pub mod telemetry;
 pub mod token;
 

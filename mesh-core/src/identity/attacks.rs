@@ -189,7 +189,7 @@ fn size_and_damage() {
     assert_eq!(reason(&[], &trust), "no_certificate");
     assert_eq!(reason(&vec![leaf.clone(); 9], &trust), "chain_too_long");
     assert_eq!(reason(&[leaf.clone(), vec![0; 64 * 1024].into()], &trust), "chain_too_large");
-    assert_eq!(reason(&[root.der.clone()], &trust), "uri_missing");
+    assert_eq!(reason(std::slice::from_ref(&root.der), &trust), "uri_missing");
     assert_eq!(reason(&[Arc::from(*b"junk")], &trust), "malformed");
     assert_eq!(reason(&[[&leaf[..], b"tail"].concat().into()], &trust), "malformed");
 

@@ -81,6 +81,18 @@ pub(super) fn authority(der: &[u8]) -> Result<(SystemTime, SystemTime), &'static
     }
 }
 
+/// SubjectPublicKeyInfo, DER.
+#[cfg(feature = "dev-ca")]
+pub(super) fn public_key(der: &[u8]) -> Result<Vec<u8>, SvidError> {
+    Ok(parse(der)?.public_key().raw.to_vec())
+}
+
+/// Every URI name, of a leaf or an authority.
+#[cfg(feature = "dev-ca")]
+pub(super) fn uri_names(der: &[u8]) -> Result<Vec<String>, SvidError> {
+    uris(&parse(der)?).map(|uris| uris.into_iter().map(str::to_owned).collect())
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SvidError> {
     match X509Certificate::from_der(der) {
         Ok(([], cert)) => Ok(cert),
@@ -91,23 +103,31 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SvidError> {
 
 /// The one URI name. Names of other types may stand beside it and mean nothing. (X509-SVID 2)
 fn spiffe_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
-    let extension = extension(cert, &OID_X509_EXT_SUBJECT_ALT_NAME)?.ok_or(SvidError::UriMissing)?;
+    let id = match uris(cert)?.as_slice() {
+        [] => return Err(SvidError::UriMissing),
+        [uri] => SpiffeId::parse(uri)?,
+        [..] => return Err(SvidError::UriAmbiguous),
+    };
+    if id.path().is_empty() { Err(SvidError::PathMissing) } else { Ok(id) }
+}
+
+fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, SvidError> {
+    let Some(extension) = extension(cert, &OID_X509_EXT_SUBJECT_ALT_NAME)? else { return Ok(Vec::new()) };
     let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else {
         return Err(SvidError::Malformed("the subject alternative name cannot be parsed"));
     };
-    let mut uri = None;
+    let mut uris = Vec::new();
     for name in &names.general_names {
         match name {
+            GeneralName::URI(text) => uris.push(*text),
             // It may be a second URI in disguise.
             GeneralName::Invalid(..) => {
                 return Err(SvidError::Malformed("an entry of the subject alternative name cannot be parsed"));
             }
-            GeneralName::URI(text) if uri.replace(*text).is_some() => return Err(SvidError::UriAmbiguous),
             _ => {}
         }
     }
-    let id = SpiffeId::parse(uri.ok_or(SvidError::UriMissing)?)?;
-    if id.path().is_empty() { Err(SvidError::PathMissing) } else { Ok(id) }
+    Ok(uris)
 }
 
 fn is_authority(cert: &X509Certificate<'_>) -> Result<bool, SvidError> {

@@ -4,8 +4,12 @@
 mod attacks;
 mod bundle;
 mod certificate;
+#[cfg(feature = "dev-ca")]
+pub mod dev_ca;
+mod files;
 mod id;
 mod key;
+mod memory;
 mod principal;
 mod signer;
 mod source;
@@ -15,8 +19,10 @@ mod testkit;
 mod verify;
 
 pub use bundle::{BundleError, TrustBundle, TrustBundleSet};
+pub use files::{FilesConfig, FilesSource};
 pub use id::{SpiffeId, SpiffeIdError, TrustDomain, WorkloadPath};
 pub use key::PrivateKey;
+pub use memory::MemorySource;
 pub use principal::{Peer, Principal};
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};

@@ -1,5 +1,6 @@
 //! Certificates for tests: good ones, and bad ones by changing one thing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,11 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use super::{TrustBundle, TrustBundleSet, TrustDomain};
+use super::{TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
+use crate::clock::WallClock;
+use crate::config::Workload;
+use crate::plugin;
+use crate::rng::Rng;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -26,6 +31,18 @@ pub(super) fn extension(oid: &[u64], critical: bool, der: &[u8]) -> CustomExtens
     let mut extension = CustomExtension::from_oid_content(oid, der.to_vec());
     extension.set_criticality(critical);
     extension
+}
+
+/// What a factory is given: trust domain `td`, workload `shop/web`, a poll every 2 s.
+pub(super) fn context(base_dir: &Path, clock: Arc<dyn WallClock>) -> plugin::Context {
+    plugin::Context {
+        base_dir: base_dir.into(),
+        workload: Arc::new(Workload::new("web", "shop")),
+        trust_domain: TrustDomain::parse("td").unwrap(),
+        clock,
+        rng: Rng::seeded(7),
+        poll_interval: Duration::from_secs(2),
+    }
 }
 
 /// A leaf that keeps every rule.
@@ -85,6 +102,11 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Issued { der: cert.der().as_ref().into(), pem: cert.pem(), key }
+    }
+
+    pub(super) fn svid(&self, id: &str) -> X509Svid {
+        let issued = self.issue(&leaf_params(id));
+        X509Svid::from_pem(issued.pem.as_bytes(), issued.key.serialize_pem().as_bytes()).unwrap()
     }
 
     pub(super) fn bundle(&self, domain: &str) -> TrustBundle {
