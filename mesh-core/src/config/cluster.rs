@@ -73,7 +73,7 @@ pub enum BalancePolicy {
 }
 
 /// Consecutive-failure ejection. (Envoy's `outlier_detection`)
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutlierConfig {
     /// Failures in a row that eject. Default 5, range 1 to 1,000; 0 switches ejection off.

@@ -20,3 +20,21 @@ impl Backoff {
         bound.mul_f64(rng.unit())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_doubles_up_to_the_maximum_and_waits_fill_it() {
+        let backoff = Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
+        let rng = Rng::seeded(3);
+        for (n, bound) in [(0, 25), (1, 50), (2, 100), (3, 200), (4, 250), (40, 250), (u32::MAX, 250)] {
+            let bound = Duration::from_millis(bound);
+            let waits: Vec<_> = (0..1_000).map(|_| backoff.wait(n, &rng)).collect();
+            assert!(waits.iter().all(|wait| *wait < bound), "retry {n}");
+            assert!(waits.iter().any(|wait| *wait > bound.mul_f64(0.9)), "retry {n}");
+            assert!(waits.iter().any(|wait| *wait < bound.mul_f64(0.1)), "retry {n}: the jitter is full");
+        }
+    }
+}

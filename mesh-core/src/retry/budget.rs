@@ -1,33 +1,217 @@
 //! Keeps retries a bounded share of requests, whatever fails.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use tokio::time::Instant;
 
 use crate::config::BudgetConfig;
 
+/// Parts of the window. A request counts for at least 9/10 of the window and at most all of it.
+const SLOTS: usize = 10;
+
 /// Deposits by requests, withdrawals by retries, over a sliding window; right at any ratio.
 ///
-/// Lock-free; shared by all calls of a route.
+/// A retry is granted while `retries + 1 <= ratio * requests + min_per_second * window`, both counted over the window.
+/// When everything fails, the load on the servers is therefore at most `1 + ratio` times what was asked, beside the
+/// floor; the floor may be spent at once.
+///
+/// Lock-free; shared by all calls of a route. A withdrawal is a compare-and-swap on the newest slot after the sum, so
+/// two threads cannot both take the last retry - except in the instant in which a new slot begins, when each thread
+/// that still sees the old one may be granted one too many.
 #[derive(Debug)]
 pub struct RetryBudget {
     config: BudgetConfig,
+    epoch: Instant,
+    /// A slot's length in nanoseconds, at least 1.
+    slot: u64,
+    deposits: Window,
+    withdrawals: Window,
 }
 
 impl RetryBudget {
     /// A budget with its floor and nothing deposited.
     pub fn new(config: BudgetConfig, now: Instant) -> Self {
-        let _ = now;
-        Self { config }
+        let slot = u64::try_from(config.window.as_nanos() / SLOTS as u128).unwrap_or(u64::MAX).max(1);
+        Self { config, epoch: now, slot, deposits: Window::default(), withdrawals: Window::default() }
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &BudgetConfig {
+        &self.config
     }
 
     /// A first attempt was made.
     pub fn deposit(&self, now: Instant) {
-        let _ = (now, &self.config);
-        unimplemented!()
+        self.deposits.add(self.number(now));
     }
 
     /// Takes one retry, or says that the budget is exhausted.
     pub fn withdraw(&self, now: Instant) -> bool {
-        let _ = now;
-        unimplemented!()
+        let number = self.number(now);
+        loop {
+            let newest = self.withdrawals.slot(number).load(Relaxed);
+            if self.withdrawals.sum(number) + 1 > self.allowed(number) {
+                return false;
+            }
+            if self.withdrawals.try_add(number, newest) {
+                return true;
+            }
+        }
+    }
+
+    fn allowed(&self, number: u32) -> u64 {
+        let floor = f64::from(self.config.min_per_second) * self.config.window.as_secs_f64();
+        let share = self.config.ratio * self.deposits.sum(number) as f64;
+        // 0.29 * 100 is 28.999999999999996 in binary; it is meant to be 29.
+        (floor + share + 1e-6) as u64
+    }
+
+    /// The number of the slot that `now` is in. Wraps after 13 years of the shortest slots.
+    fn number(&self, now: Instant) -> u32 {
+        let elapsed = now.saturating_duration_since(self.epoch);
+        let nanos = elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos()));
+        (nanos / self.slot) as u32
+    }
+}
+
+/// Counts over the last [`SLOTS`] slots. Each word is the number of a slot above its count.
+#[derive(Debug, Default)]
+struct Window([AtomicU64; SLOTS]);
+
+fn split(word: u64) -> (u32, u32) {
+    // Both halves are 32 bits wide.
+    ((word >> 32) as u32, word as u32)
+}
+
+fn join(number: u32, count: u32) -> u64 {
+    (u64::from(number) << 32) | u64::from(count)
+}
+
+/// Whether a slot lies ahead, as racing threads see it.
+fn ahead(slot: u32, now: u32) -> bool {
+    now.wrapping_sub(slot) > u32::MAX / 2
+}
+
+/// Whether a slot still counts.
+fn live(slot: u32, now: u32) -> bool {
+    now.wrapping_sub(slot) < SLOTS as u32 || ahead(slot, now)
+}
+
+impl Window {
+    #[allow(clippy::indexing_slicing)] // the remainder is below the array's length
+    fn slot(&self, number: u32) -> &AtomicU64 {
+        &self.0[number as usize % SLOTS]
+    }
+
+    fn sum(&self, now: u32) -> u64 {
+        self.0
+            .iter()
+            .map(|slot| split(slot.load(Relaxed)))
+            .filter(|(number, _)| live(*number, now))
+            .map(|(_, count)| u64::from(count))
+            .sum()
+    }
+
+    fn add(&self, now: u32) {
+        let slot = self.slot(now);
+        let mut seen = slot.load(Relaxed);
+        while !self.try_add(now, seen) {
+            seen = slot.load(Relaxed);
+        }
+    }
+
+    /// Adds one, if the slot is still as it was `seen`.
+    fn try_add(&self, now: u32, seen: u64) -> bool {
+        let (number, count) = split(seen);
+        // What is left of an earlier round does not count any more; a slot that lies ahead is not turned back.
+        let next =
+            if number == now || ahead(number, now) { join(number, count.saturating_add(1)) } else { join(now, 1) };
+        self.slot(now).compare_exchange(seen, next, Relaxed, Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    /// The same rule with lists of slot numbers.
+    #[derive(Default)]
+    struct Model {
+        deposits: Vec<u64>,
+        withdrawals: Vec<u64>,
+    }
+
+    impl Model {
+        fn withdraw(&mut self, ratio_percent: u64, floor: u64, number: u64) -> bool {
+            let count = |list: &[u64]| list.iter().filter(|n| number - **n < SLOTS as u64).count() as u64;
+            let granted = (count(&self.withdrawals) + 1) * 100 <= ratio_percent * count(&self.deposits) + floor * 100;
+            if granted {
+                self.withdrawals.push(number);
+            }
+            granted
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn grants_exactly_what_the_model_grants(
+            ratio_percent in prop_oneof![Just(0_u64), Just(20), Just(29), Just(70), Just(250), 0_u64..1000],
+            min_per_second in 0..3_u32,
+            steps in proptest::collection::vec((any::<bool>(), prop_oneof![4 => 0_u64..30, 1 => 0_u64..30_000]), 1..300),
+        ) {
+            let window = Duration::from_secs(10);
+            let config = BudgetConfig { ratio: ratio_percent as f64 / 100.0, min_per_second, window };
+            let start = Instant::now();
+            let (budget, mut model) = (RetryBudget::new(config, start), Model::default());
+            let mut elapsed = 0;
+            for (deposit, millis) in steps {
+                elapsed += millis;
+                let now = start + Duration::from_millis(elapsed);
+                if deposit {
+                    budget.deposit(now);
+                    model.deposits.push(elapsed / 1000);
+                } else {
+                    let expected = model.withdraw(ratio_percent, u64::from(min_per_second) * 10, elapsed / 1000);
+                    prop_assert_eq!(budget.withdraw(now), expected, "at {} ms", elapsed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_together_get_no_more_than_one_alone() {
+        let now = Instant::now();
+        let config = BudgetConfig { ratio: 0.7, min_per_second: 0, window: Duration::from_secs(10) };
+        let budget = RetryBudget::new(config, now);
+        let granted = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|_| budget.deposit(now)));
+            }
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mine = (0..2_000).filter(|_| budget.withdraw(now)).count();
+                    granted.fetch_add(mine as u32, Relaxed);
+                });
+            }
+        });
+        assert_eq!(granted.into_inner(), 2_800);
+    }
+
+    #[test]
+    fn a_clock_that_lags_behind_another_thread_loses_nothing() {
+        let start = Instant::now();
+        let config = BudgetConfig { ratio: 1.0, min_per_second: 0, window: Duration::from_secs(10) };
+        let budget = RetryBudget::new(config, start);
+        let ahead = start + Duration::from_millis(10_000);
+        budget.deposit(ahead);
+        budget.deposit(start + Duration::from_millis(9_999));
+        budget.deposit(start + Duration::from_millis(500));
+        assert!((0..3).all(|_| budget.withdraw(ahead)));
+        assert!(!budget.withdraw(ahead));
     }
 }

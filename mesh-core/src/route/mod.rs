@@ -1,9 +1,16 @@
 //! From service and request to a cluster, a timeout and a retry policy.
+//!
+//! A caller names a *service*; which endpoints serve it, how long it may take and what may be repeated are the
+//! operator's words. A [`RouteTable`] is compiled from a validated configuration, replaced whole on reload, and keeps
+//! the retry budgets of routes that did not change: a reload in an outage must not hand out fresh retries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use tokio::time::Instant;
+
+use crate::config::{BudgetConfig, Config, PathMatch, RouteConfig, RouteMatch, nearest};
 use crate::retry::{RetryBudget, RetryPolicy};
 
 /// One compiled way.
@@ -21,28 +28,87 @@ pub struct Route {
     pub budget: Arc<RetryBudget>,
 }
 
+impl Route {
+    /// The rules that hold, also where none are configured.
+    pub fn retry_policy(&self) -> &RetryPolicy {
+        self.retry.as_ref().unwrap_or(&RetryPolicy::UNSENT_ONLY)
+    }
+}
+
 /// All routes of a configuration.
 #[derive(Debug)]
 pub struct RouteTable {
-    _private: (),
+    services: BTreeMap<String, Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    matches: RouteMatch,
+    route: Arc<Route>,
 }
 
 impl RouteTable {
     /// Compiles the `routes:` section; every cluster without routes gets a default one of its own name. Budgets of
     /// unchanged routes are taken over from `previous`.
     pub fn compile(config: &Config, previous: Option<&RouteTable>) -> Self {
-        let _ = (config, previous);
-        unimplemented!()
+        let mut services = BTreeMap::new();
+        for (service, routes) in &config.routes {
+            let compiled = routes.iter().enumerate().map(|(index, route)| {
+                let name = format!("{service}[{index}]");
+                Entry { matches: route.matches.clone(), route: compile(&name, service, route, previous) }
+            });
+            services.insert(service.clone(), compiled.collect());
+        }
+        for cluster in config.clusters.keys() {
+            services.entry(cluster.clone()).or_insert_with(|| {
+                let route = compile(cluster, cluster, &RouteConfig::to(cluster), previous);
+                vec![Entry { matches: RouteMatch::default(), route }]
+            });
+        }
+        Self { services }
     }
 
     /// The first route of `service` that matches. `path` is without query.
     pub fn find(&self, service: &str, method: &str, path: &str) -> Option<&Arc<Route>> {
-        let _ = (service, method, path);
-        unimplemented!()
+        let entries = self.services.get(service)?;
+        entries.iter().find(|entry| matches(&entry.matches, method, path)).map(|entry| &entry.route)
     }
 
     /// The service names that can be called, sorted.
     pub fn services(&self) -> Vec<&str> {
-        unimplemented!()
+        self.services.keys().map(String::as_str).collect()
+    }
+
+    /// The service that a misspelt name was probably meant to be.
+    pub fn nearest(&self, service: &str) -> Option<&str> {
+        nearest(service, self.services.keys().map(String::as_str))
+    }
+
+    fn budget(&self, service: &str, name: &str, config: &BudgetConfig) -> Option<&Arc<RetryBudget>> {
+        let same = self.services.get(service)?.iter().find(|entry| *entry.route.name == *name)?;
+        Some(&same.route.budget).filter(|budget| budget.config() == config)
     }
 }
+
+fn compile(name: &str, service: &str, route: &RouteConfig, previous: Option<&RouteTable>) -> Arc<Route> {
+    let budget = route.retry.as_ref().map(|retry| retry.budget.clone()).unwrap_or_default();
+    let kept = previous.and_then(|table| table.budget(service, name, &budget)).cloned();
+    Arc::new(Route {
+        name: name.into(),
+        cluster: route.cluster.as_str().into(),
+        timeout: route.timeout,
+        retry: route.retry.as_ref().map(RetryPolicy::new),
+        budget: kept.unwrap_or_else(|| Arc::new(RetryBudget::new(budget, Instant::now()))),
+    })
+}
+
+fn matches(rule: &RouteMatch, method: &str, path: &str) -> bool {
+    rule.method.as_ref().is_none_or(|expected| expected == method)
+        && rule.path.as_ref().is_none_or(|expected| match expected {
+            PathMatch::Exact(exact) => exact == path,
+            PathMatch::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        })
+}
+
+#[cfg(test)]
+mod tests;

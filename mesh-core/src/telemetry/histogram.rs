@@ -3,6 +3,7 @@
 //! prometheus-client's own histogram takes a mutex for each observation, which every connection of the process would
 //! share. This one is an array of atomics: an observation is two relaxed additions and one for its bucket.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,9 +14,14 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 const BOUNDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
-/// A histogram of durations with fixed bounds.
-#[derive(Debug, Default)]
+/// A histogram of durations with fixed bounds. Clones count into the same buckets.
+#[derive(Debug, Clone, Default)]
 pub struct LatencyHistogram {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
@@ -25,15 +31,15 @@ impl LatencyHistogram {
     pub fn observe(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let at = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        if let Some(bucket) = self.buckets.get(at) {
+        if let Some(bucket) = self.shared.buckets.get(at) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
-        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+        self.shared.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -46,12 +52,12 @@ impl EncodeMetric for LatencyHistogram {
         // The encoder sums the buckets up itself; its last bound stands for infinity.
         let mut buckets = [(f64::INFINITY, 0); BOUNDS.len() + 1];
         let mut count = 0;
-        for (at, (slot, bucket)) in buckets.iter_mut().zip(&self.buckets).enumerate() {
+        for (at, (slot, bucket)) in buckets.iter_mut().zip(&self.shared.buckets).enumerate() {
             let seen = bucket.load(Ordering::Relaxed);
             count += seen;
             *slot = (BOUNDS.get(at).copied().unwrap_or(f64::INFINITY), seen);
         }
-        let sum = Duration::from_nanos(self.nanos.load(Ordering::Relaxed)).as_secs_f64();
+        let sum = Duration::from_nanos(self.shared.nanos.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 

@@ -9,7 +9,10 @@ mod series;
 mod server;
 mod transport;
 
-pub use client::ClientMetrics;
+pub use client::{
+    AttemptOutcome, ClientMetrics, CloseReason, ClusterMetrics, ConnectFailure, Counters, DiscoveryEvent, EjectReason,
+    EndpointState, Gauges, Label, RequestOutcome, RetryReason,
+};
 pub use histogram::LatencyHistogram;
 pub use runtime::RuntimeMetrics;
 pub use series::Series;
