@@ -1,22 +1,198 @@
 //! A set of public keys, and where revisions of it come from. (RFC 7517)
 
+use std::collections::HashMap;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::Stream;
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use serde_json::{Map, Value};
+
+use super::TokenError;
+use super::algorithm::{Algorithm, KeyType};
+use super::json::parse_object;
 
 /// A validated key set: public, asymmetric, unique `kid`s.
+///
+/// Keys of kinds that are not used here (another curve, `use: enc`) may be in the set and are left out of it, as RFC
+/// 7517 5 asks; a key that should not be in any public set refuses the whole of it.
 #[derive(Debug)]
 pub struct Jwks {
-    _private: (),
+    by_id: HashMap<String, Key>,
+    without_id: Vec<Key>,
+}
+
+/// A public key that may check signatures.
+pub(super) struct Key {
+    key_type: KeyType,
+    /// `alg` of the key, where it is written: it is good for nothing else.
+    only: Option<Algorithm>,
+    key: DecodingKey,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("key_type", &self.key_type).field("only", &self.only).finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.key_type == algorithm.key_type() && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    pub(super) fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: &Vec<u8>) -> bool {
+        // The verifiers themselves: the crate's process-wide default panics where two of its features meet.
+        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm.jws(), &self.key);
+        verifier.is_ok_and(|verifier| verifier.verify(signed, signature).is_ok())
+    }
 }
 
 impl Jwks {
+    /// The most that is read: 1 MiB.
+    pub const MAX_BYTES: usize = 1 << 20;
+
     /// Parses and checks a whole set; one bad key refuses the set.
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
-        let _ = json;
-        unimplemented!()
+        if json.len() > Self::MAX_BYTES {
+            return Err(JwksError("the key set is larger than 1 MiB".to_owned()));
+        }
+        let mut members = parse_object(json).map_err(|error| JwksError(format!("not a JWK set: {error}")))?;
+        let Some(Value::Array(keys)) = members.remove("keys") else {
+            return Err(JwksError("not a JWK set: expected a list in `keys`".to_owned()));
+        };
+        let mut set = Self { by_id: HashMap::new(), without_id: Vec::new() };
+        let mut ids = std::collections::HashSet::new();
+        for (at, jwk) in keys.iter().enumerate() {
+            let refuse = |why: String| JwksError(format!("keys[{at}]: {why}; the whole set is refused"));
+            let jwk = jwk.as_object().ok_or_else(|| refuse("expected an object".to_owned()))?;
+            let id = member(jwk, "kid").map_err(refuse)?;
+            if let Some(id) = id.filter(|id| !ids.insert((*id).to_owned())) {
+                return Err(refuse(format!("the `kid` {id:?} is used twice")));
+            }
+            match (key(jwk).map_err(refuse)?, id) {
+                (Some(key), Some(id)) => {
+                    set.by_id.insert(id.to_owned(), key);
+                }
+                (Some(key), None) => set.without_id.push(key),
+                (None, _) => {}
+            }
+        }
+        if set.by_id.is_empty() && set.without_id.is_empty() {
+            return Err(JwksError(
+                "the set holds no key for signatures (RSA from 2048 bits, P-256, P-384 or Ed25519)".to_owned(),
+            ));
+        }
+        Ok(set)
     }
+
+    /// The key that a token means. Without a `kid` there must be no choice.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&Key, TokenError> {
+        match id {
+            Some(id) => {
+                let key = self.by_id.get(id).ok_or(TokenError::UnknownKey)?;
+                if key.fits(algorithm) { Ok(key) } else { Err(TokenError::KeyMismatch) }
+            }
+            None => {
+                let mut fitting = self.by_id.values().chain(&self.without_id).filter(|key| key.fits(algorithm));
+                match (fitting.next(), fitting.next()) {
+                    (Some(key), None) => Ok(key),
+                    _ => Err(TokenError::UnknownKey),
+                }
+            }
+        }
+    }
+}
+
+/// A member that must be a string if it is there.
+fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
+    match jwk.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("`{name}` is not a string")),
+    }
+}
+
+/// A key, or `None` if it is a good one that is not for signatures of tokens.
+fn key(jwk: &Map<String, Value>) -> Result<Option<Key>, String> {
+    if let Some(name) = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().find(|name| jwk.contains_key(*name)) {
+        return Err(format!("`{name}` is private: a published set holds public keys only; replace this key now"));
+    }
+    let text = |name: &str| member(jwk, name)?.ok_or_else(|| format!("`{name}` is missing"));
+    let bytes = |name: &str| {
+        URL_SAFE_NO_PAD.decode(text(name)?).map_err(|_| format!("`{name}` is not base64url without padding"))
+    };
+    let (key_type, key) = match (text("kty")?, member(jwk, "crv")?) {
+        ("oct", _) => return Err("it is symmetric: whoever checks tokens with it can also make them".to_owned()),
+        ("RSA", _) => (KeyType::Rsa, rsa(&bytes("n")?, &bytes("e")?)?),
+        ("EC", Some("P-256")) => (KeyType::P256, ec(&bytes("x")?, &bytes("y")?, 32)?),
+        ("EC", Some("P-384")) => (KeyType::P384, ec(&bytes("x")?, &bytes("y")?, 48)?),
+        ("OKP", Some("Ed25519")) => (KeyType::Ed25519, ed25519(&bytes("x")?)?),
+        ("EC" | "OKP", None) => return Err("`crv` is missing".to_owned()),
+        _ => return Ok(None),
+    };
+    let for_signatures = member(jwk, "use")?.is_none_or(|usage| usage == "sig");
+    let may_verify = match jwk.get("key_ops") {
+        None => true,
+        Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
+        Some(_) => return Err("`key_ops` is not a list".to_owned()),
+    };
+    let only = match member(jwk, "alg")? {
+        None => None,
+        Some(name) => match Algorithm::parse(name) {
+            Some(algorithm) if algorithm.key_type() != key_type => {
+                return Err(format!("its `alg` {name} is for another type of key"));
+            }
+            Some(algorithm) => Some(algorithm),
+            // For something else: RSA-OAEP, say.
+            None => return Ok(None),
+        },
+    };
+    Ok((for_signatures && may_verify).then_some(Key { key_type, only, key }))
+}
+
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, String> {
+    let bits = match modulus.iter().position(|byte| *byte != 0) {
+        Some(first) => {
+            let significant = modulus.get(first..).unwrap_or_default();
+            significant.len() * 8 - significant.first().map_or(0, |byte| byte.leading_zeros() as usize)
+        }
+        None => 0,
+    };
+    if !(2048..=8192).contains(&bits) {
+        return Err(format!("an RSA key has {bits} bits: expected 2048 to 8192"));
+    }
+    let small = exponent.len() <= 4 && !exponent.is_empty();
+    let value = exponent.iter().fold(0_u64, |value, byte| (value << 8) | u64::from(*byte));
+    if !small || value < 3 || value.is_multiple_of(2) || modulus.last().is_some_and(|byte| byte.is_multiple_of(2)) {
+        return Err("an RSA key has an exponent or modulus that makes no sense".to_owned());
+    }
+    Ok(DecodingKey::from_rsa_raw_components(modulus, exponent))
+}
+
+/// Coordinates at full length, of a point on the curve. (RFC 7518 6.2.1.2)
+fn ec(x: &[u8], y: &[u8], size: usize) -> Result<DecodingKey, String> {
+    if x.len() != size || y.len() != size {
+        return Err(format!("`x` and `y` must be {size} bytes each"));
+    }
+    let point = [&[4_u8], x, y].concat();
+    let parsed = if size == 32 {
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point)
+    } else {
+        ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &point)
+    };
+    parsed.map_err(|_| "`x` and `y` are no point on the curve".to_owned())?;
+    Ok(DecodingKey::from_ec_der(&point))
+}
+
+fn ed25519(x: &[u8]) -> Result<DecodingKey, String> {
+    ParsedPublicKey::new(&ED25519, x).map_err(|_| "`x` is no Ed25519 key".to_owned())?;
+    Ok(DecodingKey::from_ed_der(x))
 }
 
 /// Revisions and hiccups of one issuer's keys. An error leaves the last good set in force.

@@ -1,1 +1,114 @@
-//! The strict parser that stands before any cryptography. (security.md 2, rows 5-9)
+//! The strict parser that stands before any cryptography. (security.md 2, rows 3-9)
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::TokenError;
+use super::algorithm::Algorithm;
+use super::json::parse_object;
+
+/// What a peer may make us decode and keep. (CVE-2025-30204)
+const MAX_TOKEN: usize = 8 * 1024;
+/// A key's name is compared, never interpreted. (RFC 8725 3.10)
+const MAX_KID: usize = 128;
+
+/// Headers that would let a token choose its key, change what is signed, or hide what it says.
+const FORBIDDEN: [&str; 16] =
+    ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "epk", "apu", "apv", "p2c", "p2s", "iv", "tag", "url"];
+
+/// The parts of a token, none of which may be believed yet.
+pub(super) struct Unverified<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: Option<String>,
+    pub(super) token_type: Option<String>,
+    pub(super) issuer: String,
+    pub(super) claims: Map<String, Value>,
+    /// `HEADER.CLAIMS` as it came: what the signature is over.
+    pub(super) signed: &'a [u8],
+    pub(super) signature: Vec<u8>,
+}
+
+impl<'a> Unverified<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLarge);
+        }
+        let parts = TokenError::Malformed("expected three parts");
+        let (signed, signature) = token.rsplit_once('.').ok_or(parts)?;
+        let (header, claims) = signed.split_once('.').ok_or(parts)?;
+        if claims.contains('.') {
+            return Err(parts);
+        }
+        let header = object(header)?;
+        if let Some(name) = FORBIDDEN.into_iter().find(|name| header.contains_key(*name)) {
+            return Err(TokenError::ForbiddenHeader(name));
+        }
+        let algorithm = string(&header, "alg", TokenError::Malformed("`alg` is not a string"))?
+            .and_then(|name| Algorithm::parse(&name))
+            .ok_or(TokenError::ForbiddenAlgorithm)?;
+        let key_id = string(&header, "kid", TokenError::Malformed("`kid` is not a string"))?;
+        if key_id.as_ref().is_some_and(|kid| kid.is_empty() || kid.len() > MAX_KID) {
+            return Err(TokenError::Malformed("`kid` is empty or longer than 128 bytes"));
+        }
+        let token_type = string(&header, "typ", TokenError::Malformed("`typ` is not a string"))?;
+        // A content type says that a token is wrapped in a token. (RFC 7519 5.2)
+        if header.contains_key("cty") {
+            return Err(TokenError::ForbiddenHeader("cty"));
+        }
+        let signature = decode(signature)?;
+        let claims = object(claims)?;
+        // RFC 7519 has a single string; lists of issuers have been accepted elsewhere. (RFC 8725 3.8)
+        let invalid = TokenError::InvalidClaim("iss");
+        let issuer = string(&claims, "iss", invalid)?.ok_or(invalid)?;
+        Ok(Self { algorithm, key_id, token_type, issuer, claims, signed: signed.as_bytes(), signature })
+    }
+}
+
+/// A member that must be a string if it is there.
+pub(super) fn string(
+    members: &Map<String, Value>,
+    name: &str,
+    otherwise: TokenError,
+) -> Result<Option<String>, TokenError> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(otherwise),
+    }
+}
+
+/// No padding, no whitespace, no bits beyond the last byte: one spelling for each token. (RFC 8725bis 3.14)
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    if part.is_empty() {
+        return Err(TokenError::Malformed("a part is empty"));
+    }
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part is not base64url"))
+}
+
+fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
+    parse_object(&decode(part)?).map_err(TokenError::Malformed)
+}
+
+/// The bearer token in all `Authorization` headers of a request: none, one, or a refusal.
+///
+/// Another scheme is no token. Two headers are refused whatever they hold, because proxies join them with a comma and
+/// then disagree about which counts. (RFC 6750 2.1)
+pub fn bearer<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<&'a str>, TokenError> {
+    let mut headers = headers.into_iter();
+    let Some(header) = headers.next() else { return Ok(None) };
+    if headers.next().is_some() {
+        return Err(TokenError::Ambiguous);
+    }
+    let Some((scheme, rest)) = header.split_at_checked("Bearer".len()) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Ok(None);
+    }
+    // RFC 7235 2.1: one or more spaces; nothing of a token is a space or a comma.
+    let token = rest.strip_prefix(b" ").ok_or(TokenError::Ambiguous)?.trim_ascii();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    match std::str::from_utf8(token) {
+        Ok(text) if !text.is_empty() && token.iter().all(plain) => Ok(Some(text)),
+        _ => Err(TokenError::Ambiguous),
+    }
+}

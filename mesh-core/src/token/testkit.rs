@@ -1,0 +1,125 @@
+//! Issuers for tests: real keys, and tokens as good or as bad as a test wants them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::{Jwks, TokenVerifier};
+use crate::config::{IssuerConfig, PlugConfig};
+use crate::snapshot::Snapshot;
+
+pub(crate) const ISSUER: &str = "https://idp.example";
+
+pub(crate) fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+/// `now` plus some seconds, as a NumericDate.
+pub(crate) fn at(seconds: i64) -> Value {
+    json!(1_800_000_000 + seconds)
+}
+
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(crate) enum TestKey {
+    Es256(EcdsaKeyPair),
+    Rsa(Box<RsaKeyPair>),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl TestKey {
+    pub(crate) fn es256() -> Self {
+        Self::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    pub(crate) fn rsa() -> Self {
+        Self::Rsa(Box::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
+    }
+
+    pub(crate) fn ed25519() -> Self {
+        Self::Ed25519(Ed25519KeyPair::generate().unwrap())
+    }
+
+    /// The public JWK.
+    pub(crate) fn jwk(&self, kid: &str) -> Value {
+        match self {
+            Self::Es256(key) => {
+                let point = key.public_key().as_ref();
+                json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": b64(&point[1..33]), "y": b64(&point[33..]) })
+            }
+            Self::Rsa(key) => {
+                let (n, e) = (key.public_key().modulus(), key.public_key().exponent());
+                json!({
+                    "kty": "RSA",
+                    "kid": kid,
+                    "n": b64(n.big_endian_without_leading_zero()),
+                    "e": b64(e.big_endian_without_leading_zero()),
+                })
+            }
+            Self::Ed25519(key) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": b64(key.public_key()) })
+            }
+        }
+    }
+
+    /// A compact JWS over exactly these texts.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", b64(header), b64(claims));
+        let signature = self.signature(header, signed.as_bytes());
+        format!("{signed}.{}", b64(signature))
+    }
+
+    fn signature(&self, header: &str, message: &[u8]) -> Vec<u8> {
+        let rng = SystemRandom::new();
+        match self {
+            Self::Es256(key) => key.sign(&rng, message).unwrap().as_ref().to_vec(),
+            Self::Ed25519(key) => key.sign(message).as_ref().to_vec(),
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                if header.contains("PS256") {
+                    key.sign(&RSA_PSS_SHA256, &rng, message, &mut signature).unwrap();
+                } else {
+                    key.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature).unwrap();
+                }
+                signature
+            }
+        }
+    }
+}
+
+pub(crate) fn claims() -> Value {
+    json!({ "iss": ISSUER, "sub": "alice", "aud": "orders", "exp": at(600), "iat": at(0) })
+}
+
+pub(crate) fn issuer(name: &str) -> IssuerConfig {
+    let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+    IssuerConfig {
+        issuer: name.to_owned(),
+        audiences: list(&["orders", "orders-v2"]),
+        jwks: PlugConfig::new("file", &json!("keys.json")),
+        algorithms: list(&["RS256", "PS256", "ES256", "ES384", "EdDSA"]),
+        leeway: Duration::from_secs(30),
+        max_lifetime: Duration::from_secs(24 * 3600),
+        types: list(&["JWT", "at+jwt"]),
+    }
+}
+
+pub(crate) fn keys(jwks: &[Value]) -> Snapshot<Option<Arc<Jwks>>> {
+    let set = json!({ "keys": jwks }).to_string();
+    Snapshot::new(Some(Arc::new(Jwks::parse(set.as_bytes()).unwrap())))
+}
+
+pub(crate) fn verifier(config: IssuerConfig, jwks: &[Value]) -> TokenVerifier {
+    TokenVerifier::default().with(config, keys(jwks))
+}
