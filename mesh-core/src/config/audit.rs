@@ -1,6 +1,8 @@
 //! `audit:` and `telemetry:` - where records and spans go.
 
-use super::PlugConfig;
+use super::check::Checker;
+use super::walk::{Decode, Errors, Fields};
+use super::{Node, PlugConfig};
 
 /// Where audit records go. Default: the `log` sink.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,4 +25,29 @@ impl Default for AuditConfig {
 pub struct TelemetryConfig {
     /// `{ otlp: { endpoint: "http://127.0.0.1:4318" } }`; needs a registered exporter.
     pub exporter: Option<PlugConfig>,
+}
+
+impl Decode for AuditConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let audit = Self { sink: fields.optional("sink"), queue: fields.or("queue", default.queue) };
+        fields.finish();
+        Some(audit)
+    }
+}
+
+impl AuditConfig {
+    pub(super) fn check(&self, at: &mut Checker<'_>) {
+        at.range("queue", self.queue, 16..=1_000_000);
+    }
+}
+
+impl Decode for TelemetryConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let telemetry = Self { exporter: fields.optional("exporter") };
+        fields.finish();
+        Some(telemetry)
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::PlugConfig;
+use super::check::Checker;
+use super::walk::{Decode, Errors, Fields};
+use super::{Node, PlugConfig};
 use crate::identity::SpiffeId;
 
 /// One callable service.
@@ -41,7 +43,7 @@ impl ClusterConfig {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BalanceConfig {
-    /// The algorithm.
+    /// The algorithm: `peak_ewma`.
     pub policy: BalancePolicy,
     /// How long a latency sample matters. Default 10 s, range 100 ms to 10 min. (Finagle, Linkerd)
     pub decay: Duration,
@@ -134,7 +136,7 @@ impl Default for PoolConfig {
     }
 }
 
-/// The HTTP versions that a client offers.
+/// The HTTP versions that a client offers: `auto`, `http1` or `http2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HttpVersion {
     /// HTTP/2, or HTTP/1.1 where the server has no HTTP/2.
@@ -144,4 +146,128 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2 only.
     Http2,
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Decode for ClusterConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let (discover, identities) = (fields.required("discover"), fields.required("identities"));
+        let (balance, outlier, pool) = (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
+        let token = fields.optional("token");
+        fields.finish();
+        Some(Self {
+            balance: balance.unwrap_or_default(),
+            outlier: outlier.unwrap_or_default(),
+            pool: pool.unwrap_or_default(),
+            token,
+            ..Self::new(discover?, identities?)
+        })
+    }
+}
+
+impl ClusterConfig {
+    pub(super) fn check(&self, at: &mut Checker<'_>) {
+        if self.identities.is_empty() && !at.has_gaps("identities", 0) {
+            at.error("identities", "at least one SPIFFE ID is required: without it any workload could pose as this one");
+        }
+        for (index, id) in self.identities.iter().enumerate().filter(|(_, id)| id.path().is_empty()) {
+            at.error(&format!("identities[{index}]"), format!("{id} names a trust domain, not a workload: add its path"));
+        }
+        at.below("balance", |at| self.balance.check(at));
+        at.below("outlier", |at| self.outlier.check(at));
+        at.below("pool", |at| self.pool.check(at));
+    }
+}
+
+impl Decode for BalanceConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let balance = Self {
+            policy: fields.or("policy", default.policy),
+            decay: fields.or("decay", default.decay),
+            default_rtt: fields.or("default_rtt", default.default_rtt),
+            failure_penalty: fields.or("failure_penalty", default.failure_penalty),
+        };
+        fields.finish();
+        Some(balance)
+    }
+}
+
+impl BalanceConfig {
+    fn check(&self, at: &mut Checker<'_>) {
+        at.range("decay", self.decay, 100 * MILLI..=600 * SECOND);
+        at.range("default_rtt", self.default_rtt, Duration::from_micros(1)..=60 * SECOND);
+        at.range("failure_penalty", self.failure_penalty, Duration::ZERO..=300 * SECOND);
+    }
+}
+
+impl Decode for BalancePolicy {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        node.choice(&[("peak_ewma", Self::PeakEwma)], errors)
+    }
+}
+
+impl Decode for OutlierConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let outlier = Self {
+            consecutive_failures: fields.or("consecutive_failures", default.consecutive_failures),
+            base_ejection: fields.or("base_ejection", default.base_ejection),
+            max_ejection: fields.or("max_ejection", default.max_ejection),
+            max_ejection_percent: fields.or("max_ejection_percent", default.max_ejection_percent),
+        };
+        fields.finish();
+        Some(outlier)
+    }
+}
+
+impl OutlierConfig {
+    fn check(&self, at: &mut Checker<'_>) {
+        at.range("consecutive_failures", self.consecutive_failures, 0..=1_000);
+        at.range("base_ejection", self.base_ejection, 10 * MILLI..=HOUR);
+        at.range("max_ejection", self.max_ejection, 10 * MILLI..=24 * HOUR);
+        at.at_least("max_ejection", self.max_ejection, "base_ejection", self.base_ejection);
+        at.range("max_ejection_percent", self.max_ejection_percent, 0..=100);
+    }
+}
+
+impl Decode for PoolConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let pool = Self {
+            http: fields.or("http", default.http),
+            connect_timeout: fields.or("connect_timeout", default.connect_timeout),
+            max_connections: fields.or("max_connections", default.max_connections),
+            max_pending: fields.or("max_pending", default.max_pending),
+            ping_interval: fields.or("ping_interval", default.ping_interval),
+            ping_timeout: fields.or("ping_timeout", default.ping_timeout),
+            idle_timeout: fields.or("idle_timeout", default.idle_timeout),
+        };
+        fields.finish();
+        Some(pool)
+    }
+}
+
+impl PoolConfig {
+    fn check(&self, at: &mut Checker<'_>) {
+        at.range("connect_timeout", self.connect_timeout, 10 * MILLI..=60 * SECOND);
+        at.range("max_connections", self.max_connections, 1..=1_024);
+        at.range("max_pending", self.max_pending, 0..=1_000_000);
+        at.range("ping_interval", self.ping_interval, 100 * MILLI..=HOUR);
+        at.range("ping_timeout", self.ping_timeout, 100 * MILLI..=HOUR);
+        at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
+    }
+}
+
+impl Decode for HttpVersion {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        node.choice(&[("auto", Self::Auto), ("http1", Self::Http1), ("http2", Self::Http2)], errors)
+    }
 }

@@ -1,6 +1,7 @@
 //! `identity:` - the trust domain, and the source of certificates and roots.
 
-use super::PlugConfig;
+use super::walk::{Decode, Errors, Fields};
+use super::{Node, PlugConfig};
 use crate::identity::TrustDomain;
 
 /// Where this process gets its SVID and its trust bundles.
@@ -10,4 +11,13 @@ pub struct IdentityConfig {
     pub trust_domain: TrustDomain,
     /// Which source, and its settings; never implied.
     pub source: PlugConfig,
+}
+
+impl Decode for IdentityConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let (trust_domain, source) = (fields.required("trust_domain"), fields.required("source"));
+        fields.finish();
+        Some(Self { trust_domain: trust_domain?, source: source? })
+    }
 }

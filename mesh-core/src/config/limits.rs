@@ -1,5 +1,9 @@
 //! `limits:` - what the server stack admits.
 
+use super::Node;
+use super::check::Checker;
+use super::walk::{Decode, Errors, Fields};
+
 /// Limits that hold for all requests of this process together, and for each caller.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitsConfig {
@@ -26,4 +30,55 @@ pub struct RateLimitConfig {
     /// Principals remembered; the least recently seen is forgotten first. Default 10,000, range 1 to 1,000,000. Each
     /// costs about 200 bytes.
     pub max_principals: usize,
+}
+
+impl RateLimitConfig {
+    const MAX_PRINCIPALS: usize = 10_000;
+
+    /// A sustained rate with every default.
+    pub fn per_second(per_second: f64) -> Self {
+        // The cast saturates; a rate out of range is refused by its own check.
+        Self { per_second, burst: (per_second as u32).max(1), max_principals: Self::MAX_PRINCIPALS }
+    }
+}
+
+impl Decode for LimitsConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let limits = Self {
+            max_concurrent_requests: fields.or("max_concurrent_requests", default.max_concurrent_requests),
+            rate: fields.optional("rate"),
+        };
+        fields.finish();
+        Some(limits)
+    }
+}
+
+impl LimitsConfig {
+    pub(super) fn check(&self, at: &mut Checker<'_>) {
+        at.range("max_concurrent_requests", self.max_concurrent_requests, 1..=1_000_000);
+        if let Some(rate) = &self.rate {
+            at.below("rate", |at| {
+                at.range("per_second", rate.per_second, 0.001..=1_000_000.0);
+                at.range("burst", rate.burst, 1..=1_000_000);
+                at.range("max_principals", rate.max_principals, 1..=1_000_000);
+            });
+        }
+    }
+}
+
+impl Decode for RateLimitConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let per_second = fields.required("per_second");
+        let (burst, max_principals) = (fields.optional("burst"), fields.optional("max_principals"));
+        fields.finish();
+        let default = Self::per_second(per_second?);
+        Some(Self {
+            burst: burst.unwrap_or(default.burst),
+            max_principals: max_principals.unwrap_or(default.max_principals),
+            ..default
+        })
+    }
 }

@@ -3,13 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::check::Checker;
+use super::values::Size;
+use super::walk::{Decode, Errors, Fields};
+use super::yaml::Node;
+
 /// One mutually authenticated port and the limits of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerConfig {
     /// Where to bind; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Who may connect.
+    /// Who may connect: `strict`.
     pub mtls: Mtls,
     /// From accept to the end of the TLS handshake. Default 10 s, range 100 ms to 60 s.
     pub handshake_timeout: Duration,
@@ -75,4 +80,68 @@ pub enum Mtls {
 pub struct HealthConfig {
     /// Where to bind; port 0 takes a free one. It answers `/livez`, `/readyz` and `/metrics` and nothing else.
     pub address: SocketAddr,
+}
+
+impl Decode for ListenerConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let address = fields.required("address");
+        // The address stands in until the fields were read, so that all their problems are seen at once.
+        let default = Self::new(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let header_bytes: Option<Size> = fields.optional("max_header_bytes");
+        let body_bytes: Option<Size> = fields.optional("max_body_bytes");
+        let listener = Self {
+            address: default.address,
+            mtls: fields.or("mtls", default.mtls),
+            handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
+            header_timeout: fields.or("header_timeout", default.header_timeout),
+            idle_timeout: fields.or("idle_timeout", default.idle_timeout),
+            max_connection_age: fields.or("max_connection_age", default.max_connection_age),
+            drain_timeout: fields.or("drain_timeout", default.drain_timeout),
+            max_connections: fields.or("max_connections", default.max_connections),
+            max_handshakes: fields.or("max_handshakes", default.max_handshakes),
+            max_concurrent_streams: fields.or("max_concurrent_streams", default.max_concurrent_streams),
+            // Beyond `u32` is beyond the range, which is checked later.
+            max_header_bytes: header_bytes
+                .map_or(default.max_header_bytes, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
+            max_headers: fields.or("max_headers", default.max_headers),
+            max_body_bytes: body_bytes.map_or(default.max_body_bytes, |size| size.0),
+        };
+        fields.finish();
+        address.map(|_| listener)
+    }
+}
+
+impl ListenerConfig {
+    pub(super) fn check(&self, at: &mut Checker<'_>) {
+        const SECOND: Duration = Duration::from_secs(1);
+        const TENTH: Duration = Duration::from_millis(100);
+        const HOUR: Duration = Duration::from_secs(3600);
+        at.range("handshake_timeout", self.handshake_timeout, TENTH..=60 * SECOND);
+        at.range("header_timeout", self.header_timeout, TENTH..=300 * SECOND);
+        at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
+        at.range("max_connection_age", self.max_connection_age, SECOND..=24 * HOUR);
+        at.range("drain_timeout", self.drain_timeout, Duration::ZERO..=HOUR);
+        at.range("max_connections", self.max_connections, 1..=1_000_000);
+        at.range("max_handshakes", self.max_handshakes, 1..=65_536);
+        at.range("max_concurrent_streams", self.max_concurrent_streams, 1..=10_000);
+        at.range("max_header_bytes", Size(self.max_header_bytes.into()), Size(1 << 10)..=Size(1 << 20));
+        at.range("max_headers", self.max_headers, 8..=1_000);
+        at.range("max_body_bytes", Size(self.max_body_bytes), Size(0)..=Size(1 << 40));
+    }
+}
+
+impl Decode for Mtls {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        node.choice(&[("strict", Self::Strict)], errors)
+    }
+}
+
+impl Decode for HealthConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let address = fields.required("address");
+        fields.finish();
+        Some(Self { address: address? })
+    }
 }

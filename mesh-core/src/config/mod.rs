@@ -8,16 +8,19 @@
 //! | text to a tree in which every node knows its place | [`yaml`] |
 //! | tree to values; collects errors, refuses unknown fields | [`walk`] |
 //! | values to the sections below | `Decode` beside each section |
-//! | sections against each other (a route names a cluster that exists ...) | `load` |
+//! | ranges, and sections against each other (a route names a cluster that exists ...) | [`Config::check`] |
+//! | the files of a configuration and their policies, read whole | [`Sources`] |
 //!
 //! Relative paths in a file are relative to that file's directory. Every duration carries a unit (`250ms`), every
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
 mod audit;
+mod check;
 mod cluster;
 mod identity;
 mod limits;
 mod listener;
+mod load;
 mod nearest;
 mod plug;
 mod route;
@@ -30,6 +33,7 @@ pub mod yaml;
 pub use audit::{AuditConfig, TelemetryConfig};
 pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
 pub use identity::IdentityConfig;
+pub use load::Sources;
 pub use limits::{LimitsConfig, RateLimitConfig};
 pub use listener::{HealthConfig, ListenerConfig, Mtls};
 pub use nearest::{nearest, suggestion};
@@ -55,7 +59,8 @@ pub struct Config {
     pub workload: Workload,
     /// Where its certificate and trust come from.
     pub identity: IdentityConfig,
-    /// Where it listens, by name; `default` is the one that `serve` uses unless told otherwise.
+    /// Where it listens, by name. If there is any, one is called `default`: it is the one that `serve` uses unless told
+    /// otherwise.
     pub listeners: BTreeMap<String, ListenerConfig>,
     /// The plain listener for `/livez`, `/readyz` and `/metrics`; absent: none.
     pub health: Option<HealthConfig>,
@@ -65,6 +70,8 @@ pub struct Config {
     pub policies: Vec<PathBuf>,
     /// What holds where no policy selects this workload.
     pub no_policy: NoPolicy,
+    /// Policies of this namespace hold for every workload. Default `istio-system` (Istio).
+    pub root_namespace: String,
     /// Services that may be called, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
@@ -93,6 +100,9 @@ impl Config {
     /// The default poll interval of watched files.
     pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
+    /// The default namespace of policies that hold for every workload.
+    pub const ROOT_NAMESPACE: &str = "istio-system";
+
     /// A configuration with every default, for building in code.
     pub fn new(workload: Workload, identity: IdentityConfig) -> Self {
         Self {
@@ -103,6 +113,7 @@ impl Config {
             tokens: Vec::new(),
             policies: Vec::new(),
             no_policy: NoPolicy::Deny,
+            root_namespace: Self::ROOT_NAMESPACE.to_owned(),
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             limits: LimitsConfig::default(),

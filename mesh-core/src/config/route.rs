@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::check::Checker;
+use super::values::{Percent, Size};
+use super::walk::{Decode, Errors, Fields};
+use super::yaml::Node;
+
 /// One way for some of a service's requests.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -96,5 +101,115 @@ pub struct BudgetConfig {
 impl Default for BudgetConfig {
     fn default() -> Self {
         Self { ratio: 0.2, min_per_second: 10, window: Duration::from_secs(10) }
+    }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Decode for RouteConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let (matches, cluster) = (fields.optional("match"), fields.required::<String>("cluster"));
+        let (timeout, retry) = (fields.or("timeout", Self::TIMEOUT), fields.optional("retry"));
+        fields.finish();
+        Some(Self { matches: matches.unwrap_or_default(), timeout, retry, ..Self::to(cluster?) })
+    }
+}
+
+impl RouteConfig {
+    pub(super) fn check(&self, at: &mut Checker<'_>) {
+        at.range("timeout", self.timeout, MILLI..=DAY);
+        if let Some(retry) = &self.retry {
+            at.below("retry", |at| retry.check(self.timeout, at));
+        }
+    }
+}
+
+impl Decode for RouteMatch {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let (method, path) = (fields.optional::<String>("method"), fields.optional("path"));
+        if let Some(method) = method.as_ref().filter(|method| !is_method(method)) {
+            let place = fields.place("method");
+            let message = format!("{method:?} is no method: methods are upper-case words such as GET (RFC 9110 9.1)");
+            fields.errors().push(&place, message);
+        }
+        fields.finish();
+        Some(Self { method, path })
+    }
+}
+
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+}
+
+impl Decode for PathMatch {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let text = String::decode(node, errors)?;
+        let (prefix, path) = match text.strip_suffix('*') {
+            Some(path) => (true, path),
+            None => (false, text.as_str()),
+        };
+        if !path.starts_with('/') || path.contains(['*', '?', '#']) {
+            let message = format!("{text:?} is no path: write \"/a/b\", or \"/a/*\" for all that begins with \"/a/\"");
+            errors.push(&node.place, message);
+            return None;
+        }
+        Some(if prefix { Self::Prefix(path.to_owned()) } else { Self::Exact(path.to_owned()) })
+    }
+}
+
+impl Decode for RetryConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let replay: Option<Size> = fields.optional("max_replay_bytes");
+        let retry = Self {
+            attempts: fields.or("attempts", default.attempts),
+            per_try_timeout: fields.optional("per_try_timeout"),
+            idempotent: fields.optional("idempotent"),
+            backoff: fields.or("backoff", default.backoff),
+            max_backoff: fields.or("max_backoff", default.max_backoff),
+            max_replay_bytes: replay
+                .map_or(default.max_replay_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+            budget: fields.or("budget", default.budget),
+        };
+        fields.finish();
+        Some(retry)
+    }
+}
+
+impl RetryConfig {
+    fn check(&self, timeout: Duration, at: &mut Checker<'_>) {
+        at.range("attempts", self.attempts, 1..=10);
+        if let Some(per_try) = self.per_try_timeout {
+            at.range("per_try_timeout", per_try, MILLI..=DAY);
+            at.at_most("per_try_timeout", per_try, "the route's timeout", timeout);
+        }
+        at.range("backoff", self.backoff, Duration::ZERO..=MINUTE);
+        at.range("max_backoff", self.max_backoff, Duration::ZERO..=MINUTE);
+        at.at_least("max_backoff", self.max_backoff, "backoff", self.backoff);
+        at.range("max_replay_bytes", Size(self.max_replay_bytes as u64), Size(0)..=Size(64 << 20));
+        at.below("budget", |at| {
+            at.range("ratio", Percent(self.budget.ratio), Percent(0.0)..=Percent(10.0));
+            at.range("min_per_second", self.budget.min_per_second, 0..=1_000_000);
+            at.range("window", self.budget.window, Duration::from_secs(1)..=MINUTE);
+        });
+    }
+}
+
+impl Decode for BudgetConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = Fields::of(node, errors)?;
+        let budget = Self {
+            ratio: fields.or("ratio", Percent(default.ratio)).0,
+            min_per_second: fields.or("min_per_second", default.min_per_second),
+            window: fields.or("window", default.window),
+        };
+        fields.finish();
+        Some(budget)
     }
 }

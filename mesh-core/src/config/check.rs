@@ -1,0 +1,207 @@
+//! Ranges, and sections held against each other: the same for files and for configurations built in code.
+//!
+//! Decoding says what a value is; this says whether it may be. A configuration that code has changed after the file was
+//! read goes through the same checks, and its problems still name the file's line where the value came from one.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::nearest::suggestion;
+use super::values::Quantity;
+use super::walk::Errors;
+use super::yaml::{Node, Place, Value};
+use super::{Config, ConfigError, RouteMatch};
+
+/// Notes problems of fields by their path, and finds their place in the file, if there is one.
+pub(super) struct Checker<'a> {
+    root: Option<&'a Node>,
+    errors: &'a mut Errors,
+    path: String,
+    /// What could not be read was noted and left out: its absence is no second problem.
+    partial: bool,
+}
+
+impl Checker<'_> {
+    /// Runs `check` for the fields of `name`.
+    pub(super) fn below(&mut self, name: &str, check: impl FnOnce(&mut Checker<'_>)) {
+        let path = self.path(name);
+        check(&mut Checker { root: self.root, errors: self.errors, path, partial: self.partial });
+    }
+
+    /// Notes a problem of a field.
+    pub(super) fn error(&mut self, field: &str, message: impl Into<String>) {
+        let path = self.path(field);
+        self.errors.push(&place(self.root, &path), message);
+    }
+
+    /// Whether items of this list could not be read, so that neither their number nor their indices are known.
+    pub(super) fn has_gaps(&self, field: &str, read: usize) -> bool {
+        let path = self.path(field);
+        let node = self.root.filter(|_| self.partial).and_then(|root| find(root, &path));
+        node.is_some_and(|node| !matches!(&node.value, Value::List(items) if items.len() == read))
+    }
+
+    /// Whether the file has this name in a top-level section, but with settings that could not be read.
+    fn has_unread(&self, section: &str, name: &str) -> bool {
+        let node = self.root.filter(|_| self.partial).and_then(|root| find(root, section));
+        node.is_some_and(|node| match &node.value {
+            Value::Map(entries) => entries.iter().any(|entry| entry.key == name),
+            value => *value != Value::Null,
+        })
+    }
+
+    /// A value out of its range is a problem.
+    pub(super) fn range<T: Quantity>(&mut self, field: &str, value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            let (min, max) = (range.start().show(), range.end().show());
+            self.error(field, format!("{} is out of range: expected {min} to {max}", value.show()));
+        }
+    }
+
+    /// A value below another is a problem.
+    pub(super) fn at_least(&mut self, field: &str, value: Duration, floor_name: &str, floor: Duration) {
+        if value < floor {
+            self.error(field, format!("{} is less than {floor_name} ({})", value.show(), floor.show()));
+        }
+    }
+
+    /// A value above another is a problem.
+    pub(super) fn at_most(&mut self, field: &str, value: Duration, ceiling_name: &str, ceiling: Duration) {
+        if value > ceiling {
+            self.error(field, format!("{} is more than {ceiling_name} ({})", value.show(), ceiling.show()));
+        }
+    }
+
+    fn path(&self, field: &str) -> String {
+        let joined = self.path.is_empty() || field.is_empty() || field.starts_with('[');
+        if joined { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) }
+    }
+}
+
+/// The node at a field path.
+fn find<'n>(node: &'n Node, path: &str) -> Option<&'n Node> {
+    if node.place.path == path {
+        return Some(node);
+    }
+    let rest = path.strip_prefix(node.place.path.as_str())?;
+    // `a.b` lies below `a`, `a.bc` does not lie below `a.b`.
+    if !node.place.path.is_empty() && !rest.starts_with(['.', '[']) {
+        return None;
+    }
+    match &node.value {
+        Value::List(items) => items.iter().find_map(|item| find(item, path)),
+        Value::Map(entries) => entries.iter().find_map(|entry| find(&entry.value, path)),
+        _ => None,
+    }
+}
+
+/// Where the field stands; a field that was left out stands where its mapping does.
+fn place(root: Option<&Node>, path: &str) -> Place {
+    let Some(root) = root else { return Place { path: path.to_owned(), ..Place::code() } };
+    let mut shorter = path;
+    loop {
+        if let Some(node) = find(root, shorter) {
+            return Place { path: path.to_owned(), ..node.place.clone() };
+        }
+        shorter = shorter.rfind(['.', '[']).and_then(|end| shorter.get(..end)).unwrap_or_default();
+        if shorter.is_empty() {
+            return Place { path: path.to_owned(), ..root.place.clone() };
+        }
+    }
+}
+
+impl Config {
+    /// Holds every value against its range and the sections against each other.
+    ///
+    /// [`MeshBuilder::start`](crate::MeshBuilder::start) and every reload do this, after code had its say.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut errors = Errors::default();
+        self.check_into(None, false, &mut errors);
+        errors.into_error().map_or(Ok(()), Err)
+    }
+
+    /// `root` is the file's tree, for places; `partial` says that some of it could not be read.
+    pub(super) fn check_into(&self, root: Option<&Node>, partial: bool, errors: &mut Errors) {
+        let at = &mut Checker { root, errors, path: String::new(), partial };
+        at.below("workload", |at| self.workload.check(&self.identity.trust_domain, at));
+        at.below("authorization", |at| {
+            if self.root_namespace.is_empty() {
+                at.error("root_namespace", "the root namespace cannot be empty");
+            }
+        });
+        at.below("reload", |at| {
+            at.range("interval", self.poll_interval, Duration::from_millis(50)..=Duration::from_secs(60));
+        });
+        at.below("limits", |at| self.limits.check(at));
+        at.below("audit", |at| self.audit.check(at));
+        self.check_listeners(at);
+        self.check_tokens(at);
+        for (name, cluster) in &self.clusters {
+            at.below(&format!("clusters.{name}"), |at| cluster.check(at));
+        }
+        self.check_routes(at);
+    }
+
+    fn check_listeners(&self, at: &mut Checker<'_>) {
+        if !self.listeners.is_empty() && !self.listeners.contains_key("default") && !at.has_unread("listeners", "default") {
+            at.error("listeners", "one listener must be called `default`: it is the one that `serve` uses");
+        }
+        let mut addresses = BTreeSet::new();
+        let health = self.health.as_ref().map(|health| ("health".to_owned(), health.address));
+        let listeners = self.listeners.iter().map(|(name, listener)| (format!("listeners.{name}"), listener.address));
+        for (path, address) in listeners.chain(health) {
+            if address.port() != 0 && !addresses.insert(address) {
+                at.error(&format!("{path}.address"), format!("{address} is taken by another listener"));
+            }
+        }
+        for (name, listener) in &self.listeners {
+            at.below(&format!("listeners.{name}"), |at| listener.check(at));
+        }
+    }
+
+    fn check_tokens(&self, at: &mut Checker<'_>) {
+        let mut issuers = BTreeSet::new();
+        if at.has_gaps("tokens", self.tokens.len()) {
+            return;
+        }
+        for (index, token) in self.tokens.iter().enumerate() {
+            at.below(&format!("tokens[{index}]"), |at| {
+                token.check(at);
+                if !issuers.insert(&token.issuer) {
+                    at.error("issuer", format!("duplicate issuer {:?}: list its audiences in one place", token.issuer));
+                }
+            });
+        }
+    }
+
+    fn check_routes(&self, at: &mut Checker<'_>) {
+        for (service, routes) in &self.routes {
+            let mut catch_all = None;
+            at.below(&format!("routes.{service}"), |at| {
+                if at.has_gaps("", routes.len()) {
+                    return;
+                }
+                for (index, route) in routes.iter().enumerate() {
+                    let known = self.clusters.contains_key(&route.cluster) || at.has_unread("clusters", &route.cluster);
+                    at.below(&format!("[{index}]"), |at| {
+                        route.check(at);
+                        if !known {
+                            let hint = suggestion(&route.cluster, self.clusters.keys().map(String::as_str));
+                            at.error("cluster", format!("no cluster is called `{}`{hint}", route.cluster));
+                        }
+                    });
+                    if let Some(earlier) = catch_all {
+                        at.error(&format!("[{index}]"), format!("never reached: route [{earlier}] matches everything"));
+                    } else if route.matches == RouteMatch::default() {
+                        catch_all = Some(index);
+                    }
+                }
+                if routes.is_empty() {
+                    at.error("", "at least one route is required");
+                }
+            });
+        }
+    }
+}
