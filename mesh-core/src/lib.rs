@@ -21,5 +21,5 @@ pub mod telemetry;
 pub mod token;
 
 pub use config::Config;
-pub use mesh::{Mesh, MeshBuilder, Revision, StartError};
+pub use mesh::{CheckReport, ClusterReport, Mesh, MeshBuilder, NotReady, Revision, StartError, check, load};
 pub use plugin::Plugin;

@@ -144,8 +144,32 @@ impl Config {
         self.check_routes(at);
     }
 
+    /// Notes every field that differs from `running` and cannot be changed while the process runs.
+    pub(crate) fn check_change(&self, running: &Self, root: Option<&Node>, errors: &mut Errors) {
+        let at = &mut Checker { root, errors, path: String::new(), partial: false };
+        let addresses = |config: &Self| -> Vec<_> {
+            config.listeners.iter().map(|(name, listener)| (name.clone(), listener.address)).collect()
+        };
+        let fields = [
+            ("workload", self.workload != running.workload),
+            ("identity", self.identity != running.identity),
+            ("health", self.health != running.health),
+            ("audit", self.audit != running.audit),
+            ("telemetry", self.telemetry != running.telemetry),
+        ];
+        for (field, _) in fields.iter().filter(|(_, changed)| *changed) {
+            at.error(field, "cannot change while the process runs: restart it");
+        }
+        if addresses(self) != addresses(running) {
+            at.error("listeners", "names and addresses cannot change while the process runs: restart it");
+        }
+    }
+
     fn check_listeners(&self, at: &mut Checker<'_>) {
-        if !self.listeners.is_empty() && !self.listeners.contains_key("default") && !at.has_unread("listeners", "default") {
+        if !self.listeners.is_empty()
+            && !self.listeners.contains_key("default")
+            && !at.has_unread("listeners", "default")
+        {
             at.error("listeners", "one listener must be called `default`: it is the one that `serve` uses");
         }
         let mut addresses = BTreeSet::new();

@@ -156,7 +156,8 @@ impl Decode for ClusterConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
         let (discover, identities) = (fields.required("discover"), fields.required("identities"));
-        let (balance, outlier, pool) = (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
+        let (balance, outlier, pool) =
+            (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
         let token = fields.optional("token");
         fields.finish();
         Some(Self {
@@ -172,10 +173,16 @@ impl Decode for ClusterConfig {
 impl ClusterConfig {
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         if self.identities.is_empty() && !at.has_gaps("identities", 0) {
-            at.error("identities", "at least one SPIFFE ID is required: without it any workload could pose as this one");
+            at.error(
+                "identities",
+                "at least one SPIFFE ID is required: without it any workload could pose as this one",
+            );
         }
         for (index, id) in self.identities.iter().enumerate().filter(|(_, id)| id.path().is_empty()) {
-            at.error(&format!("identities[{index}]"), format!("{id} names a trust domain, not a workload: add its path"));
+            at.error(
+                &format!("identities[{index}]"),
+                format!("{id} names a trust domain, not a workload: add its path"),
+            );
         }
         at.below("balance", |at| self.balance.check(at));
         at.below("outlier", |at| self.outlier.check(at));

@@ -8,7 +8,7 @@ use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload}
 use crate::identity::TrustDomain;
 use crate::policy::{AuthorizationPolicy, parse_documents};
 
-/// Files and bytes of all policies together, so that a wrong directory cannot exhaust memory.
+/// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
 const MAX_POLICY_FILES: usize = 1_000;
 
 /// The text of everything that a mesh is configured with, as it was at one moment.
@@ -111,17 +111,17 @@ impl Config {
         let mut errors = Errors::default();
         let text = read_text(path).map_err(|error| errors.push(&Place::file(&name), error)).ok();
         let config = text.and_then(|text| Self::parse(&name, &text, base_dir(path), |_| {}, &mut errors));
-        errors.finish(config)
+        errors.finish(config.map(|(config, _)| config))
     }
 
-    /// Reads and checks the text of a `mesh.yaml`; `edit` has its say before the checks.
+    /// Reads and checks the text of a `mesh.yaml`; `edit` has its say before the checks. `errors` must be empty.
     pub(crate) fn parse(
         file: &str,
         text: &str,
         base_dir: &Path,
         edit: impl FnOnce(&mut Self),
         errors: &mut Errors,
-    ) -> Option<Self> {
+    ) -> Option<(Self, Node)> {
         let documents = yaml::parse(file, text, errors);
         let broken = !errors.is_empty();
         let root = match documents.as_slice() {
@@ -145,7 +145,7 @@ impl Config {
             edit(&mut config);
         }
         config.check_into(Some(root), partial, errors);
-        (!partial).then_some(config)
+        (!partial).then(|| (config, root.clone()))
     }
 }
 

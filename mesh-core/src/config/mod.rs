@@ -33,9 +33,10 @@ pub mod yaml;
 pub use audit::{AuditConfig, TelemetryConfig};
 pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
 pub use identity::IdentityConfig;
-pub use load::Sources;
 pub use limits::{LimitsConfig, RateLimitConfig};
 pub use listener::{HealthConfig, ListenerConfig, Mtls};
+pub use load::Sources;
+pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
@@ -131,8 +132,17 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// An error made of at least one issue.
-    pub fn new(issues: Vec<ConfigIssue>) -> Self {
+    /// An error made of at least one issue; they are put in file order.
+    pub fn new(mut issues: Vec<ConfigIssue>) -> Self {
+        let mut files: Vec<std::sync::Arc<str>> = Vec::new();
+        for issue in &issues {
+            if !files.contains(&issue.place.file) {
+                files.push(std::sync::Arc::clone(&issue.place.file));
+            }
+        }
+        issues.sort_by_cached_key(|ConfigIssue { place, .. }| {
+            (files.iter().position(|file| *file == place.file), place.line, place.column)
+        });
         Self { issues }
     }
 

@@ -45,9 +45,9 @@ impl Errors {
         &self.issues
     }
 
-    /// Takes over what another collector noted.
-    pub fn append(&mut self, other: Errors) {
-        self.issues.extend(other.issues);
+    /// Takes over what an error says.
+    pub fn extend(&mut self, error: &super::ConfigError) {
+        self.issues.extend_from_slice(error.issues());
     }
 
     /// Everything that was noted, as an error; `None` if nothing was.

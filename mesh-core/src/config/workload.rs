@@ -81,8 +81,7 @@ impl Workload {
 impl Decode for Locality {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
-        let locality =
-            Self { region: fields.or("region", String::new()), zone: fields.or("zone", String::new()) };
+        let locality = Self { region: fields.or("region", String::new()), zone: fields.or("zone", String::new()) };
         fields.finish();
         Some(locality)
     }

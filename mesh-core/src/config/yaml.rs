@@ -63,8 +63,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// One node of the tree.
-#[derive(Debug, Clone, PartialEq)]
+/// One node of the tree. Equality is that of the values: moved text is no change.
+#[derive(Debug, Clone)]
 pub struct Node {
     /// Where it starts.
     pub place: Place,
@@ -91,8 +91,8 @@ pub enum Value {
     Map(Vec<Entry>),
 }
 
-/// One entry of a mapping.
-#[derive(Debug, Clone, PartialEq)]
+/// One entry of a mapping. Equality is that of key and value.
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The key.
     pub key: String,
@@ -100,6 +100,18 @@ pub struct Entry {
     pub place: Place,
     /// The value.
     pub value: Node,
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key && self.value == other.value
+    }
 }
 
 /// Parses every document of `text`. Problems go to `errors`; a broken file yields the documents before the break.

@@ -1,14 +1,111 @@
-//! Metrics of the runtime side.
+//! Metrics of what runs in the background: configuration, identity, audit, tasks.
 
-use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
 
-/// What the runtime side counts.
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What the background of a mesh counts.
 #[derive(Debug, Default)]
-pub struct RuntimeMetrics {}
+pub struct RuntimeMetrics {
+    config_reloads: Family<ResultLabel, Counter>,
+    identity_updates: Family<ResultLabel, Counter>,
+    resolver_updates: Family<ResolverLabels, Counter>,
+    key_updates: Family<ResultLabel, Counter>,
+    /// The generation of configuration and policy that is in force.
+    pub config_generation: Gauge,
+    /// 1 while the last reload was refused and an older configuration stays in force.
+    pub config_stale: Gauge,
+    /// Seconds until the own SVID expires; negative when it has.
+    pub svid_remaining: Gauge<f64, AtomicU64>,
+    /// Audit records that their sink took.
+    pub audit_written: Counter,
+    /// Audit records that were lost: the queue was full or the sink failed.
+    pub audit_dropped: Counter,
+    /// Background tasks that panicked.
+    pub task_panics: Counter,
+}
+
+/// Whether an update was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateResult {
+    /// It is in force.
+    Ok,
+    /// It was refused, or none came; the last good one stays in force.
+    Error,
+}
+
+impl UpdateResult {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl<T, E> From<&Result<T, E>> for UpdateResult {
+    fn from(result: &Result<T, E>) -> Self {
+        if result.is_ok() { Self::Ok } else { Self::Error }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResolverLabels {
+    cluster: String,
+    result: &'static str,
+}
 
 impl RuntimeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let _ = registry;
-        Self {}
+        let metrics = Self::default();
+        // Both results are shown from the start: an alert needs a zero to rise from.
+        for result in [UpdateResult::Ok, UpdateResult::Error] {
+            for family in [&metrics.config_reloads, &metrics.identity_updates, &metrics.key_updates] {
+                drop(family.get_or_create(&ResultLabel { result: result.as_str() }));
+            }
+        }
+        registry.register("config_reloads", "Reloads of configuration and policy", metrics.config_reloads.clone());
+        registry.register("config_generation", "Generation in force", metrics.config_generation.clone());
+        registry.register("config_stale", "1 while the last reload was refused", metrics.config_stale.clone());
+        registry.register("identity_updates", "Revisions of SVIDs and bundles", metrics.identity_updates.clone());
+        registry.register("key_updates", "Revisions of issuers' key sets", metrics.key_updates.clone());
+        registry.register("resolver_updates", "Revisions of endpoints", metrics.resolver_updates.clone());
+        let remaining = metrics.svid_remaining.clone();
+        registry.register_with_unit("svid_remaining", "Until the own SVID expires", Unit::Seconds, remaining);
+        registry.register("audit_written", "Audit records written", metrics.audit_written.clone());
+        registry.register("audit_dropped", "Audit records lost", metrics.audit_dropped.clone());
+        registry.register("task_panics", "Background tasks that panicked", metrics.task_panics.clone());
+        metrics
+    }
+
+    /// Counts a reload of configuration and policy.
+    pub fn config_reload(&self, result: UpdateResult) {
+        self.config_reloads.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// Counts a revision of SVIDs and bundles.
+    pub fn identity_update(&self, result: UpdateResult) {
+        self.identity_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// Counts a revision of an issuer's keys.
+    pub fn key_update(&self, result: UpdateResult) {
+        self.key_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// Counts a revision of a configured cluster's endpoints. Clusters come from configuration: the label is bounded.
+    pub fn resolver_update(&self, cluster: &str, result: UpdateResult) {
+        self.resolver_updates
+            .get_or_create(&ResolverLabels { cluster: cluster.to_owned(), result: result.as_str() })
+            .inc();
     }
 }

@@ -1,0 +1,173 @@
+//! Puts a mesh together and starts it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::compile::Compiler;
+use super::identity::Judge;
+use super::origin::{Base, Loaded, Origin};
+use super::reload::Reload;
+use super::{Inner, Mesh, StartError, extensions, plug, tasks};
+use crate::audit::{Audit, AuditSink};
+use crate::clock::{SystemClock, WallClock};
+use crate::config::{Config, ConfigError, Errors};
+use crate::identity::IdentitySource;
+use crate::plugin::{Context, Plugin, Registry};
+use crate::policy::AuthorizationPolicy;
+use crate::rng::Rng;
+use crate::snapshot::Snapshot;
+use crate::telemetry::Metrics;
+
+/// Puts a mesh together from a file, from code, or from both; code wins.
+#[derive(Debug, Default)]
+pub struct MeshBuilder {
+    origin: Origin,
+    plugins: Vec<Plugin>,
+    identity_source: Option<Arc<dyn IdentitySource>>,
+    audit_sink: Option<Box<dyn AuditSink>>,
+    clock: Option<Arc<dyn WallClock>>,
+    rng: Option<Rng>,
+}
+
+impl MeshBuilder {
+    /// Reads and watches this file, instead of an earlier [`config`](Self::config).
+    pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.origin.base = Base::File(path.into());
+        self
+    }
+
+    /// Starts from this configuration instead of a file. Its policy files are watched.
+    pub fn config(mut self, config: Config) -> Self {
+        self.origin.base = Base::Code(Box::new(config));
+        self
+    }
+
+    /// Changes the configuration after the file was read, at start and at each reload.
+    pub fn edit(mut self, edit: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        self.origin.edits.push(Arc::new(edit));
+        self
+    }
+
+    /// Adds the kinds of another crate.
+    pub fn with(mut self, plugin: Plugin) -> Self {
+        self.plugins.push(plugin);
+        self
+    }
+
+    /// Adds policies given in code to those in files.
+    pub fn policies(mut self, policies: Vec<AuthorizationPolicy>) -> Self {
+        self.origin.policies.extend(policies);
+        self
+    }
+
+    /// Uses this identity source instead of the configured one.
+    pub fn identity_source(mut self, source: Arc<dyn IdentitySource>) -> Self {
+        self.identity_source = Some(source);
+        self
+    }
+
+    /// Uses this audit sink instead of the configured one.
+    pub fn audit_sink(mut self, sink: Box<dyn AuditSink>) -> Self {
+        self.audit_sink = Some(sink);
+        self
+    }
+
+    /// Uses this clock for certificates and tokens.
+    pub fn clock(mut self, clock: Arc<dyn WallClock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Uses this randomness for sampling and jitter.
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = Some(rng);
+        self
+    }
+
+    /// Validates everything, waits for the first identity (10 s at most) and starts to watch files.
+    ///
+    /// Fails closed: without a valid configuration, the first keys of every issuer and an identity there is no mesh.
+    /// Cancel safe: a dropped start leaves nothing running.
+    pub async fn start(self) -> Result<Mesh, StartError> {
+        let Self { origin, plugins, identity_source, audit_sink, clock, rng } = self;
+        let origin = Arc::new(origin);
+        let reading = origin.clone().read_in_background(None, Vec::new()).await;
+        let loaded = origin.load(&reading)?;
+
+        let mut errors = Errors::default();
+        let context = context(&origin, &loaded.config, clock, rng);
+        let registry = Arc::new(Registry::new(&plugins, &mut errors));
+        let config = &loaded.config;
+        let source = match identity_source {
+            Some(source) => Some(source),
+            None => registry.identity_source(&config.identity.source, &context, &mut errors),
+        };
+        let sink = match audit_sink {
+            Some(sink) => Some(sink),
+            None => {
+                let configured = config.audit.sink.clone().unwrap_or_else(|| plug("log"));
+                registry.audit_sink(&configured, &context, &mut errors)
+            }
+        };
+        let exporter =
+            config.telemetry.exporter.as_ref().and_then(|config| registry.exporter(config, &context, &mut errors));
+        let metrics = Arc::new(Metrics::default());
+        let (registry_, context_) = (Arc::clone(&registry), context.clone());
+        let mut compiler = Compiler::new(registry_, context_, Arc::clone(&metrics));
+        let compiled = compiler.compile(&loaded, None, &mut errors).await;
+        let (revision, source, sink) = errors.finish(compiled.zip(source).zip(sink).map(|((r, i), s)| (r, i, s)))?;
+
+        let judge = Judge {
+            domain: context.trust_domain.clone(),
+            clock: Arc::clone(&context.clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let mut updates = source.watch();
+        let identity = Snapshot::new(judge.first(&mut updates).await?);
+        let revision = Snapshot::new(revision);
+        metrics.runtime.config_generation.set(1);
+
+        let tasks = tasks::Tasks::new(Arc::clone(&metrics));
+        let cell = identity.clone();
+        tasks.spawn("identity", async move {
+            // The source may do its work itself: it lives as long as its stream.
+            let _source = source;
+            judge.follow(updates, cell).await;
+        });
+        let reload_error = Arc::new(ArcSwapOption::empty());
+        let reload = Reload { origin, compiler, revision: revision.clone(), error: Arc::clone(&reload_error) };
+        tasks.spawn("reload", reload.run(reading));
+
+        let audit = Audit::start(sink, loaded.config.audit.queue, Arc::clone(&metrics));
+        let extensions = extensions::Extensions::default();
+        let inner =
+            Inner { revision, identity, reload_error, audit, exporter, metrics, context, registry, extensions, tasks };
+        Ok(Mesh { inner: Arc::new(inner) })
+    }
+
+    /// What this builder was told, for a check that starts nothing.
+    pub(super) async fn load(self) -> Result<(Loaded, Registry, Context), ConfigError> {
+        let origin = Arc::new(self.origin);
+        let reading = origin.clone().read_in_background(None, Vec::new()).await;
+        let loaded = origin.load(&reading);
+        let mut errors = Errors::default();
+        let registry = Registry::new(&self.plugins, &mut errors);
+        let loaded = loaded.map_err(|error| errors.extend(&error)).ok();
+        let loaded = errors.finish(loaded)?;
+        let context = context(&origin, &loaded.config, self.clock, self.rng);
+        Ok((loaded, registry, context))
+    }
+}
+
+fn context(origin: &Origin, config: &Config, clock: Option<Arc<dyn WallClock>>, rng: Option<Rng>) -> Context {
+    Context {
+        base_dir: origin.base_dir().into(),
+        workload: Arc::new(config.workload.clone()),
+        trust_domain: config.identity.trust_domain.clone(),
+        clock: clock.unwrap_or_else(|| Arc::new(SystemClock)),
+        rng: rng.unwrap_or_else(Rng::from_entropy),
+        poll_interval: config.poll_interval,
+    }
+}

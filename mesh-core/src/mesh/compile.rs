@@ -1,0 +1,73 @@
+//! From a loaded configuration to a [`Revision`]; the same at start and at every reload.
+
+use std::sync::Arc;
+
+use super::Revision;
+use super::keys::KeyRing;
+use super::origin::Loaded;
+use crate::config::{Config, Errors};
+use crate::plugin::{Context, Registry};
+use crate::policy::{EngineOptions, PolicyEngine};
+use crate::route::RouteTable;
+use crate::telemetry::Metrics;
+
+/// Compiles revisions, and keeps what lives on from one to the next.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    registry: Arc<Registry>,
+    context: Context,
+    pub(super) metrics: Arc<Metrics>,
+    keys: KeyRing,
+}
+
+impl Compiler {
+    pub(super) fn new(registry: Arc<Registry>, context: Context, metrics: Arc<Metrics>) -> Self {
+        Self { registry, context, metrics, keys: KeyRing::default() }
+    }
+
+    /// A whole revision, or a note of everything that is wrong. Nothing is kept of one that failed.
+    pub(super) async fn compile(
+        &mut self,
+        loaded: &Loaded,
+        previous: Option<&Revision>,
+        errors: &mut Errors,
+    ) -> Option<Revision> {
+        let config = &loaded.config;
+        if let Some(previous) = previous {
+            config.check_change(&previous.config, loaded.root.as_ref(), errors);
+        }
+        let context = Context { poll_interval: config.poll_interval, ..self.context.clone() };
+        check_clusters(config, &self.registry, &context, errors);
+        let keys = self.keys.renew(config, &self.registry, &context, &self.metrics, errors).await;
+        if !errors.is_empty() {
+            return None;
+        }
+        let revision = Revision {
+            policy: Arc::new(PolicyEngine::compile(&loaded.policies, &config.workload, &options(config))),
+            tokens: Arc::new(keys.verifier(config)),
+            routes: Arc::new(RouteTable::compile(config, previous.map(|previous| &*previous.routes))),
+            config: Arc::new(config.clone()),
+        };
+        self.keys = keys;
+        Some(revision)
+    }
+}
+
+/// What evaluation of policies depends on.
+pub(super) fn options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        root_namespace: config.root_namespace.clone(),
+        trust_domain: config.identity.trust_domain.clone(),
+        no_policy: config.no_policy,
+    }
+}
+
+/// Builds what every cluster names and drops it again: an unknown kind is found at start, not at the first call.
+pub(super) fn check_clusters(config: &Config, registry: &Registry, context: &Context, errors: &mut Errors) {
+    for cluster in config.clusters.values() {
+        drop(registry.resolver(&cluster.discover, context, errors));
+        if let Some(token) = &cluster.token {
+            drop(registry.token_source(token, context, errors));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a configuration comes from: a file or code, what code changes in it, and the policies it names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError, Errors, Node, Place, Sources, base_dir, read_text};
+use crate::policy::AuthorizationPolicy;
+
+/// Changes a configuration after it was read.
+pub(super) type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
+
+/// What the builder was told.
+#[derive(Clone, Default)]
+pub(super) struct Origin {
+    pub(super) base: Base,
+    pub(super) edits: Vec<Edit>,
+    pub(super) policies: Vec<AuthorizationPolicy>,
+}
+
+/// What the edits start from.
+#[derive(Clone, Default)]
+pub(super) enum Base {
+    /// Nothing was said.
+    #[default]
+    Nothing,
+    File(PathBuf),
+    Code(Box<Config>),
+}
+
+/// Everything that was on disk at one moment, and what it means.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    text: Option<Result<String, String>>,
+    config: Result<(Config, Option<Node>), ConfigError>,
+    policies: Sources,
+}
+
+/// A whole configuration, not yet compiled.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// The file's tree, for places.
+    pub(super) root: Option<Node>,
+    pub(super) policies: Vec<AuthorizationPolicy>,
+}
+
+impl Reading {
+    /// Whether the disk held the same bytes.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.text == other.text && self.policies == other.policies
+    }
+}
+
+impl Origin {
+    /// The configuration and its policies, or everything that is wrong with either.
+    pub(super) fn load(&self, reading: &Reading) -> Result<Loaded, ConfigError> {
+        let mut errors = Errors::default();
+        let config = reading.config.as_ref().map_err(|error| errors.extend(error)).ok();
+        let mut policies = reading.policies.parse(&mut errors);
+        policies.extend_from_slice(&self.policies);
+        errors.finish(config.map(|(config, root)| Loaded { config: config.clone(), root: root.clone(), policies }))
+    }
+
+    /// The directory that relative paths in settings start at.
+    pub(super) fn base_dir(&self) -> &Path {
+        if let Base::File(path) = &self.base { base_dir(path) } else { Path::new(".") }
+    }
+
+    /// Reads everything. Blocks on the disk. `last` saves parsing again what has not changed; `paths` are those of the
+    /// policies while the configuration itself cannot be read.
+    pub(super) fn read(&self, last: Option<&Reading>, paths: &[PathBuf]) -> Reading {
+        let text = if let Base::File(path) = &self.base { Some(read_text(path)) } else { None };
+        let config = match last {
+            Some(last) if last.text == text => last.config.clone(),
+            _ => self.config(text.as_ref()),
+        };
+        let policies = Sources::read(config.as_ref().map_or(paths, |(config, _)| &config.policies));
+        Reading { text, config, policies }
+    }
+
+    /// [`read`](Self::read) on a thread that may block.
+    pub(super) async fn read_in_background(
+        self: Arc<Self>,
+        last: Option<Arc<Reading>>,
+        paths: Vec<PathBuf>,
+    ) -> Arc<Reading> {
+        let read = move |origin: &Self| origin.read(last.as_deref(), &paths);
+        let origin = Arc::clone(&self);
+        match tokio::task::spawn_blocking(move || read(&origin)).await {
+            Ok(reading) => Arc::new(reading),
+            // The runtime is going down, or an edit panicked; either is a reading that cannot be used.
+            Err(error) => {
+                let mut errors = Errors::default();
+                errors.push(&Place::code(), format!("the configuration could not be read: {error}"));
+                let text = Some(Err(error.to_string()));
+                Arc::new(Reading { text, config: errors.finish(None), policies: Sources::read(&[]) })
+            }
+        }
+    }
+
+    fn config(&self, text: Option<&Result<String, String>>) -> Result<(Config, Option<Node>), ConfigError> {
+        let mut errors = Errors::default();
+        let edit = |config: &mut Config| self.edits.iter().for_each(|edit| edit(config));
+        let config = match (&self.base, text) {
+            (Base::Nothing, _) => {
+                let message = "no configuration: call `config_file` or `config` before `start`";
+                errors.push(&Place::code(), message);
+                None
+            }
+            (Base::Code(config), _) => {
+                let mut config = (**config).clone();
+                edit(&mut config);
+                config.check().map(|()| (config, None)).map_err(|error| errors.extend(&error)).ok()
+            }
+            (Base::File(path), Some(Ok(text))) => {
+                let found = Config::parse(&path.display().to_string(), text, base_dir(path), edit, &mut errors);
+                found.map(|(config, root)| (config, Some(root)))
+            }
+            (Base::File(path), text) => {
+                let reason = text.and_then(|text| text.as_ref().err()).map_or("cannot be read", String::as_str);
+                errors.push(&Place::file(&path.display().to_string()), reason);
+                None
+            }
+        };
+        errors.finish(config)
+    }
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let base = match &self.base {
+            Base::Nothing => "nothing".to_owned(),
+            Base::File(path) => path.display().to_string(),
+            Base::Code(_) => "code".to_owned(),
+        };
+        f.debug_struct("Origin").field("base", &base).field("edits", &self.edits.len()).finish_non_exhaustive()
+    }
+}

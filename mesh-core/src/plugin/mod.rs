@@ -1,0 +1,140 @@
+//! Registered kinds: everything that a configuration can name and a crate can add.
+//!
+//! A mesh that knew every identity agent, service registry and key server by itself would carry all their clients. So
+//! each `kind` in the configuration is a factory that some crate registers, with a schema of its own; a kind that nobody
+//! registered is an error that names the crate that has it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use mesh_core::config::Decode;
+//! use mesh_core::discover::{Endpoint, Resolve, StaticResolver};
+//!
+//! let plugin = mesh_core::Plugin::new("my-registry").resolver("loopback", |settings, _context, errors| {
+//!     let port = u16::decode(settings, errors)?;
+//!     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+//!     Some(Arc::new(StaticResolver::new(vec![Endpoint::new(address)])) as Arc<dyn Resolve>)
+//! });
+//! let builder = mesh_core::Mesh::builder().with(plugin);     // clusters: { x: { discover: { loopback: 8443 } } }
+//! # let _ = builder;
+//! ```
+
+mod builtin;
+mod registry;
+
+pub use registry::Registry;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::AuditSink;
+use crate::clock::WallClock;
+use crate::config::{Errors, Node, Workload};
+use crate::discover::Resolve;
+use crate::identity::{IdentitySource, TrustDomain};
+use crate::rng::Rng;
+use crate::token::{KeySource, TokenSource};
+
+/// What a factory may use beside its settings.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Relative paths in settings start here.
+    pub base_dir: Arc<Path>,
+    /// Who this process is.
+    pub workload: Arc<Workload>,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// Calendar time.
+    pub clock: Arc<dyn WallClock>,
+    /// Randomness.
+    pub rng: Rng,
+    /// How often watched files are compared.
+    pub poll_interval: Duration,
+}
+
+type Factory<T> = Arc<dyn Fn(&Node, &Context, &mut Errors) -> Option<T> + Send + Sync>;
+
+type Kinds<T> = BTreeMap<&'static str, Factory<T>>;
+
+/// The factories that one crate adds to a mesh.
+#[derive(Clone)]
+pub struct Plugin {
+    name: &'static str,
+    identity_sources: Kinds<Arc<dyn IdentitySource>>,
+    resolvers: Kinds<Arc<dyn Resolve>>,
+    key_sources: Kinds<Arc<dyn KeySource>>,
+    token_sources: Kinds<Arc<dyn TokenSource>>,
+    audit_sinks: Kinds<Box<dyn AuditSink>>,
+    exporters: Kinds<Arc<dyn Exporter>>,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $method:ident, $field:ident, $made:ty;)*) => {
+        impl Plugin {$(
+            $(#[$doc])*
+            ///
+            /// The factory is called at start and at every reload, also only to check: it must neither block nor do
+            /// anything that is visible outside the process.
+            pub fn $method(
+                mut self,
+                kind: &'static str,
+                factory: impl Fn(&Node, &Context, &mut Errors) -> Option<$made> + Send + Sync + 'static,
+            ) -> Self {
+                self.$field.insert(kind, Arc::new(factory));
+                self
+            }
+        )*}
+    };
+}
+
+kinds! {
+    /// Adds a kind of `identity.source`.
+    identity_source, identity_sources, Arc<dyn IdentitySource>;
+    /// Adds a kind of `clusters.*.discover`.
+    resolver, resolvers, Arc<dyn Resolve>;
+    /// Adds a kind of `tokens[*].jwks`.
+    key_source, key_sources, Arc<dyn KeySource>;
+    /// Adds a kind of `clusters.*.token`.
+    token_source, token_sources, Arc<dyn TokenSource>;
+    /// Adds a kind of `audit.sink`.
+    audit_sink, audit_sinks, Box<dyn AuditSink>;
+    /// Adds a kind of `telemetry.exporter`.
+    exporter, exporters, Arc<dyn Exporter>;
+}
+
+impl Plugin {
+    /// A plugin without any kind yet. The name is that of the crate; errors show it.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            identity_sources: Kinds::new(),
+            resolvers: Kinds::new(),
+            key_sources: Kinds::new(),
+            token_sources: Kinds::new(),
+            audit_sinks: Kinds::new(),
+            exporters: Kinds::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Something that takes spans out of the process.
+///
+/// Made once at start, from its settings and [`Context`]; kept by the mesh until the last handle is dropped. The crate
+/// that registers it finds its own type again through [`Mesh::exporter`](crate::Mesh::exporter) and
+/// [`Any`]: `(exporter as Arc<dyn Any + Send + Sync>).downcast::<Otlp>()`. Its background work belongs into
+/// [`Mesh::spawn`](crate::Mesh::spawn) or to itself, ending when it is dropped.
+pub trait Exporter: Any + std::fmt::Debug + Send + Sync {
+    /// Sends what waits; [`Mesh::shutdown`](crate::Mesh::shutdown) calls it and waits 5 s at most. Fails open: what
+    /// cannot be sent is lost and counted by the exporter.
+    fn flush(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}

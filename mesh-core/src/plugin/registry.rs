@@ -1,0 +1,132 @@
+//! All kinds of a mesh, and what to say about one that is missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Context, Exporter, Factory, Kinds, Plugin, builtin};
+use crate::audit::AuditSink;
+use crate::config::{Errors, Place, PlugConfig, nearest};
+use crate::discover::Resolve;
+use crate::identity::IdentitySource;
+use crate::token::{KeySource, TokenSource};
+
+/// Kinds that are known to exist elsewhere, and where.
+const ELSEWHERE: [(&str, &str); 13] = [
+    ("dev_ca", "feature `dev-ca` of mesh-core"),
+    ("otlp", "feature `otel` of mesh-tower, registered by `.with(mesh_tower::otel::plugin())`"),
+    ("url", "a plugin that fetches keys over HTTP (`file` reads them from disk)"),
+    ("dns", "a DNS plugin, crate `mesh-dns`"),
+    ("spire", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
+    ("workload_api", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
+    ("kubernetes", "a Kubernetes plugin, crate `mesh-kubernetes`"),
+    ("consul", "a Consul plugin, crate `mesh-consul`"),
+    ("etcd", "an etcd plugin, crate `mesh-etcd`"),
+    ("xds", "an xDS plugin, crate `mesh-xds`"),
+    ("eds", "an xDS plugin, crate `mesh-xds`"),
+    ("vault", "a plugin for Vault"),
+    ("redis", "a Redis plugin, crate `mesh-redis`"),
+];
+
+/// Every kind that a mesh knows. A kind that nobody registered is an error that names the crate that has it.
+#[derive(Debug)]
+pub struct Registry {
+    identity_sources: Family<Arc<dyn IdentitySource>>,
+    resolvers: Family<Arc<dyn Resolve>>,
+    key_sources: Family<Arc<dyn KeySource>>,
+    token_sources: Family<Arc<dyn TokenSource>>,
+    audit_sinks: Family<Box<dyn AuditSink>>,
+    exporters: Family<Arc<dyn Exporter>>,
+}
+
+impl Registry {
+    /// The kinds of this crate and those of `plugins`. Two of one name are a problem: neither can be meant.
+    pub fn new(plugins: &[Plugin], errors: &mut Errors) -> Self {
+        let mut registry = Self {
+            identity_sources: Family::new("identity source"),
+            resolvers: Family::new("resolver"),
+            key_sources: Family::new("key source"),
+            token_sources: Family::new("token source"),
+            audit_sinks: Family::new("audit sink"),
+            exporters: Family::new("exporter"),
+        };
+        for plugin in std::iter::once(&builtin::plugin()).chain(plugins) {
+            registry.identity_sources.add(plugin.name, &plugin.identity_sources, errors);
+            registry.resolvers.add(plugin.name, &plugin.resolvers, errors);
+            registry.key_sources.add(plugin.name, &plugin.key_sources, errors);
+            registry.token_sources.add(plugin.name, &plugin.token_sources, errors);
+            registry.audit_sinks.add(plugin.name, &plugin.audit_sinks, errors);
+            registry.exporters.add(plugin.name, &plugin.exporters, errors);
+        }
+        registry
+    }
+}
+
+macro_rules! build {
+    ($($method:ident, $field:ident, $made:ty;)*) => {
+        impl Registry {$(
+            /// Makes what `config` names, or notes why it cannot.
+            pub fn $method(&self, config: &PlugConfig, context: &Context, errors: &mut Errors) -> Option<$made> {
+                self.$field.build(config, context, errors)
+            }
+        )*}
+    };
+}
+
+build! {
+    identity_source, identity_sources, Arc<dyn IdentitySource>;
+    resolver, resolvers, Arc<dyn Resolve>;
+    key_source, key_sources, Arc<dyn KeySource>;
+    token_source, token_sources, Arc<dyn TokenSource>;
+    audit_sink, audit_sinks, Box<dyn AuditSink>;
+    exporter, exporters, Arc<dyn Exporter>;
+}
+
+/// The kinds that can stand in one place of the configuration.
+struct Family<T> {
+    what: &'static str,
+    kinds: BTreeMap<&'static str, (&'static str, Factory<T>)>,
+}
+
+impl<T> Family<T> {
+    fn new(what: &'static str) -> Self {
+        Self { what, kinds: BTreeMap::new() }
+    }
+
+    fn add(&mut self, plugin: &'static str, kinds: &Kinds<T>, errors: &mut Errors) {
+        for (kind, factory) in kinds {
+            if let Some((first, _)) = self.kinds.insert(kind, (plugin, Arc::clone(factory))) {
+                let message = format!("{} `{kind}` is registered by both {first} and {plugin}", self.what);
+                errors.push(&Place::code(), message);
+            }
+        }
+    }
+
+    fn build(&self, config: &PlugConfig, context: &Context, errors: &mut Errors) -> Option<T> {
+        let kind = config.kind.as_str();
+        if let Some((_, factory)) = self.kinds.get(kind) {
+            let before = errors.issues().len();
+            let made = factory(&config.settings, context, errors);
+            if made.is_none() && errors.issues().len() == before {
+                errors.push(&config.settings.place, format!("{} `{kind}` refused its settings", self.what));
+            }
+            return made;
+        }
+        let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == kind);
+        let hint = match (elsewhere, nearest(kind, self.kinds.keys().copied())) {
+            (Some((_, place)), _) => format!("it comes with {place}"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => {
+                let known: Vec<_> = self.kinds.keys().copied().collect();
+                format!("known: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })
+            }
+        };
+        errors.push(&config.settings.place, format!("no {} of kind `{kind}` is registered; {hint}", self.what));
+        None
+    }
+}
+
+impl<T> std::fmt::Debug for Family<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.kinds.keys()).finish()
+    }
+}
