@@ -1,9 +1,13 @@
 //! The kinds that this crate brings itself.
 
 use super::Plugin;
+use crate::identity::FilesSource;
 
 /// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static` and `file`; key and token source `file`; audit
 /// sinks `log`, `stdout` and `file`.
 pub(super) fn plugin() -> Plugin {
-    Plugin::new("mesh-core")
+    let plugin = Plugin::new("mesh-core").identity_source("files", FilesSource::from_node);
+    #[cfg(feature = "dev-ca")]
+    let plugin = plugin.identity_source("dev_ca", crate::identity::dev_ca::DevCaSource::from_node);
+    plugin
 }
