@@ -1,11 +1,16 @@
 //! Chains that must be refused, each for its own reason.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Eku, GeneralSubtree, IsCa, KeyUsagePurpose as Ku,
-    NameConstraints, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Eku, GeneralSubtree, IsCa, KeyPair,
+    KeyUsagePurpose as Ku, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512,
+    PKCS_ED25519, PKCS_RSA_SHA256, SanType,
 };
 
 use super::testkit::{Ca, HOUR, Issued, ca_params, extension, leaf_params, noon, uri, valid};
@@ -136,11 +141,17 @@ fn each_bad_chain_has_its_own_reason() {
     };
     assert_eq!(excluded("other.example"), "accepted");
     assert_eq!(excluded("example"), "name_constraint");
-    // permittedSubtrees: URI `td`. webpki cannot judge URI names, so even a matching constraint fails closed.
+    // permittedSubtrees: URI `td`. webpki cannot judge URI names, so even a matching constraint fails closed, be it an
+    // intermediate's or the root's.
     let uri_constraint = [0x30, 0x08, 0xa0, 0x06, 0x30, 0x04, 0x86, 0x02, b't', b'd'];
     let mut constrained = ca_params("constrained");
     constrained.custom_extensions.push(extension(&[2, 5, 29, 30], true, &uri_constraint));
-    assert_eq!(through(constrained), "name_constraint");
+    assert_eq!(through(constrained.clone()), "name_constraint");
+    let constrained = Ca::self_signed(constrained);
+    assert_eq!(reason(&[constrained.issue(&leaf_params(WEB)).der], &constrained.trust("td")), "name_constraint");
+
+    // Roots are often sent along; they add nothing and harm nothing.
+    assert_eq!(reason(&[root.issue(&leaf_params(WEB)).der, root.der.clone()], &trust), "accepted");
 }
 
 #[test]
@@ -201,6 +212,46 @@ fn size_and_damage() {
             assert!(verify_svid(&[&damaged], &trust, role, noon()).is_err(), "byte {at}");
         }
     }
+}
+
+proptest! {
+    /// Whatever is changed or cut off, the answer is a refusal and not a panic.
+    #[test]
+    fn damage_is_refused(changes in vec((any::<Index>(), any::<u8>()), 1..6), cut in option::of(any::<Index>())) {
+        static GOOD: LazyLock<(Vec<u8>, TrustBundleSet)> = LazyLock::new(|| {
+            let root = Ca::root("root");
+            (root.issue(&leaf_params(WEB)).der.to_vec(), root.trust("td"))
+        });
+        let (good, trust) = &*GOOD;
+        let mut damaged = good.clone();
+        for (at, byte) in changes {
+            damaged[at.index(good.len())] = byte;
+        }
+        if let Some(cut) = cut {
+            damaged.truncate(cut.index(good.len()));
+        }
+        prop_assume!(damaged != *good);
+        let judged = verify_svid(&[&damaged], trust, PeerRole::Client, noon());
+        prop_assert!(judged.is_err());
+        prop_assert!(verify_svid(&[good, &damaged], trust, PeerRole::Client, noon()).is_ok(), "what is not on the path does not count");
+    }
+}
+
+#[test]
+fn every_supported_algorithm_signs_chains_and_keys() {
+    let algorithms = [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256];
+    let clock = noon();
+    for algorithm in algorithms {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let root = Ca::with_key(ca_params("root"), key);
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let pem = root.sign(&leaf_params(WEB), &key).pem();
+        let svid = X509Svid::from_pem(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let judged = verify_svid(svid.chain(), &root.trust("td"), PeerRole::Server, clock);
+        assert_eq!(judged.map(|svid| svid.id.to_string()), Ok(WEB.to_owned()), "{algorithm:?}");
+    }
+    let root = Ca::with_key(ca_params("root"), KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).unwrap());
+    assert_eq!(reason(&[root.issue(&leaf_params(WEB)).der], &root.trust("td")), "unsupported_signature");
 }
 
 #[test]

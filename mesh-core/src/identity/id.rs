@@ -33,6 +33,18 @@ impl TrustDomain {
 /// A workload's name: `spiffe://TRUST_DOMAIN/PATH`.
 ///
 /// Cheap to clone. Equality is byte equality, as SPIFFE demands.
+///
+/// ```
+/// use mesh_core::identity::SpiffeId;
+///
+/// let id = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web")?;
+/// assert_eq!(id.trust_domain(), "shop.example");
+/// assert_eq!(id.workload().map(|w| w.service_account), Some("web"));
+///
+/// let error = SpiffeId::parse("spiffe://shop.example/a%2Fb").unwrap_err().to_string();
+/// assert!(error.starts_with("'%' at byte 23"));
+/// # Ok::<(), mesh_core::identity::SpiffeIdError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {
     uri: Arc<str>,

@@ -9,6 +9,19 @@ use crate::stream::unfold;
 
 /// Identity from code: for tests, and for programs that get their SVID in a way of their own.
 ///
+/// ```
+/// # use std::sync::Arc;
+/// # use mesh_core::identity::{Identity, MemorySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid, SvidError};
+/// # fn example(chain: &[u8], key: &[u8], bundle: TrustBundle) -> Result<(), SvidError> {
+/// let svid = Arc::new(X509Svid::from_pem(chain, key)?);
+/// let bundles = Arc::new(TrustBundleSet::of(bundle));
+/// let source = MemorySource::new(Identity { svids: vec![svid.clone()], bundles: bundles.clone() });
+/// // later, with a newer SVID
+/// source.rotate(Identity { svids: vec![svid], bundles });
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Clones share one identity. A watcher that is slow sees the latest revision, not every one.
 #[derive(Clone)]
 pub struct MemorySource {

@@ -1,4 +1,16 @@
 //! Who a workload is, whom it trusts, and how a peer's certificate chain is judged.
+//!
+//! Every later decision stands on one question: who is at the other end? The answer is a [`SpiffeId`] that an authority
+//! of *its own* trust domain vouches for, or none at all. There is no fallback to other names in a certificate, to
+//! headers, or to addresses.
+//!
+//! | to | use |
+//! |---|---|
+//! | read a name | [`SpiffeId`], [`TrustDomain`] |
+//! | judge a peer | [`verify_svid`], [`TrustBundleSet`] |
+//! | present oneself | [`X509Svid`], with a [`Signer`] such as [`PrivateKey`] |
+//! | get and renew both | an [`IdentitySource`]: [`FilesSource`], [`MemorySource`], `dev_ca::DevCaSource` |
+//! | say who called | [`Peer`] (a connection), [`Principal`] (a request) |
 
 #[cfg(test)]
 mod attacks;

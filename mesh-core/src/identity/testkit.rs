@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use time::OffsetDateTime;
 
@@ -88,7 +88,10 @@ impl Ca {
     }
 
     pub(super) fn self_signed(params: CertificateParams) -> Self {
-        let key = KeyPair::generate().unwrap();
+        Self::with_key(params, KeyPair::generate().unwrap())
+    }
+
+    pub(super) fn with_key(params: CertificateParams, key: KeyPair) -> Self {
         let cert = params.self_signed(&key).unwrap();
         Self { der: cert.der().as_ref().into(), pem: cert.pem(), issuer: Issuer::new(params, key) }
     }
@@ -100,8 +103,12 @@ impl Ca {
 
     pub(super) fn issue(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let cert = self.sign(params, &key);
         Issued { der: cert.der().as_ref().into(), pem: cert.pem(), key }
+    }
+
+    pub(super) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Certificate {
+        params.signed_by(key, &self.issuer).unwrap()
     }
 
     pub(super) fn svid(&self, id: &str) -> X509Svid {

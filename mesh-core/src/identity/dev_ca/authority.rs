@@ -27,6 +27,23 @@ const VALIDITY: Duration = Duration::from_secs(365 * DAY.as_secs());
 const SKEW: Duration = Duration::from_secs(60);
 
 /// A development certificate authority. See the [module](super) for what it is not.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use mesh_core::clock::{SystemClock, WallClock};
+/// use mesh_core::identity::dev_ca::DevCa;
+/// use mesh_core::identity::{PeerRole, SpiffeId, TrustBundleSet, TrustDomain, verify_svid};
+///
+/// let shop = TrustDomain::parse("shop.example")?;
+/// let ca = DevCa::in_memory(&shop, Arc::new(SystemClock))?;
+/// let svid = ca.issue(&SpiffeId::for_workload(&shop, "shop", "web")?, Duration::from_secs(3600))?;
+///
+/// let trust = TrustBundleSet::of(ca.bundle()?);
+/// let peer = verify_svid(svid.chain(), &trust, PeerRole::Client, SystemClock.now())?;
+/// assert_eq!(peer.id, *svid.id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DevCa {
     trust_domain: TrustDomain,
     certificate: Arc<[u8]>,

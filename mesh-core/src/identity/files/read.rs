@@ -111,7 +111,12 @@ impl Directories {
     pub(super) fn read(&mut self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         let pinned = self.pin(path);
         let fail = |error: std::io::Error| format!("{}: {error}", path.display());
-        let file = File::open(pinned.as_deref().unwrap_or(path)).map_err(fail)?;
+        let path = pinned.as_deref().unwrap_or(path);
+        // Before it is opened: to open a pipe is to wait for its writer.
+        if !std::fs::metadata(path).map_err(fail)?.is_file() {
+            return Err(format!("{}: not a regular file", path.display()));
+        }
+        let file = File::open(path).map_err(fail)?;
         let length = file.metadata().map_err(fail)?.len();
         if length > MAX_FILE {
             return Err(format!("{}: {length} bytes are too many, at most {MAX_FILE} are read", path.display()));

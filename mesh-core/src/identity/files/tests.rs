@@ -120,6 +120,9 @@ async fn expiry_and_foreign_names_are_told() {
     files.silent().await;
     files.write("svid.pem", &"x".repeat(2 << 20));
     assert!(files.error().await.contains("too many"));
+    fs::remove_file(files.dir.path().join("svid.pem")).unwrap();
+    fs::create_dir(files.dir.path().join("svid.pem")).unwrap();
+    assert!(files.error().await.contains("not a regular file"));
 }
 
 #[cfg(unix)]
