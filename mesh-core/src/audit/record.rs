@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 /// The end of a decided request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -20,6 +21,8 @@ pub enum AuditOutcome {
 }
 
 /// One decided request.
+///
+/// The names of the fields are those of the JSON line; see [`to_json`](Self::to_json).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AuditRecord {
@@ -61,4 +64,49 @@ pub struct AuditRecord {
     pub generation: u64,
     /// W3C trace id in lower-case hex.
     pub trace_id: Option<String>,
+    /// Given by [`Audit::record`](super::Audit::record).
+    pub(super) id: Uuid,
+    pub(super) seq: u64,
+}
+
+impl AuditRecord {
+    /// The version of the JSON line. Fields may be added to a version; none changes its meaning.
+    pub const SCHEMA: u32 = 1;
+
+    /// A record that says only this; fill in what else is known.
+    pub fn new(time: SystemTime, outcome: AuditOutcome, reason: &'static str, status: u16) -> Self {
+        Self {
+            time,
+            outcome,
+            reason,
+            status,
+            grpc_status: None,
+            peer: None,
+            peer_serial: None,
+            peer_address: None,
+            token_issuer: None,
+            token_subject: None,
+            service: None,
+            method: String::new(),
+            host: String::new(),
+            path: String::new(),
+            route: None,
+            policy: None,
+            rule: None,
+            generation: 0,
+            trace_id: None,
+            id: Uuid::nil(),
+            seq: 0,
+        }
+    }
+
+    /// Its UUIDv7; nil until it was handed to [`Audit::record`](super::Audit::record).
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Its number among the records of this process, from 1. A gap is a lost record.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
 }
