@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
-use mesh_core::Mesh;
 use mesh_core::config::ListenerConfig;
 use mesh_core::telemetry::TransportMetrics;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,8 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tower_service::Service;
 
-use crate::tls::ServerTls;
-use crate::transport::{Shared, serve_connection};
+use crate::transport::{Ground, Shared, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -98,7 +96,7 @@ fn passes_by_itself(error: &io::Error) -> bool {
 /// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections` and
 /// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
 pub(crate) async fn run<L, S>(
-    mesh: &Mesh,
+    ground: Ground,
     mut listener: L,
     service: S,
     settings: impl Fn() -> ListenerConfig,
@@ -111,14 +109,8 @@ where
     S::Future: Send,
 {
     let start = settings();
-    let shared = Arc::new(Shared {
-        tls: ServerTls::new(mesh),
-        metrics: Arc::clone(mesh.metrics()),
-        clock: Arc::clone(mesh.clock()),
-        rng: mesh.rng().clone(),
-        handshakes: Semaphore::new(start.max_handshakes),
-        local_addr: listener.local_addr()?,
-    });
+    let handshakes = Semaphore::new(start.max_handshakes);
+    let shared = Arc::new(Shared { ground, handshakes, local_addr: listener.local_addr()? });
     tracing::info!(address = %shared.local_addr, "serving");
     let slots = Arc::new(Semaphore::new(start.max_connections));
     let (stop_all, stopped) = watch::channel(false);
@@ -128,7 +120,7 @@ where
         tokio::select! {
             () = &mut stop => break,
             Some(ended) = connections.join_next() => report(ended),
-            Some((io, address, slot)) = next(&mut listener, &slots, &shared.metrics.transport) => {
+            Some((io, address, slot)) = next(&mut listener, &slots, &shared.ground.metrics.transport) => {
                 let connection = serve_connection(io, address, settings(), service.clone(), Arc::clone(&shared), stopped.clone());
                 connections.spawn(async move {
                     let _slot = slot;
