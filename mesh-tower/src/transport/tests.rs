@@ -275,6 +275,10 @@ async fn each_request_knows_its_verified_peer() {
         }
     }
     assert_eq!(net.metrics.transport.handshakes("ok"), 3);
+    let stream = net.tls(&net.web, &[ORDERS], HttpVersion::Http2).await.unwrap();
+    let tls = stream.get_ref().1;
+    assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(tls.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
 #[tokio::test(start_paused = true)]
