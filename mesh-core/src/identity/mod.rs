@@ -39,4 +39,4 @@ pub use principal::{Peer, Principal};
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};
 pub use svid::X509Svid;
-pub use verify::{PeerRole, SvidError, VerifiedSvid, verify_svid};
+pub use verify::{PeerRole, SvidError, VerifiedSvid, check_leaf, verify_svid};

@@ -72,16 +72,9 @@ pub fn verify_svid<C: AsRef<[u8]>>(
     now: SystemTime,
 ) -> Result<VerifiedSvid, SvidError> {
     let first = check_size(chain)?.as_ref();
-    let leaf = certificate::leaf(first)?;
-    // Validity is written in whole seconds, and the last one counts. (RFC 5280 4.1.2.5)
     let seconds = now.duration_since(UNIX_EPOCH).map_err(|_| SvidError::NotYetValid)?.as_secs();
     let now = UNIX_EPOCH + Duration::from_secs(seconds);
-    if now < leaf.not_before {
-        return Err(SvidError::NotYetValid);
-    }
-    if now > leaf.not_after {
-        return Err(SvidError::Expired);
-    }
+    let leaf = valid_leaf(first, now)?;
 
     let domain = leaf.id.trust_domain();
     let bundle = trust.get(domain).ok_or_else(|| SvidError::UnknownTrustDomain(domain.to_owned()))?;
@@ -138,6 +131,26 @@ fn path_error(error: &webpki::Error) -> SvidError {
         }
         other => SvidError::Path(other.to_string()),
     }
+}
+
+/// The name in a leaf that keeps the rules of an X.509-SVID and is valid at `now`.
+///
+/// Proves nothing, because nobody has vouched for it: for tools that show a certificate. A peer is judged by
+/// [`verify_svid`].
+pub fn check_leaf(leaf: &[u8], now: SystemTime) -> Result<SpiffeId, SvidError> {
+    valid_leaf(leaf, now).map(|leaf| leaf.id)
+}
+
+/// Validity is written in whole seconds, and the last one counts. (RFC 5280 4.1.2.5)
+fn valid_leaf(der: &[u8], now: SystemTime) -> Result<certificate::Leaf, SvidError> {
+    let leaf = certificate::leaf(der)?;
+    if now < leaf.not_before {
+        return Err(SvidError::NotYetValid);
+    }
+    if now >= leaf.not_after + Duration::from_secs(1) {
+        return Err(SvidError::Expired);
+    }
+    Ok(leaf)
 }
 
 /// Why a chain is refused. [`reason`](Self::reason) is stable, for logs, metrics and audit.

@@ -1,0 +1,75 @@
+//! `mesh check`: every problem of a configuration and its policies.
+
+use mesh_core::CheckReport;
+use mesh_core::config::{ConfigError, ConfigIssue, NoPolicy};
+use serde_json::{Value, json};
+
+use crate::answer::{Answer, Failure};
+use crate::cli::CheckArgs;
+use crate::load::{self, Loaded};
+
+pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
+    let file = args.config.display().to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Io(format!("cannot start: {e}")))?;
+    // The first sees syntax and policies, the second also key sets, endpoint files and unknown kinds.
+    let loaded = load::load(&args.config)?;
+    let checked = loaded.and_then(|loaded| Ok((loaded, runtime.block_on(mesh_core::check(&args.config))?)));
+    Ok(checked.map_or_else(|error| refused(&file, &error), |(loaded, report)| valid(&file, &loaded, &report)))
+}
+
+fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
+    let workload = &loaded.config.workload;
+    let policies = loaded.engine.policies();
+    let mut text = format!(
+        "{file}: valid\nworkload {}/{}, {} of {} policies select it",
+        workload.namespace,
+        workload.name,
+        policies.len(),
+        loaded.policies.len(),
+    );
+    for policy in policies {
+        text.push_str(&format!("\n  {} {}: {} rule(s), {}", policy.action, policy.name, policy.rules, policy.place));
+    }
+    if policies.is_empty() {
+        let verdict = match loaded.config.no_policy {
+            NoPolicy::Deny => "every request is denied",
+            NoPolicy::Allow => "every request is ALLOWED",
+        };
+        text.push_str(&format!("\n  no policy selects this workload: {verdict}"));
+    }
+    for issuer in &report.issuers {
+        text.push_str(&format!("\n  tokens of {issuer}: keys found"));
+    }
+    for cluster in &report.clusters {
+        text.push_str(&format!("\n  cluster {}: {} endpoint(s)", cluster.name, cluster.endpoints));
+    }
+    let json = json!({
+        "valid": true,
+        "file": file,
+        "workload": { "name": workload.name, "namespace": workload.namespace, "service_account": workload.service_account },
+        "issuers": report.issuers,
+        "clusters": report.clusters.iter().map(|cluster| json!({
+            "name": cluster.name, "endpoints": cluster.endpoints,
+        })).collect::<Vec<_>>(),
+        "policies": policies.iter().map(|policy| json!({
+            "name": &*policy.name, "action": policy.action.to_string(), "rules": policy.rules,
+            "file": &*policy.place.file, "line": policy.place.line,
+        })).collect::<Vec<_>>(),
+        "issues": [],
+    });
+    Answer { yes: true, text, json }
+}
+
+pub(crate) fn refused(file: &str, error: &ConfigError) -> Answer {
+    let issues: Vec<Value> = error.issues().iter().map(issue).collect();
+    let json = json!({ "valid": false, "file": file, "issues": issues });
+    Answer { yes: false, text: error.to_string(), json }
+}
+
+fn issue(issue: &ConfigIssue) -> Value {
+    let place = &issue.place;
+    json!({
+        "file": &*place.file, "line": place.line, "column": place.column, "field": place.path, "message": issue.message,
+    })
+}

@@ -1,0 +1,134 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use mesh_core::identity::{SpiffeId, TrustDomain};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh",
+    version,
+    about = "Checks and explains a mesh configuration",
+    after_help = "Exit codes: 0 yes (valid, allowed, done), 1 no (invalid, denied, no SVID), 2 wrong command line, \
+                  3 cannot read or write."
+)]
+pub(crate) struct Cli {
+    /// Answers in JSON; its fields are stable.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Checks a configuration and its policies; every problem with file, line and field.
+    Check(CheckArgs),
+    /// Says which policy and rule decide one request, and why.
+    Explain(ExplainArgs),
+    /// Certificates of workloads.
+    #[command(subcommand)]
+    Svid(SvidCommand),
+    /// A certificate authority on disk, for development.
+    #[command(subcommand)]
+    DevCa(DevCaCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration.
+    #[arg(value_name = "MESH.YAML")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The configuration of the service that is called.
+    #[arg(long, value_name = "MESH.YAML")]
+    pub(crate) config: PathBuf,
+    /// The caller's SPIFFE ID.
+    #[arg(long, value_name = "ID", required_unless_present = "anonymous", conflicts_with = "anonymous")]
+    pub(crate) principal: Option<SpiffeId>,
+    /// A caller without a certificate.
+    #[arg(long)]
+    pub(crate) anonymous: bool,
+    /// The method; gRPC is always POST.
+    #[arg(long, default_value = "GET")]
+    pub(crate) method: String,
+    /// The path, without query; for gRPC `/package.Service/Method`.
+    #[arg(long)]
+    pub(crate) path: String,
+    /// The host as the caller wrote it; default: the workload's name.
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// The port that was connected to; default: that of the default listener.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The caller's address.
+    #[arg(long, value_name = "IP")]
+    pub(crate) source_ip: Option<std::net::IpAddr>,
+    /// A request header; may be repeated.
+    #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss` and `sub`.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) claims: Option<String>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME:VALUE")?;
+    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SvidCommand {
+    /// Shows a certificate chain and whether it is an X.509-SVID.
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// PEM certificates, leaf first.
+    #[arg(value_name = "CERT.PEM")]
+    pub(crate) chain: PathBuf,
+    /// PEM authorities of the leaf's own trust domain: judges the whole chain as a peer would.
+    #[arg(long, value_name = "CA.PEM")]
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevCaCommand {
+    /// Makes the authority, or shows the one that is there.
+    Init(InitArgs),
+    /// Issues a certificate for one workload.
+    Issue(IssueArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where the authority lives.
+    #[arg(long, value_name = "DIR", default_value = ".mesh")]
+    pub(crate) dir: PathBuf,
+    /// Its trust domain.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: TrustDomain,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueArgs {
+    #[command(flatten)]
+    pub(crate) authority: InitArgs,
+    /// The workload's namespace.
+    #[arg(long)]
+    pub(crate) namespace: String,
+    /// The workload's service account.
+    #[arg(long)]
+    pub(crate) service_account: String,
+    /// How long it is valid, in minutes.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub(crate) minutes: u64,
+    /// Where svid.pem, svid.key and bundle.pem go; made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
