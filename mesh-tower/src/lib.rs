@@ -2,15 +2,19 @@
 
 pub mod accept;
 pub mod admin;
+mod axum;
+mod canonical;
 pub mod connect;
 mod connection;
 pub mod context;
 pub mod grpc;
+mod reject;
 mod serve;
 pub mod server;
 pub mod tls;
 mod transport;
 
+pub use axum::{Principal, PrincipalRejection, RouteLayer, RouteService};
 pub use connection::Connection;
 pub use context::RequestContext;
 pub use mesh_core::{Config, Mesh};

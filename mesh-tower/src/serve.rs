@@ -24,8 +24,7 @@ use tower::util::MapResponse;
 use tower_service::Service;
 
 use crate::accept::{self, Accept};
-use crate::transport::Ground;
-use crate::{admin, grpc, server};
+use crate::{RouteLayer, admin, grpc, server};
 
 /// The listener that is used unless another is named.
 const DEFAULT: &str = "default";
@@ -140,8 +139,8 @@ impl<L: Accept> IntoFuture for Serve<L, Web> {
 
     fn into_future(self) -> Self::IntoFuture {
         // The listener's `max_body_bytes` replaces axum's own limit of 2 MB.
-        let http = self.app.http.layer(DefaultBodyLimit::disable());
-        let routes = Routes { http, grpc: self.app.grpc };
+        let http = self.app.http.layer(RouteLayer).layer(DefaultBodyLimit::disable());
+        let routes = Routes { http, grpc: self.app.grpc.map(|router| router.layer(RouteLayer)) };
         let service = server::stack(&self.mesh, routes);
         Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
     }
@@ -185,9 +184,7 @@ where
     };
     // A listener that vanished from the configuration keeps the settings it started with.
     let settings = || self::configured(&mesh, &name).unwrap_or_else(|| start.clone());
-    accept::run(Ground::of(&mesh), listener, service, settings, stop, || serving.drain())
-        .await
-        .map_err(ServeError::Listener)
+    accept::run(&mesh, listener, service, settings, stop, || serving.drain()).await.map_err(ServeError::Listener)
 }
 
 fn configured(mesh: &Mesh, listener: &str) -> Option<ListenerConfig> {

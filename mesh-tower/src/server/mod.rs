@@ -1,13 +1,59 @@
 //! What every request to this service goes through before its handler.
+//!
+//! | layer | does | refuses with |
+//! |---|---|---|
+//! | [`TelemetryLayer`] | starts the exchange, the span and the clock | 500 `wiring` |
+//! | [`AuditLayer`] | one record for each decided request | |
+//! | [`CanonicalLayer`] | one reading of the request; deadline; strips claims | 400 / UNIMPLEMENTED |
+//! | [`AdmissionLayer`] | concurrency limit | 503 / UNAVAILABLE |
+//! | [`DeadlineLayer`] | no work for callers that stopped waiting | 504 / DEADLINE_EXCEEDED |
+//! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
+//! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
+//! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
+//! | [`HandlerLayer`] | request context, panics, permits of streams | 500 / INTERNAL |
+//!
+//! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be
+//! left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
+
+mod admission;
+mod audit;
+mod authenticate;
+mod authorize;
+mod canonical;
+mod deadline;
+mod exchange;
+mod gate;
+mod handler;
+mod rate_limit;
+mod response_body;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+
+pub use admission::{Admission, AdmissionLayer};
+pub use audit::{Audit, AuditLayer};
+pub use authenticate::{Authenticate, AuthenticateLayer};
+pub use authorize::{Authorize, AuthorizeLayer};
+pub use canonical::{CanonicalLayer, CanonicalService};
+pub use deadline::{DeadlineLayer, DeadlineService};
+pub(crate) use exchange::Exchange;
+pub use gate::Gated;
+pub use handler::{Handler, HandlerLayer};
+pub use rate_limit::{RateLimit, RateLimitLayer};
+pub use telemetry::{Telemetry, TelemetryLayer};
 
 use std::convert::Infallible;
 
 use axum::body::Body;
 use http::{Request, Response};
 use mesh_core::Mesh;
+use tower::ServiceBuilder;
 use tower_service::Service;
 
-/// The assembled default around `inner`: what `serve` puts in front of every handler.
+/// The assembled default around `inner`: what [`serve`](crate::serve()) puts in front of every handler.
+///
+/// Clone it for each connection. Works only on requests of connections that the mesh accepted; any other is refused
+/// with 500, reason `wiring`.
 pub fn stack<S>(
     mesh: &Mesh,
     inner: S,
@@ -16,6 +62,15 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
     S::Future: Send,
 {
-    let _ = mesh;
-    inner
+    ServiceBuilder::new()
+        .layer(TelemetryLayer::new(mesh))
+        .layer(AuditLayer::new(mesh))
+        .layer(CanonicalLayer::new(mesh))
+        .layer(AdmissionLayer::new(mesh))
+        .layer(DeadlineLayer::new(mesh))
+        .layer(AuthenticateLayer::new(mesh))
+        .layer(AuthorizeLayer::new(mesh))
+        .layer(RateLimitLayer::new(mesh))
+        .layer(HandlerLayer::new(mesh))
+        .service(inner)
 }

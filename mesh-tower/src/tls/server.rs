@@ -26,10 +26,7 @@ pub struct ServerTls {
 impl ServerTls {
     /// Over the live identity of `mesh`.
     pub fn new(mesh: &Mesh) -> Self {
-        Self::over(Live::of(mesh))
-    }
-
-    pub(super) fn over(live: Arc<Live>) -> Self {
+        let live = Live::of(mesh);
         Self { resolver: Arc::new(Resolver(Arc::clone(&live))), live }
     }
 

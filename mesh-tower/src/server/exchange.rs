@@ -1,0 +1,190 @@
+//! What the layers know of one request, from its first byte to the last of its response.
+//!
+//! One shared extension instead of one for each layer: it costs one allocation, and it is how a layer sees that those
+//! above it did their part. Only [`TelemetryLayer`](super::TelemetryLayer) makes one, and only for a request that
+//! came with a [`Connection`]; a layer that finds none, or finds it in the wrong state, denies with reason `wiring`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::body::Body;
+use http::{Request, Response};
+use mesh_core::policy::{Decision, Verdict};
+use mesh_core::snapshot::Versioned;
+use mesh_core::telemetry::DenialLabels;
+use mesh_core::{Mesh, Revision};
+use tokio::time::Instant;
+
+use super::admission::AdmissionPermit;
+use crate::axum::Principal;
+use crate::canonical::Canonical;
+use crate::connection::Connection;
+use crate::context::{RequestContext, TraceContext};
+use crate::grpc;
+use crate::reject::{Kind, Reject};
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) mesh: Mesh,
+    pub(super) connection: Arc<Connection>,
+    /// Configuration, policy and tokens, pinned for the whole request.
+    pub(super) revision: Arc<Versioned<Revision>>,
+    pub(super) started: Instant,
+    pub(super) trace: TraceContext,
+    pub(super) grpc: bool,
+    canonical: OnceLock<(Canonical, RequestContext)>,
+    route: OnceLock<Arc<str>>,
+    principal: OnceLock<Principal>,
+    decision: OnceLock<Decision>,
+    /// The revision under which the permit was found good last.
+    permit_generation: AtomicU64,
+    reject: OnceLock<Reject>,
+    admission: Mutex<Option<AdmissionPermit>>,
+}
+
+impl Exchange {
+    pub(super) fn begin(mesh: &Mesh, connection: Arc<Connection>, request: &Request<Body>) -> Arc<Self> {
+        let trace = match TraceContext::from_headers(request.headers()) {
+            Some(parent) => parent.child(mesh.rng()),
+            None => TraceContext::root(mesh.rng()),
+        };
+        let revision = mesh.revision().load();
+        Arc::new(Self {
+            mesh: mesh.clone(),
+            connection,
+            permit_generation: AtomicU64::new(revision.generation()),
+            revision,
+            started: Instant::now(),
+            trace,
+            grpc: grpc::is_grpc(request.headers()),
+            canonical: OnceLock::new(),
+            route: OnceLock::new(),
+            principal: OnceLock::new(),
+            decision: OnceLock::new(),
+            reject: OnceLock::new(),
+            admission: Mutex::new(None),
+        })
+    }
+
+    /// The exchange that a request belongs to.
+    pub(crate) fn of(request: &Request<Body>) -> Option<Arc<Self>> {
+        request.extensions().get::<Arc<Self>>().cloned()
+    }
+
+    pub(super) fn canonical(&self) -> Option<&Canonical> {
+        self.canonical.get().map(|(canonical, _)| canonical)
+    }
+
+    pub(super) fn context(&self) -> Option<&RequestContext> {
+        self.canonical.get().map(|(_, context)| context)
+    }
+
+    pub(super) fn set_canonical(&self, canonical: Canonical, context: RequestContext) -> Result<(), Reject> {
+        self.canonical.set((canonical, context)).map_err(|_| Reject::WIRING)
+    }
+
+    pub(super) fn route(&self) -> Option<&Arc<str>> {
+        self.route.get()
+    }
+
+    /// Notes the matched route; the outermost router that knows one wins.
+    pub(crate) fn set_route(&self, route: &str) {
+        let _ = self.route.set(Arc::from(route));
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Principal> {
+        self.principal.get()
+    }
+
+    pub(super) fn set_principal(&self, principal: Principal) -> Result<(), Reject> {
+        self.principal.set(principal).map_err(|_| Reject::WIRING)
+    }
+
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.decision.get()
+    }
+
+    pub(super) fn set_decision(&self, decision: Decision) -> Result<(), Reject> {
+        self.decision.set(decision).map_err(|_| Reject::WIRING)
+    }
+
+    /// Whether policy let the request in.
+    pub(crate) fn permitted(&self) -> bool {
+        self.decision().is_some_and(|decision| decision.verdict == Verdict::Allow)
+    }
+
+    pub(super) fn permit_generation(&self) -> u64 {
+        self.permit_generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn renew_permit(&self, generation: u64) {
+        self.permit_generation.store(generation, Ordering::Relaxed);
+    }
+
+    pub(super) fn rejected(&self) -> Option<&Reject> {
+        self.reject.get()
+    }
+
+    /// Refuses the request: once, counted, logged.
+    pub(super) fn refuse(&self, reject: Reject) -> Response<Body> {
+        if self.reject.set(reject).is_ok() {
+            self.report(reject);
+        }
+        reject.into_response(self.grpc)
+    }
+
+    fn report(&self, reject: Reject) {
+        let peer = self.connection.peer();
+        let peer_id = peer.svid.as_deref().map(|svid| svid.id.as_str());
+        let (method, path) = self.canonical().map_or(("-", "-"), |canonical| (canonical.method(), canonical.path()));
+        let trace_id = format_args!("{:032x}", self.trace.trace_id());
+        let denied = self.decision().filter(|decision| decision.verdict == Verdict::Deny);
+        if let Some(decision) = denied {
+            let policy = decision.policy.as_deref().unwrap_or("-");
+            let rule = decision.rule.map_or(-1, i64::from);
+            self.mesh.metrics().server.denied(&DenialLabels {
+                policy: decision.policy.clone().unwrap_or_else(|| Arc::from("-")),
+                rule,
+                reason: reject.reason,
+            });
+            tracing::info!(policy, rule, reason = reject.reason, peer_id, peer.address = %peer.address, method, path,
+                trace_id, "request denied");
+            return;
+        }
+        self.mesh.metrics().server.rejected(reject.reason);
+        if reject.kind == Kind::Internal {
+            tracing::error!(reason = reject.reason, peer_id, method, path, trace_id, "request refused");
+        } else {
+            tracing::info!(reason = reject.reason, peer_id, peer.address = %peer.address, method, path, trace_id,
+                "request refused");
+        }
+    }
+
+    /// Lets a response out only if some layer decided on its request.
+    ///
+    /// The last line of defence against a stack in which nobody asks policy: the handler has run, its answer stays in.
+    pub(super) fn settle(&self, response: Response<Body>) -> Response<Body> {
+        if self.permitted() || self.rejected().is_some() { response } else { self.refuse(Reject::WIRING) }
+    }
+
+    pub(super) fn hold(&self, permit: AdmissionPermit) {
+        *self.admission.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+    }
+
+    /// Gives the place in the concurrency limit back, even if a handler kept the request's extensions.
+    pub(super) fn release(&self) {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Refuses a request that came without an exchange: the stack is incomplete, or another server called it.
+pub(super) fn unwired(mesh: &Mesh, layer: &'static str, request: &Request<Body>) -> Response<Body> {
+    mesh.metrics().server.rejected(Reject::WIRING.reason);
+    tracing::error!(
+        layer,
+        reason = Reject::WIRING.reason,
+        "request refused: this layer works only below TelemetryLayer, and that only on connections that \
+         mesh_tower::serve accepted"
+    );
+    Reject::WIRING.into_response(grpc::is_grpc(request.headers()))
+}

@@ -1,0 +1,153 @@
+//! The last step before the handler: its context, its panics, and a permit that may be taken back.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use http::{Request, Response};
+use mesh_core::Mesh;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::authorize::Recheck;
+use super::exchange::{Exchange, unwired};
+use crate::context::RequestContext;
+use crate::reject::{Kind, Reject};
+
+pub(super) const PANICKED: Reject = Reject::new(Kind::Internal, "panic");
+const REVOKED: Reject = Reject::new(Kind::Forbidden, "permit_revoked");
+
+/// Runs the handler in its request's [`RequestContext`], and only with a permit.
+///
+/// A handler that panics answers 500 / INTERNAL and is counted. (tower-http's `CatchPanic` boxes every response body
+/// and does not see panics inside of one; the stack's response body catches those.) A handler that still reads a
+/// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED; one whose request
+/// is complete may finish.
+///
+/// # Position
+/// Innermost, because the context must cover every poll of the handler and nothing else, and because nothing may come
+/// between the permit and what it permits.
+#[derive(Debug, Clone)]
+pub struct HandlerLayer {
+    mesh: Mesh,
+}
+
+impl HandlerLayer {
+    /// The layer of this mesh.
+    pub fn new(mesh: &Mesh) -> Self {
+        Self { mesh: mesh.clone() }
+    }
+}
+
+impl<S> Layer<S> for HandlerLayer {
+    type Service = Handler<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Handler { inner, mesh: self.mesh.clone() }
+    }
+}
+
+/// What [`HandlerLayer`] makes of a service.
+#[derive(Debug, Clone)]
+pub struct Handler<S> {
+    inner: S,
+    mesh: Mesh,
+}
+
+impl<S> Service<Request<Body>> for Handler<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Some(exchange) = Exchange::of(&request) else {
+            return ResponseFuture::refused(unwired(&self.mesh, "handler", &request));
+        };
+        let Some(context) = exchange.context().filter(|_| exchange.permitted()).cloned() else {
+            return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
+        };
+        // A body of unknown length may still be coming when policy changes.
+        let streaming = request.body().size_hint().exact().is_none();
+        let inner = &mut self.inner;
+        match context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.call(request)))) {
+            Ok(future) => ResponseFuture {
+                inner: Some(future),
+                scope: Some((exchange, context)),
+                recheck: streaming.then(Recheck::default),
+                refused: None,
+            },
+            Err(_) => ResponseFuture::refused(panicked(&exchange)),
+        }
+    }
+}
+
+/// Counts a panic and refuses the request. The panic hook has printed the message.
+fn panicked(exchange: &Exchange) -> Response<Body> {
+    exchange.mesh.metrics().server.panics.inc();
+    exchange.refuse(PANICKED)
+}
+
+pin_project! {
+    /// The handler's response.
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        scope: Option<(Arc<Exchange>, RequestContext)>,
+        recheck: Option<Recheck>,
+        refused: Option<Response<Body>>,
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    fn refused(response: Response<Body>) -> Self {
+        Self { inner: None, scope: None, recheck: None, refused: Some(response) }
+    }
+}
+
+impl<F, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(response) = this.refused.take() {
+            return Poll::Ready(Ok(response));
+        }
+        let (Some(inner), Some((exchange, context))) = (this.inner.as_mut().as_pin_mut(), this.scope) else {
+            return Poll::Pending;
+        };
+        match context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.poll(cx)))) {
+            Ok(Poll::Ready(response)) => Poll::Ready(response),
+            Ok(Poll::Pending) => {
+                if this.recheck.as_mut().is_some_and(|recheck| recheck.poll_revoked(exchange, cx)) {
+                    this.inner.set(None);
+                    return Poll::Ready(Ok(exchange.refuse(REVOKED)));
+                }
+                Poll::Pending
+            }
+            Err(_) => {
+                this.inner.set(None);
+                Poll::Ready(Ok(panicked(exchange)))
+            }
+        }
+    }
+}
+
+impl<F> std::fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
