@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use super::nearest::suggestion;

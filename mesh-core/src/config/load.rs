@@ -61,6 +61,13 @@ impl Sources {
     }
 }
 
+#[cfg(test)]
+impl Sources {
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().map(|file| file.name.as_str())
+    }
+}
+
 fn policy_files(path: &Path) -> Vec<PolicyFile> {
     let failed = |error: std::io::Error| {
         vec![PolicyFile { name: path.display().to_string(), text: Err(format!("cannot be read: {error}")) }]

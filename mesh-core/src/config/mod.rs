@@ -36,6 +36,9 @@ pub use identity::IdentityConfig;
 pub use limits::{LimitsConfig, RateLimitConfig};
 pub use listener::{HealthConfig, ListenerConfig, Mtls};
 pub use load::Sources;
+#[cfg(test)]
+mod tests;
+
 pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
