@@ -19,3 +19,5 @@ pub use connection::Connection;
 pub use context::RequestContext;
 pub use mesh_core::{Config, Mesh};
 pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};
+#[cfg(feature = "otel")]
+pub mod otel;

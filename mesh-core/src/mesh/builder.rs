@@ -140,6 +140,9 @@ impl MeshBuilder {
         let reload = Reload { origin, compiler, revision: revision.clone(), error: Arc::clone(&reload_error) };
         tasks.spawn("reload", reload.run(reading));
 
+        if let Some(exporter) = &exporter {
+            exporter.start();
+        }
         let audit = Audit::start(sink, loaded.config.audit.queue, Arc::clone(&metrics));
         let extensions = extensions::Extensions::default();
         let inner =

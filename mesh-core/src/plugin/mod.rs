@@ -134,6 +134,10 @@ impl std::fmt::Debug for Plugin {
 /// [`Any`]: `(exporter as Arc<dyn Any + Send + Sync>).downcast::<Otlp>()`. Its background work belongs into
 /// [`Mesh::spawn`](crate::Mesh::spawn) or to itself, ending when it is dropped.
 pub trait Exporter: Any + std::fmt::Debug + Send + Sync {
+    /// Begins to export; called once, when everything else of the mesh was found right. A check never calls it. Fails
+    /// open: what cannot begin is logged, and the mesh goes on without.
+    fn start(&self) {}
+
     /// Sends what waits; [`Mesh::shutdown`](crate::Mesh::shutdown) calls it and waits 5 s at most. Fails open: what
     /// cannot be sent is lost and counted by the exporter.
     fn flush(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
