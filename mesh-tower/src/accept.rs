@@ -12,17 +12,15 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
-use mesh_core::Mesh;
 use mesh_core::config::ListenerConfig;
-use mesh_core::telemetry::TransportMetrics;
+use mesh_core::telemetry::Metrics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tower_service::Service;
 
-use crate::tls::ServerTls;
-use crate::transport::{Shared, serve_connection};
+use crate::transport::{Ground, Shared, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -57,32 +55,46 @@ impl Accept for TcpListener {
     }
 }
 
-/// The next connection and its slot. Errors are counted, logged once per streak, and survived.
-///
-/// Cancel safe. Waits for a slot first: what is not accepted waits in the kernel's backlog.
-pub(crate) async fn next<L: Accept>(
-    listener: &mut L,
-    slots: &Arc<Semaphore>,
-    metrics: &TransportMetrics,
-) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-    let mut failing = false;
-    loop {
-        let error = match listener.accept().await {
-            Ok((io, address)) => return Some((io, address, slot)),
-            Err(error) => error,
-        };
-        if passes_by_itself(&error) {
-            metrics.accept_error("connection");
-            tracing::debug!(%error, "a connection was lost before it was accepted");
-            continue;
+/// A listener whose connections are bounded and whose errors are survived.
+pub(crate) struct Incoming<L> {
+    listener: L,
+    slots: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    /// Whether the last accept failed for want of a resource.
+    failing: bool,
+}
+
+impl<L: Accept> Incoming<L> {
+    pub(crate) fn new(listener: L, max_connections: usize, metrics: Arc<Metrics>) -> Self {
+        Self { listener, slots: Arc::new(Semaphore::new(max_connections)), metrics, failing: false }
+    }
+
+    /// The next connection and its slot. Errors are counted, logged once per streak, and survived.
+    ///
+    /// Cancel safe. Waits for a slot first: what is not accepted waits in the kernel's backlog.
+    pub(crate) async fn next(&mut self) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        loop {
+            let error = match self.listener.accept().await {
+                Ok((io, address)) => {
+                    if std::mem::take(&mut self.failing) {
+                        tracing::info!("accepting connections again");
+                    }
+                    return Some((io, address, slot));
+                }
+                Err(error) => error,
+            };
+            if passes_by_itself(&error) {
+                self.metrics.transport.accept_error("connection");
+                tracing::debug!(%error, "a connection was lost before it was accepted");
+                continue;
+            }
+            self.metrics.transport.accept_error("resource");
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(%error, "cannot accept connections (open files limit?); trying again every {BACK_OFF:?}");
+            }
+            tokio::time::sleep(BACK_OFF).await;
         }
-        metrics.accept_error("resource");
-        if !failing {
-            tracing::error!(%error, "cannot accept connections; trying again every {BACK_OFF:?} (open files limit?)");
-            failing = true;
-        }
-        tokio::time::sleep(BACK_OFF).await;
     }
 }
 
@@ -98,8 +110,8 @@ fn passes_by_itself(error: &io::Error) -> bool {
 /// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections` and
 /// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
 pub(crate) async fn run<L, S>(
-    mesh: &Mesh,
-    mut listener: L,
+    ground: Ground,
+    listener: L,
     service: S,
     settings: impl Fn() -> ListenerConfig,
     stop: impl Future<Output = ()>,
@@ -111,16 +123,10 @@ where
     S::Future: Send,
 {
     let start = settings();
-    let shared = Arc::new(Shared {
-        tls: ServerTls::new(mesh),
-        metrics: Arc::clone(mesh.metrics()),
-        clock: Arc::clone(mesh.clock()),
-        rng: mesh.rng().clone(),
-        handshakes: Semaphore::new(start.max_handshakes),
-        local_addr: listener.local_addr()?,
-    });
+    let handshakes = Semaphore::new(start.max_handshakes);
+    let shared = Arc::new(Shared { ground, handshakes, local_addr: listener.local_addr()? });
     tracing::info!(address = %shared.local_addr, "serving");
-    let slots = Arc::new(Semaphore::new(start.max_connections));
+    let mut incoming = Incoming::new(listener, start.max_connections, Arc::clone(&shared.ground.metrics));
     let (stop_all, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -128,7 +134,7 @@ where
         tokio::select! {
             () = &mut stop => break,
             Some(ended) = connections.join_next() => report(ended),
-            Some((io, address, slot)) = next(&mut listener, &slots, &shared.metrics.transport) => {
+            Some((io, address, slot)) = incoming.next() => {
                 let connection = serve_connection(io, address, settings(), service.clone(), Arc::clone(&shared), stopped.clone());
                 connections.spawn(async move {
                     let _slot = slot;
@@ -138,7 +144,7 @@ where
         }
     }
     draining();
-    drop(listener);
+    drop(incoming);
     stop_all.send_replace(true);
     let patience = settings().drain_timeout;
     tracing::info!(address = %shared.local_addr, connections = connections.len(), ?patience, "draining");

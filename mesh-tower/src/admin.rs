@@ -30,10 +30,10 @@ use mesh_core::identity::Identity;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
 use tokio::net::TcpListener;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use crate::accept;
+use crate::accept::Incoming;
 use crate::serve::ServeError;
 
 const MAX_CONNECTIONS: usize = 64;
@@ -125,13 +125,13 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
     bound.await.map(drop).map_err(|source| ServeError::Bind { what, address, source })
 }
 
-async fn run(mut listener: TcpListener, answers: Arc<Answers>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn run(listener: TcpListener, answers: Arc<Answers>) {
+    let mut incoming = Incoming::new(listener, MAX_CONNECTIONS, Arc::clone(&answers.metrics));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
-            Some((stream, _, slot)) = accept::next(&mut listener, &slots, &answers.metrics.transport) => {
+            Some((stream, _, slot)) = incoming.next() => {
                 let answers = Arc::clone(&answers);
                 connections.spawn(async move {
                     let _slot = slot;

@@ -163,3 +163,66 @@ pub enum ConnectCause {
     #[error(transparent)]
     Handshake(#[from] HandshakeRefused),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::future::pending;
+
+    use mesh_core::clock::{SystemClock, WallClock};
+    use mesh_core::identity::{Identity, TrustBundleSet};
+    use mesh_core::snapshot::Snapshot;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::tls::for_test;
+
+    /// Does with every connection what a test wants.
+    #[derive(Debug)]
+    struct Scripted(Script);
+
+    type Script = fn(SocketAddr) -> Connecting;
+
+    impl Connector for Scripted {
+        fn connect(&self, address: SocketAddr) -> Connecting {
+            (self.0)(address)
+        }
+    }
+
+    /// The other end of a pipe that is kept open and never answers.
+    async fn mute(stream: DuplexStream) {
+        let _open = stream;
+        pending::<()>().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_way_to_fail_has_its_reason_and_its_time() {
+        let identity = Snapshot::new(Identity { svids: Vec::new(), bundles: Arc::new(TrustBundleSet::default()) });
+        let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
+        let table: [(Script, &str, u64); 4] = [
+            (|_| Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) }), "connect_refused", 0),
+            (|_| Box::pin(async { Err(io::ErrorKind::NetworkUnreachable.into()) }), "connect_failed", 0),
+            (|_| Box::pin(pending()), "connect_timeout", 2),
+            (
+                |_| {
+                    let (ours, theirs) = tokio::io::duplex(1 << 16);
+                    tokio::spawn(mute(theirs));
+                    Box::pin(async { Ok(Box::new(ours) as BoxIo) })
+                },
+                "handshake_timeout",
+                2,
+            ),
+        ];
+        for (connect, reason, after) in table {
+            let dialer = Dialer {
+                connector: Arc::new(Installed(ArcSwap::from_pointee(Arc::new(Scripted(connect)) as _))),
+                tls: for_test::client(&identity, &clock, &[], HttpVersion::Auto),
+                timeout: Duration::from_secs(2),
+            };
+            let start = Instant::now();
+            let error = dialer.dial(([10, 0, 0, 1], 1).into()).await.unwrap_err();
+            assert_eq!((error.reason(), start.elapsed().as_secs()), (reason, after), "{error}");
+            assert!(error.source().is_some() && error.peer_refused().is_none());
+        }
+    }
+}

@@ -24,6 +24,7 @@ use tower::util::MapResponse;
 use tower_service::Service;
 
 use crate::accept::{self, Accept};
+use crate::transport::Ground;
 use crate::{RouteLayer, admin, grpc, server};
 
 /// The listener that is used unless another is named.
@@ -184,7 +185,9 @@ where
     };
     // A listener that vanished from the configuration keeps the settings it started with.
     let settings = || self::configured(&mesh, &name).unwrap_or_else(|| start.clone());
-    accept::run(&mesh, listener, service, settings, stop, || serving.drain()).await.map_err(ServeError::Listener)
+    accept::run(Ground::of(&mesh), listener, service, settings, stop, || serving.drain())
+        .await
+        .map_err(ServeError::Listener)
 }
 
 fn configured(mesh: &Mesh, listener: &str) -> Option<ListenerConfig> {

@@ -20,6 +20,7 @@ pub use endpoint::{EndpointReport, EndpointState, Readiness};
 pub use pick::{Outcome, Pick, PickError, Tried};
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -203,11 +204,13 @@ impl<T> Core<T> {
         let old = self.set.load_full();
         let mut by_key = BTreeMap::new();
         for endpoint in endpoints {
-            let key = endpoint.key.clone();
-            if by_key.contains_key(&key) {
-                tracing::warn!(cluster = %self.name, endpoint = %key, "endpoint ignored: another one has its key");
-            } else {
-                by_key.insert(key, endpoint);
+            match by_key.entry(endpoint.key.clone()) {
+                Entry::Vacant(vacant) => _ = vacant.insert(endpoint),
+                Entry::Occupied(taken) => {
+                    tracing::warn!(
+                        cluster = %self.name, endpoint = %taken.key(), "endpoint ignored: another one has its key"
+                    );
+                }
             }
         }
         // Both sides are sorted by key, and keys are unique: states are found by search, never by position.

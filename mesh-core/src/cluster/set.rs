@@ -1,5 +1,6 @@
 //! One immutable set of endpoints, and the choice of one of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub(super) struct Set<T> {
     pub(super) states: Arc<Vec<Arc<EndpointState<T>>>>,
     pub(super) settings: Settings,
     max_weight: u32,
+    /// The distinct priorities, first to last.
+    priorities: Vec<u32>,
 }
 
 pub(super) struct Choice<'a, T> {
@@ -24,7 +27,8 @@ pub(super) struct Choice<'a, T> {
 impl<T> Set<T> {
     pub(super) fn new(states: Vec<Arc<EndpointState<T>>>, settings: Settings) -> Self {
         let max_weight = states.iter().map(|state| state.endpoint.weight).max().unwrap_or(1);
-        Self { states: Arc::new(states), settings, max_weight }
+        let priorities: BTreeSet<u32> = states.iter().map(|state| state.endpoint.priority).collect();
+        Self { states: Arc::new(states), settings, max_weight, priorities: priorities.into_iter().collect() }
     }
 
     /// The state of `live`'s endpoint, if it is (still) of this set.
@@ -33,21 +37,24 @@ impl<T> Set<T> {
         self.states.get(index).filter(|state| Arc::ptr_eq(&state.live, live))
     }
 
-    /// In and untried; else in; else untried; else any. `None` only of an empty set.
+    /// In and untried; else in; else untried; else any - each of the first priority that has such a one. `None` only of
+    /// an empty set.
     pub(super) fn choose(&self, tried: &Tried, now: Tick, rng: &Rng) -> Option<Choice<'_, T>> {
-        if self.states.is_empty() {
-            return None;
-        }
         let retry = !tried.is_empty();
-        [(true, true), (true, false), (false, true), (false, false)].into_iter().find_map(|(only_in, only_untried)| {
-            // Without earlier attempts, "untried" excludes nobody, so the wider step would ask the same again.
+        for (only_in, only_untried) in [(true, true), (true, false), (false, true), (false, false)] {
             if !only_untried && !retry {
-                return None;
+                continue; // without earlier attempts everybody is untried: the step before has asked this already
             }
             let tried = Some(tried).filter(|_| only_untried && retry);
-            let index = TwoChoices.pick(&View { set: self, tried, only_in, now }, rng)?;
-            Some(Choice { state: self.states.get(index)?, panic: !only_in })
-        })
+            for priority in &self.priorities {
+                let only_priority = Some(*priority).filter(|_| self.priorities.len() > 1);
+                let view = View { set: self, tried, only_in, only_priority, now };
+                if let Some(state) = TwoChoices.pick(&view, rng).and_then(|index| self.states.get(index)) {
+                    return Some(Choice { state, panic: !only_in });
+                }
+            }
+        }
+        None
     }
 
     /// The median latency of the endpoints that are in: what one that comes back is assumed to have.
@@ -67,6 +74,7 @@ struct View<'a, T> {
     set: &'a Set<T>,
     tried: Option<&'a Tried>,
     only_in: bool,
+    only_priority: Option<u32>,
     now: Tick,
 }
 
@@ -77,7 +85,9 @@ impl<T> Candidates for View<'_, T> {
 
     fn eligible(&self, index: usize) -> bool {
         self.set.states.get(index).is_some_and(|state| {
-            (!self.only_in || state.live.is_in()) && self.tried.is_none_or(|tried| !tried.contains(&state.endpoint.key))
+            (!self.only_in || state.live.is_in())
+                && self.only_priority.is_none_or(|priority| priority == state.endpoint.priority)
+                && self.tried.is_none_or(|tried| !tried.contains(&state.endpoint.key))
         })
     }
 

@@ -320,3 +320,22 @@ async fn churn_never_misroutes() {
     drop(held);
     assert!(cluster.endpoints().iter().all(|state| state.in_flight() == 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_later_priority_is_used_only_while_all_earlier_ones_are_out() {
+    let cluster = with_readiness(&config());
+    let now = Instant::now();
+    let of_priority = |name, priority| Endpoint { priority, ..endpoint(name, 1) };
+    cluster.update(vec![of_priority(0, 3), of_priority(1, 0), of_priority(2, 3), of_priority(3, 0)], now);
+    let states = cluster.endpoints();
+    let used = || picked(&cluster, 400, now).iter().map(|count| *count > 100).collect::<Vec<_>>();
+    assert_eq!(used(), [false, true, false, true]);
+    states[1].transport().unready();
+    assert_eq!(used(), [false, false, false, true]);
+    states[3].transport().unready();
+    assert_eq!(used(), [true, false, true, false]);
+    assert_eq!(cluster.metrics().panic_picks.get(), 0);
+    states[0].transport().unready();
+    states[2].transport().unready();
+    assert_eq!(used(), [false, true, false, true], "panic begins with the first priority");
+}

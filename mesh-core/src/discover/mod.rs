@@ -1,4 +1,12 @@
 //! From a service to its endpoints: a stream of whole sets.
+//!
+//! Where a service runs changes while it is called, and the one who knows may be unreachable just when it matters. So a
+//! resolver never fails: it yields whole sets, and says when it cannot see; what is in force then stays in force.
+//!
+//! | kind | source |
+//! |---|---|
+//! | `static` | [`StaticResolver`]: the configuration itself |
+//! | `file` | [`FileResolver`]: a watched file that somebody else writes |
 
 mod endpoint;
 mod file;
@@ -36,3 +44,26 @@ pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ResolveError(pub String);
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::clock::SystemClock;
+    use crate::config::Workload;
+    use crate::plugin::Context;
+    use crate::rng::Rng;
+
+    pub(crate) fn context(base_dir: &Path) -> Context {
+        Context {
+            base_dir: base_dir.into(),
+            workload: Arc::new(Workload::new("orders", "shop")),
+            trust_domain: "shop.example".parse().unwrap(),
+            clock: Arc::new(SystemClock),
+            rng: Rng::seeded(1),
+            poll_interval: Duration::from_millis(50),
+        }
+    }
+}

@@ -30,7 +30,10 @@ pub struct ClientTls {
 impl ClientTls {
     /// Expects one of `expected`; an empty list accepts nobody.
     pub fn new(mesh: &Mesh, expected: Vec<SpiffeId>, http: HttpVersion) -> Self {
-        let live = Live::of(mesh);
+        Self::over(Live::of(mesh), expected, http)
+    }
+
+    pub(super) fn over(live: Arc<Live>, expected: Vec<SpiffeId>, http: HttpVersion) -> Self {
         let alpn = match http {
             HttpVersion::Auto => vec![H2.to_vec(), HTTP11.to_vec()],
             HttpVersion::Http1 => vec![HTTP11.to_vec()],

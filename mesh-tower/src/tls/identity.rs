@@ -31,12 +31,16 @@ struct Presented {
 impl Live {
     /// The one of this mesh: keys are converted once for all listeners and clusters.
     pub(super) fn of(mesh: &Mesh) -> Arc<Self> {
-        mesh.extension(|| Self {
-            identity: mesh.identity().clone(),
+        mesh.extension(|| Self::new(mesh.identity().clone(), Arc::clone(mesh.clock())))
+    }
+
+    pub(super) fn new(identity: Snapshot<Identity>, clock: Arc<dyn WallClock>) -> Self {
+        Self {
+            identity,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-            time: Arc::new(MeshTime(Arc::clone(mesh.clock()))),
+            time: Arc::new(MeshTime(clock)),
             presented: ArcSwapOption::empty(),
-        })
+        }
     }
 
     /// The current SVID. Handshakes that race a rotation may convert it twice, which is harmless.

@@ -55,3 +55,31 @@ impl VerifiedPeer {
 /// ALPN protocol names. (RFC 7301 6, RFC 9113 3.1)
 const H2: &[u8] = b"h2";
 const HTTP11: &[u8] = b"http/1.1";
+
+/// Both sides over an identity that belongs to no mesh.
+#[cfg(test)]
+pub(crate) mod for_test {
+    use std::sync::Arc;
+
+    use mesh_core::clock::WallClock;
+    use mesh_core::config::HttpVersion;
+    use mesh_core::identity::{Identity, SpiffeId};
+    use mesh_core::snapshot::Snapshot;
+
+    use super::identity::Live;
+    use super::{ClientTls, ServerTls};
+
+    pub(crate) fn server(identity: &Snapshot<Identity>, clock: &Arc<dyn WallClock>) -> ServerTls {
+        ServerTls::over(Arc::new(Live::new(identity.clone(), Arc::clone(clock))))
+    }
+
+    pub(crate) fn client(
+        identity: &Snapshot<Identity>,
+        clock: &Arc<dyn WallClock>,
+        expected: &[&str],
+        http: HttpVersion,
+    ) -> ClientTls {
+        let expected = expected.iter().map(|id| SpiffeId::parse(id).unwrap()).collect();
+        ClientTls::over(Arc::new(Live::new(identity.clone(), Arc::clone(clock))), expected, http)
+    }
+}

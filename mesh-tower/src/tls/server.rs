@@ -26,7 +26,10 @@ pub struct ServerTls {
 impl ServerTls {
     /// Over the live identity of `mesh`.
     pub fn new(mesh: &Mesh) -> Self {
-        let live = Live::of(mesh);
+        Self::over(Live::of(mesh))
+    }
+
+    pub(super) fn over(live: Arc<Live>) -> Self {
         Self { resolver: Arc::new(Resolver(Arc::clone(&live))), live }
     }
 

@@ -13,6 +13,7 @@ use axum::body::Body;
 use http::{Request, Response, Version};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::Mesh;
 use mesh_core::clock::WallClock;
 use mesh_core::config::ListenerConfig;
 use mesh_core::identity::Peer;
@@ -39,13 +40,30 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 256;
 
-/// What all connections of one listener share.
+/// What connections need of a mesh.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Ground {
     pub(crate) tls: ServerTls,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) rng: Rng,
+}
+
+impl Ground {
+    pub(crate) fn of(mesh: &Mesh) -> Self {
+        Self {
+            tls: ServerTls::new(mesh),
+            metrics: Arc::clone(mesh.metrics()),
+            clock: Arc::clone(mesh.clock()),
+            rng: mesh.rng().clone(),
+        }
+    }
+}
+
+/// What all connections of one listener share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ground: Ground,
     pub(crate) handshakes: Semaphore,
     pub(crate) local_addr: SocketAddr,
 }
@@ -65,28 +83,29 @@ pub(crate) async fn serve_connection<Io, S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let _open = shared.metrics.transport.connection();
+    let metrics = &shared.ground.metrics.transport;
+    let _open = metrics.connection();
     let give_up = Instant::now() + config.handshake_timeout;
     let handshake = tokio::select! {
         handshake = timeout_at(give_up, handshake(io, &shared)) => handshake,
-        () = stopping(&mut stop) => return shared.metrics.transport.handshake("stopping"),
+        () = stopping(&mut stop) => return metrics.handshake("stopping"),
     };
     let (stream, peer) = match handshake {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(refused)) => {
-            shared.metrics.transport.handshake(refused.reason());
+            metrics.handshake(refused.reason());
             return log_refused(address, &refused);
         }
         Err(_) => {
-            shared.metrics.transport.handshake("timeout");
+            metrics.handshake("timeout");
             return tracing::info!(%address, after = ?config.handshake_timeout, "TLS handshake timed out");
         }
     };
-    shared.metrics.transport.handshake("ok");
+    metrics.handshake("ok");
     let id = peer.svid.id.clone();
     tracing::debug!(%address, %id, http = ?peer.http, "connection accepted");
     let reason = serve_http(stream, peer, address, &config, service, &shared, stop).await;
-    shared.metrics.transport.closed(reason.as_str());
+    metrics.closed(reason.as_str());
     tracing::debug!(%address, %id, reason = reason.as_str(), "connection closed");
 }
 
@@ -97,7 +116,7 @@ where
 {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
     let _slot = shared.handshakes.acquire().await.map_err(io::Error::other)?;
-    shared.tls.handshake(hello).await
+    shared.ground.tls.handshake(hello).await
 }
 
 fn log_refused(address: SocketAddr, refused: &HandshakeRefused) {
@@ -131,9 +150,9 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let (now, wall) = (Instant::now(), shared.clock.now());
+    let (now, wall) = (Instant::now(), shared.ground.clock.now());
     let activity = Activity::new(now);
-    let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.rng);
+    let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid: Some(peer.svid) };
     let edge = Edge {
         service,
@@ -142,7 +161,7 @@ where
         activity: Arc::clone(&activity),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
     };
-    let clock = &*shared.clock;
+    let clock = &*shared.ground.clock;
     // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.
     if peer.http == Version::HTTP_2 {
         let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);

@@ -4,5 +4,7 @@ mod activity;
 mod drive;
 mod edge;
 mod lifetime;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use drive::{Shared, serve_connection};
+pub(crate) use drive::{Ground, Shared, serve_connection};
