@@ -9,16 +9,18 @@
 //! | the one bearer token of a request | [`bearer`] |
 //! | size, three parts, strict base64url and JSON, forbidden headers | `parse`, `json` |
 //! | issuer, algorithm, key, signature, then claims | [`TokenVerifier`] |
-//! | an issuer's keys | [`Jwks`], from a [`KeySource`] |
-//! | tokens for our own calls | [`TokenSource`] |
+//! | an issuer's keys | [`Jwks`], from a [`KeySource`]: [`FileKeys`] |
+//! | tokens for our own calls | [`TokenSource`]: [`FileToken`] |
 
 mod algorithm;
 mod error;
+mod file;
 mod json;
 mod jwks;
 mod parse;
 mod source;
 mod verify;
+mod watch;
 
 #[cfg(test)]
 mod attacks;
@@ -26,7 +28,8 @@ mod attacks;
 pub(crate) mod testkit;
 
 pub use error::TokenError;
+pub use file::FileKeys;
 pub use jwks::{Jwks, JwksError, KeySource, KeyUpdates};
 pub use parse::bearer;
-pub use source::{TokenError as TokenSourceError, TokenSource};
+pub use source::{FileToken, TokenSource, TokenSourceError};
 pub use verify::{TokenVerifier, VerifiedToken};

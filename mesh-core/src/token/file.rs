@@ -1,0 +1,101 @@
+//! The `file` key source: a JWK set on disk, compared at every poll.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::watch::{Read, poll};
+use super::{Jwks, JwksError, KeySource, KeyUpdates};
+use crate::config::{Errors, Node};
+use crate::plugin::Context;
+use crate::stream::unfold;
+
+/// The keys of one issuer in a file, which may be replaced at any time.
+///
+/// A revision that cannot be read or is refused is reported once; the last good keys stay in force.
+#[derive(Debug, Clone)]
+pub struct FileKeys {
+    path: PathBuf,
+    interval: Duration,
+}
+
+impl FileKeys {
+    /// Compares the contents of `path` every `interval`.
+    pub fn new(path: impl Into<PathBuf>, interval: Duration) -> Self {
+        Self { path: path.into(), interval }
+    }
+
+    /// Settings: the path itself.
+    pub(crate) fn from_node(node: &Node, context: &Context, errors: &mut Errors) -> Option<Arc<dyn KeySource>> {
+        let path = super::watch::path(node, context, errors)?;
+        Some(Arc::new(Self::new(path, context.poll_interval)))
+    }
+}
+
+impl KeySource for FileKeys {
+    /// Needs a Tokio runtime: files are read on its blocking threads.
+    fn watch(&self) -> KeyUpdates {
+        let state = (self.clone(), None::<Read>);
+        unfold(state, |(source, mut last)| async move {
+            let read = source.changed(last.take()).await;
+            let keys = parse(&source.path, &read);
+            (keys, (source, Some(read)))
+        })
+    }
+}
+
+impl FileKeys {
+    /// The first reading at once; later ones when they differ.
+    async fn changed(&self, last: Option<Read>) -> Read {
+        let mut pause = last.is_some();
+        // Nothing read yet differs from whatever is there, even from nothing.
+        let last = last.unwrap_or_else(Read::nothing);
+        loop {
+            if std::mem::replace(&mut pause, true) {
+                tokio::time::sleep(self.interval).await;
+            }
+            if let Some(read) = poll(&self.path, Jwks::MAX_BYTES, &last).await {
+                return read;
+            }
+        }
+    }
+}
+
+fn parse(path: &Path, read: &Read) -> Result<Arc<Jwks>, JwksError> {
+    let keys = read.contents().map_err(|error| JwksError(format!("cannot be read: {error}"))).and_then(Jwks::parse);
+    keys.map(Arc::new).map_err(|error| JwksError(format!("the key set {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use serde_json::json;
+
+    use super::super::testkit::TestKey;
+    use super::*;
+
+    async fn next(updates: &mut KeyUpdates) -> Result<Arc<Jwks>, JwksError> {
+        poll_fn(|cx| updates.as_mut().poll_next(cx)).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_revision_is_seen_once_and_bad_ones_say_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        let set = |kid: &str| json!({ "keys": [TestKey::es256().jwk(kid)] }).to_string();
+        let mut updates = FileKeys::new(&path, Duration::from_millis(500)).watch();
+        let missing = next(&mut updates).await.unwrap_err();
+        assert!(missing.0.contains("keys.json") && missing.0.contains("cannot be read"), "{missing}");
+        std::fs::write(&path, set("a")).unwrap();
+        assert!(next(&mut updates).await.is_ok());
+        // The same contents again are no news: the next item is what comes after them.
+        std::fs::write(&path, std::fs::read(&path).unwrap()).unwrap();
+        let waiting = tokio::time::timeout(Duration::from_millis(5_200), next(&mut updates)).await;
+        assert!(waiting.is_err());
+        std::fs::write(&path, "{").unwrap();
+        assert!(next(&mut updates).await.unwrap_err().0.contains("not valid JSON"));
+        std::fs::write(&path, set("b")).unwrap();
+        assert!(next(&mut updates).await.is_ok());
+    }
+}
