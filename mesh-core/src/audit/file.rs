@@ -21,51 +21,45 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Opens or creates `path`, so that a wrong path is known at start.
-    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let path = path.into();
-        let file = Some(open(&path)?);
-        Ok(Self { path, file, torn: false })
+    /// Opens nothing before there is something to write: judging a configuration must not leave files behind.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), file: None, torn: false }
     }
 
+    /// Settings: `path`. Its directory must be there.
     pub(crate) fn from_node(node: &Node, context: &Context, errors: &mut Errors) -> Option<Box<dyn AuditSink>> {
         let mut fields = Fields::of(node, errors)?;
         let path: Option<PathBuf> = fields.required("path");
         let place = fields.place("path");
         fields.finish();
         let path = context.base_dir.join(path?);
-        match Self::open(&path) {
-            Ok(sink) => Some(Box::new(sink)),
-            Err(error) => {
-                errors.push(&place, format!("cannot append to {}: {error}", path.display()));
-                None
-            }
+        if path.is_dir() || !path.parent().is_some_and(Path::is_dir) {
+            errors.push(&place, format!("{}: expected a file in a directory that exists", path.display()));
+            return None;
         }
+        Some(Box::new(Self::new(path)))
     }
 
     /// The open file, or a new one where the path no longer leads to it.
-    fn current(&mut self) -> io::Result<&mut File> {
-        let kept = self.file.take().filter(|file| same_file(file, &self.path));
-        let file = match kept {
-            Some(file) => file,
-            None => {
-                self.torn = false;
-                open(&self.path)?
-            }
-        };
-        Ok(self.file.insert(file))
+    fn current(&mut self) -> io::Result<File> {
+        if let Some(file) = self.file.take().filter(|file| same_file(file, &self.path)) {
+            return Ok(file);
+        }
+        self.torn = false;
+        open(&self.path)
     }
 }
 
 impl AuditSink for FileSink {
     fn write(&mut self, records: &[AuditRecord]) -> io::Result<()> {
+        let mut file = self.current()?;
         let mut text = lines(records);
-        self.current()?;
         if self.torn {
             text.insert(0, '\n');
         }
-        let written = self.current()?.write_all(text.as_bytes());
+        let written = file.write_all(text.as_bytes());
         self.torn = written.is_err();
+        self.file = Some(file);
         written
     }
 }
@@ -116,14 +110,14 @@ mod tests {
     fn lines_are_appended_and_rotation_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("audit.jsonl"), dir.path().join("audit.jsonl.1"));
-        let mut sink = FileSink::open(&path).unwrap();
+        let mut sink = FileSink::new(&path);
         sink.write(&[record("/1"), record("/2")]).unwrap();
         std::fs::rename(&path, &old).unwrap();
         sink.write(&[record("/3")]).unwrap();
         std::fs::remove_file(&path).unwrap();
         sink.write(&[record("/4")]).unwrap();
         drop(sink);
-        FileSink::open(&path).unwrap().write(&[record("/5")]).unwrap();
+        FileSink::new(&path).write(&[record("/5")]).unwrap();
         assert_eq!(paths(&old), ["/1", "/2"]);
         assert_eq!(paths(&path), ["/4", "/5"]);
         #[cfg(unix)]
@@ -138,10 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("logs");
         let path = inner.join("audit.jsonl");
-        assert!(FileSink::open(&path).is_err());
-        std::fs::create_dir(&inner).unwrap();
-        let mut sink = FileSink::open(&path).unwrap();
-        std::fs::remove_dir_all(&inner).unwrap();
+        let mut sink = FileSink::new(&path);
         assert!(sink.write(&[record("/lost")]).is_err());
         std::fs::create_dir(&inner).unwrap();
         sink.write(&[record("/kept")]).unwrap();

@@ -6,7 +6,7 @@ use super::walk::{Decode, Errors, Fields};
 use super::yaml::{self, Node, Place};
 use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use crate::identity::TrustDomain;
-use crate::policy::{AuthorizationPolicy, parse_documents};
+use crate::policy::{AuthorizationPolicy, parse_documents, refuse_duplicates};
 
 /// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
 const MAX_POLICY_FILES: usize = 1_000;
@@ -57,6 +57,7 @@ impl Sources {
             }
             documents.append(&mut found);
         }
+        refuse_duplicates(&documents, errors);
         documents
     }
 }
