@@ -4,9 +4,12 @@ pub mod accept;
 pub mod admin;
 mod axum;
 mod canonical;
+pub mod classify;
+pub mod client;
 pub mod connect;
 mod connection;
 pub mod context;
+mod error;
 pub mod grpc;
 mod reject;
 mod serve;
@@ -15,8 +18,10 @@ pub mod tls;
 mod transport;
 
 pub use axum::{Principal, PrincipalRejection, RouteLayer, RouteService};
+pub use client::Client;
 pub use connection::Connection;
 pub use context::RequestContext;
+pub use error::{BoxError, Error, ErrorKind};
 pub use mesh_core::{Config, Mesh};
 pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};
 #[cfg(feature = "otel")]

@@ -1,0 +1,249 @@
+//! Chooses an endpoint for each attempt, and tells its cluster how the attempt went.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use mesh_core::cluster::{Outcome, Pick, PickError};
+use mesh_core::deadline::Deadline;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::Body;
+use super::attempts::{AttemptOutcome, Attempts};
+use super::call::{Call, call};
+use super::pool::{Chosen, Pool};
+use super::registry::RuntimeCluster;
+use crate::error::{Error, ErrorKind};
+use crate::{classify, grpc};
+
+/// Sends each attempt to an endpoint of the call's cluster.
+///
+/// Waits until the endpoints are known, at most to the deadline. The choice is made when the attempt is sent, never
+/// before: an endpoint chosen in `poll_ready` may be gone by `call` (tower-rs/tower#856).
+///
+/// # Position
+///
+/// Below `retry`, so that each attempt goes somewhere else; above `endpoint`, because an attempt that times out must
+/// count against the endpoint that was slow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BalanceLayer(());
+
+impl BalanceLayer {
+    /// Takes the cluster from the call.
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<S> Layer<S> for BalanceLayer {
+    type Service = Balance<S>;
+
+    fn layer(&self, inner: S) -> Balance<S> {
+        Balance { inner }
+    }
+}
+
+/// The service of [`BalanceLayer`].
+#[derive(Debug, Clone)]
+pub struct Balance<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Balance<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Error> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = match call(&request, "BalanceLayer") {
+            Ok(call) => State::Pick { call: Some(call.clone()) },
+            Err(error) => State::Refused { error: Some(error) },
+        };
+        ResponseFuture { inner: self.inner.clone(), request: Some(request), flight: None, grpc: false, state }
+    }
+}
+
+type Resolving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pin_project! {
+    /// The future of [`Balance`]. Dropping it ends the pick.
+    pub struct ResponseFuture<S: Service<Request<B>>, B> {
+        inner: S,
+        request: Option<Request<B>>,
+        flight: Option<InFlight>,
+        grpc: bool,
+        #[pin]
+        state: State<S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Pick { call: Option<Call> },
+        Resolve { call: Option<Call>, wait: Resolving },
+        Attempt { #[pin] future: F },
+        Refused { error: Option<Error> },
+    }
+}
+
+impl<S: Service<Request<B>>, B> std::fmt::Debug for ResponseFuture<S, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").field("flight", &self.flight).finish_non_exhaustive()
+    }
+}
+
+impl<S, B> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Error>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Pick { call } => {
+                    let (Some(call), Some(mut request)) = (call.take(), this.request.take()) else {
+                        return Poll::Pending; // polled after its end
+                    };
+                    let now = Instant::now();
+                    match call.cluster.cluster.pick(&call.tried, now) {
+                        Ok(pick) => {
+                            request.extensions_mut().insert(Chosen(Arc::clone(pick.endpoint())));
+                            *this.flight = Some(InFlight { pick: Some(pick), deadline: call.headers_by });
+                            *this.grpc = call.grpc;
+                            let future = this.inner.call(request);
+                            this.state.set(State::Attempt { future });
+                        }
+                        Err(PickError::Unresolved) => {
+                            *this.request = Some(request);
+                            let wait = Box::pin(resolved(Arc::clone(&call.cluster), call.headers_by));
+                            this.state.set(State::Resolve { call: Some(call), wait });
+                        }
+                        Err(_) => {
+                            let message = format!("cluster `{}` has no endpoints", call.cluster.cluster.name());
+                            return Poll::Ready(Err(Error::new(ErrorKind::NoEndpoints, message).never_sent()));
+                        }
+                    }
+                }
+                StateProj::Resolve { call, wait } => {
+                    ready!(wait.as_mut().poll(cx));
+                    let Some(call) = call.take() else { return Poll::Pending };
+                    if !call.cluster.cluster.resolved() {
+                        let message =
+                            format!("discovery of cluster `{}` has not answered yet", call.cluster.cluster.name());
+                        return Poll::Ready(Err(Error::new(ErrorKind::Unresolved, message).never_sent()));
+                    }
+                    this.state.set(State::Pick { call: Some(call) });
+                }
+                StateProj::Attempt { future } => {
+                    let result = ready!(future.poll(cx));
+                    let Some(flight) = this.flight.take() else { return Poll::Pending };
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(flight.answered(response, *this.grpc)),
+                        Err(error) => Err(flight.failed(error)),
+                    });
+                }
+                StateProj::Refused { error } => {
+                    return match error.take() {
+                        Some(error) => Poll::Ready(Err(error)),
+                        None => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the first endpoints, at most until `deadline`.
+async fn resolved(cluster: Arc<RuntimeCluster>, deadline: Option<Deadline>) {
+    let resolved = cluster.cluster.until_resolved();
+    match deadline {
+        // Whoever waits looks for itself what came first.
+        Some(deadline) => drop(tokio::time::timeout_at(deadline.instant(), resolved).await),
+        None => resolved.await,
+    }
+}
+
+/// One attempt's claim on an endpoint, until its body ends.
+pub(crate) struct InFlight {
+    pick: Option<Pick<Pool>>,
+    deadline: Option<Deadline>,
+}
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").field("over", &self.pick.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl InFlight {
+    fn answered(mut self, mut response: Response<Body>, is_grpc: bool) -> Response<Body> {
+        let class = classify::headers(is_grpc, response.status(), response.headers());
+        let outcome = class.map_or(Outcome::Success, |class| class.outcome);
+        if let Some(pick) = &mut self.pick {
+            pick.headers(outcome, Instant::now());
+            let how = match grpc::status(response.headers()) {
+                Some(code) if is_grpc => AttemptOutcome::Grpc(code.0),
+                _ => AttemptOutcome::Answered(response.status()),
+            };
+            let attempts = Attempts::one(Some(pick.endpoint().endpoint().key.clone()), how);
+            response.extensions_mut().insert(attempts);
+        }
+        // The headers have told the latency; from here on an expired deadline is the body's affair.
+        self.deadline = None;
+        response.body_mut().guard_attempt(self, is_grpc && class.is_none());
+        response
+    }
+
+    fn failed(mut self, error: Error) -> Error {
+        let Some(pick) = self.pick.take() else { return error };
+        let key = pick.endpoint().endpoint().key.clone();
+        let outcome = match error.kind() {
+            ErrorKind::Timeout => Outcome::Timeout,
+            ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
+            ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => Outcome::Unreachable,
+            // A body that the caller broke off, a token that is missing: not the endpoint's fault.
+            _ => Outcome::Cancelled,
+        };
+        pick.finish(outcome, Instant::now());
+        let attempts = Attempts::one(Some(key.clone()), AttemptOutcome::Failed(error.kind()));
+        error.at_endpoint(&key).with_attempts(attempts)
+    }
+
+    /// The answer ended: `None` as its headers said, else as its body showed.
+    pub(crate) fn finish(mut self, outcome: Option<Outcome>, now: Instant) {
+        if let Some(pick) = self.pick.take() {
+            // Dropped after its headers, a pick counts as what they said.
+            if let Some(outcome) = outcome {
+                pick.finish(outcome, now);
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    /// A call that is dropped because its time is up was too slow; dropped earlier, it says nothing. Without the
+    /// difference a frozen endpoint would keep its good name, because nobody waits for it to the end.
+    fn drop(&mut self) {
+        if let Some(pick) = self.pick.take() {
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| deadline.expired(now)) {
+                pick.finish(Outcome::Timeout, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The response body, which keeps what the request holds until the last byte.
+//!
+//! Load, streams and connections are in use until the body ends, not until its headers arrive: released at the
+//! headers, a slow stream would count as no load at all. So the body carries the guards of every layer that must know
+//! its end, and tells them how it came: complete, broken, or dropped by the caller.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use mesh_core::cluster::Outcome;
+use tokio::time::{Instant, Sleep};
+
+use super::balance::InFlight;
+use super::pool::Lease;
+use super::telemetry::CallGuard;
+use crate::classify::{self, Class};
+use crate::error::{BoxError, Error, ErrorKind};
+
+/// A response body.
+///
+/// Dropping it early cancels the stream and frees all that it held. The default is an empty body.
+#[derive(Default)]
+pub struct Body {
+    source: Source,
+    peeked: Option<Frame<Bytes>>,
+    grpc: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    guards: Guards,
+}
+
+#[derive(Default)]
+enum Source {
+    #[default]
+    Empty,
+    Incoming(Incoming),
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+#[derive(Default)]
+struct Guards {
+    attempt: Option<InFlight>,
+    call: Option<CallGuard>,
+    // Last: the stream is given back after everybody else was told.
+    lease: Option<Lease>,
+}
+
+impl Body {
+    /// A body of another make, for hand-made stacks and tests.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        Self { source: Source::Boxed(super::replay::boxed(body)), ..Self::default() }
+    }
+
+    pub(crate) fn incoming(body: Incoming, lease: Lease) -> Self {
+        let mut this = Self { source: Source::Incoming(body), ..Self::default() };
+        this.guards.lease = Some(lease);
+        this
+    }
+
+    /// Lets the pick know of the end.
+    pub(crate) fn guard_attempt(&mut self, attempt: InFlight, grpc: bool) {
+        self.grpc = grpc;
+        self.guards.attempt = Some(attempt);
+        self.settle_if_ended();
+    }
+
+    /// Lets telemetry know of the end.
+    pub(crate) fn guard_call(&mut self, call: CallGuard) {
+        self.guards.call = Some(call);
+        self.settle_if_ended();
+    }
+
+    /// Fails the body when `deadline` passes before its end.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        if !http_body::Body::is_end_stream(self) {
+            self.deadline = Some(Box::pin(tokio::time::sleep_until(deadline)));
+        }
+    }
+
+    /// Reads the first frame and puts it back. `Some` if it is gRPC's trailers, which then are the whole answer.
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Class>, Error>> {
+        if self.peeked.is_none() {
+            match std::task::ready!(http_body::Body::poll_frame(Pin::new(self), cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Ok(frame)) => self.peeked = Some(frame),
+            }
+        }
+        Poll::Ready(Ok(self.peeked.as_ref().and_then(Frame::trailers_ref).map(classify::trailers)))
+    }
+
+    /// The gRPC status among the trailers that were peeked at.
+    pub(crate) fn peeked_status(&self) -> Option<crate::grpc::Code> {
+        self.peeked.as_ref().and_then(Frame::trailers_ref).and_then(crate::grpc::status)
+    }
+
+    /// The body ended; `trailers` if it had any.
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        let class = match (self.grpc, trailers) {
+            (false, _) => None,
+            (true, Some(trailers)) => Some(classify::trailers(trailers)),
+            (true, None) => Some(classify::no_trailers()),
+        };
+        self.settle(class.map(|class| class.outcome));
+    }
+
+    /// Tells every guard how it ended, `None` being as the headers said, and lets go of all.
+    fn settle(&mut self, outcome: Option<Outcome>) {
+        let guards = std::mem::take(&mut self.guards);
+        if let Some(attempt) = guards.attempt {
+            attempt.finish(outcome, Instant::now());
+        }
+        if let Some(call) = guards.call {
+            call.finish(outcome);
+        }
+        drop(guards.lease);
+        self.deadline = None;
+    }
+
+    /// A reader that trusts `is_end_stream` never polls for the end.
+    fn settle_if_ended(&mut self) {
+        // gRPC always has trailers to come, unless it was trailers-only, which the pick knows from the headers.
+        if self.peeked.is_none() && self.source.is_end_stream() {
+            self.settle(None);
+        }
+    }
+
+    fn fail(&mut self, outcome: Outcome) {
+        self.source = Source::Empty;
+        self.settle(Some(outcome));
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Incoming(body) => {
+                http_body::Body::poll_frame(Pin::new(body), cx).map(|frame| frame.map(|f| f.map_err(Into::into)))
+            }
+            Self::Boxed(body) => http_body::Body::poll_frame(Pin::new(body), cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Incoming(body) => http_body::Body::is_end_stream(body),
+            Self::Boxed(body) => http_body::Body::is_end_stream(body),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Incoming(body) => http_body::Body::size_hint(body),
+            Self::Boxed(body) => http_body::Body::size_hint(body),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Some(frame) = this.peeked.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Poll::Ready(frame) = this.source.poll_frame(cx) else {
+            if let Some(deadline) = &mut this.deadline
+                && deadline.as_mut().poll(cx).is_ready()
+            {
+                this.fail(Outcome::Timeout);
+                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended");
+                return Poll::Ready(Some(Err(error)));
+            }
+            return Poll::Pending;
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.ended(Some(trailers));
+                } else if this.source.is_end_stream() {
+                    this.ended(None);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(source)) => {
+                this.fail(Outcome::Unreachable);
+                let error = Error::new(ErrorKind::Body, "the response body broke off").caused_by(source);
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                this.ended(None);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.peeked.is_none() && self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.source.size_hint();
+        let peeked = self.peeked.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(peeked + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(peeked + upper);
+        }
+        hint
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("ended", &http_body::Body::is_end_stream(self)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! From an address to a live HTTP connection.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::clock::WallClock;
+use mesh_core::config::PoolConfig;
+use mesh_core::identity::Identity;
+use mesh_core::snapshot::Snapshot;
+use mesh_core::telemetry::ConnectFailure;
+use tokio::time::Instant;
+
+use super::link::{Driven, Failure, Sender};
+use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
+use crate::error::ErrorKind;
+use crate::tls::{HandshakeRefused, VerifiedPeer};
+
+/// Opens verified byte streams to endpoints. The seam that lets tests go without TLS.
+pub(crate) trait Dial: Send + Sync + 'static {
+    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>>;
+}
+
+/// A byte stream to an endpoint that is who it should be.
+pub(crate) struct Dialed {
+    pub(crate) io: BoxIo,
+    pub(crate) http2: bool,
+    /// `None` only in tests.
+    pub(crate) peer: Option<VerifiedPeer>,
+    /// When to replace the connection.
+    pub(crate) retire_at: Option<Instant>,
+}
+
+/// Dials over mTLS with the mesh's live identity.
+pub(crate) struct MeshDial {
+    pub(crate) dialer: Dialer,
+    pub(crate) identity: Snapshot<Identity>,
+    pub(crate) clock: Arc<dyn WallClock>,
+}
+
+impl Dial for MeshDial {
+    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>> {
+        Box::pin(async move {
+            let connected = self.dialer.dial(address).await.map_err(|error| failure(&error))?;
+            let own = self.identity.load();
+            let lifetime = own.svid().map(|svid| (svid.not_before(), svid.not_after()));
+            let wait = retire_after(self.clock.now(), lifetime, connected.peer.svid.not_after);
+            Ok(Dialed {
+                http2: connected.peer.http == http::Version::HTTP_2,
+                io: Box::new(connected.io) as Box<dyn Io>,
+                peer: Some(connected.peer),
+                retire_at: Instant::now().checked_add(wait),
+            })
+        })
+    }
+}
+
+/// How long a new connection may be used: half our SVID's lifetime, and no longer than either certificate is valid.
+///
+/// The half makes sure that a connection is replaced by one with a renewed SVID before a peer cuts the old one off.
+fn retire_after(now: SystemTime, own: Option<(SystemTime, SystemTime)>, peer_end: SystemTime) -> Duration {
+    let until = |end: SystemTime| end.duration_since(now).unwrap_or_default();
+    let own = own.map_or(Duration::MAX, |(begin, end)| {
+        let half = end.duration_since(begin).unwrap_or_default() / 2;
+        half.min(until(end))
+    });
+    own.min(until(peer_end))
+}
+
+fn failure(error: &ConnectError) -> Failure {
+    let (kind, counted) = match &error.cause {
+        ConnectCause::Transport(_) => (ErrorKind::Connect, ConnectFailure::Tcp),
+        ConnectCause::ConnectTimeout(_) | ConnectCause::HandshakeTimeout(_) => {
+            (ErrorKind::Connect, ConnectFailure::Timeout)
+        }
+        ConnectCause::Handshake(HandshakeRefused::Peer(_)) => (ErrorKind::PeerIdentity, ConnectFailure::Identity),
+        ConnectCause::Handshake(_) => (ErrorKind::Connect, ConnectFailure::Tls),
+    };
+    Failure::new(kind, counted, format!("{} ({})", error, error.reason()))
+}
+
+/// Sends the connection preface. What the server thinks of it shows only with its first answer.
+pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> Result<(Sender, Driven), Failure> {
+    let failed = |error: hyper::Error| {
+        Failure::new(ErrorKind::Connect, ConnectFailure::Http, format!("HTTP handshake failed: {}", chain(&error)))
+    };
+    let io = TokioIo::new(io);
+    if http2 {
+        let (send, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(settings.ping_interval)
+            .keep_alive_timeout(settings.ping_timeout)
+            .keep_alive_while_idle(false)
+            .handshake(io)
+            .await
+            .map_err(failed)?;
+        Ok((Sender::Http2(send), Driven::Http2(Box::new(connection))))
+    } else {
+        let (send, connection) = http1::handshake(io).await.map_err(failed)?;
+        Ok((Sender::Http1(send), Driven::Http1(Box::new(connection))))
+    }
+}
+
+/// An error with all its causes on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_retire_before_a_certificate_ends() {
+        let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        for (now, own, peer, secs) in [
+            (1000, Some((1000, 4600)), 9999, 1800), // fresh: half the lifetime
+            (4000, Some((1000, 4600)), 9999, 600),  // late: to its end
+            (1000, Some((1000, 4600)), 1300, 300),  // the peer ends first
+            (5000, Some((1000, 4600)), 9999, 0),    // over already
+        ] {
+            let own = own.map(|(begin, end)| (at(begin), at(end)));
+            assert_eq!(retire_after(at(now), own, at(peer)), Duration::from_secs(secs), "{now} {peer}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! One connection: who uses it, when it must go, and how it ended.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_core::identity::{PeerRole, verify_svid};
+use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Shared;
+use super::dial::chain;
+use crate::client::replay::ReplayBody;
+use crate::connect::BoxIo;
+use crate::error::{Error, ErrorKind};
+use crate::tls::VerifiedPeer;
+
+/// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
+const REASON_WAIT: Duration = Duration::from_millis(50);
+
+/// The sending half.
+pub(super) enum Sender {
+    Http1(http1::SendRequest<ReplayBody>),
+    Http2(http2::SendRequest<ReplayBody>),
+}
+
+/// The half that must be polled.
+pub(super) enum Driven {
+    Http1(Box<http1::Connection<TokioIo<BoxIo>, ReplayBody>>),
+    Http2(Box<http2::Connection<TokioIo<BoxIo>, ReplayBody, TokioExecutor>>),
+}
+
+/// Why there is no connection; shared by everybody who waited for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) counted: ConnectFailure,
+    pub(crate) message: Arc<str>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: ErrorKind, counted: ConnectFailure, message: impl Into<Arc<str>>) -> Self {
+        Self { kind, counted, message: message.into() }
+    }
+
+    pub(super) fn error(&self) -> Error {
+        let summary = match self.kind {
+            ErrorKind::PeerIdentity => "an identity was refused",
+            _ => "cannot connect",
+        };
+        Error::new(self.kind, format!("{summary}: {}", self.message)).never_sent()
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// The whole cause; `None` after an orderly end.
+    pub(super) error: Option<Arc<str>>,
+    /// The server refused our certificate, so it cannot have read a request.
+    pub(super) refused_us: bool,
+    ping_timeout: bool,
+}
+
+/// The state that a connection's users and its task share.
+pub(super) struct Link {
+    pub(super) id: u64,
+    created: Instant,
+    retire_at: Option<Instant>,
+    peer: Option<VerifiedPeer>,
+    /// Streams in use.
+    open: AtomicUsize,
+    /// Streams that the peer allows.
+    max: AtomicUsize,
+    /// Milliseconds after `created`.
+    last_used: AtomicU64,
+    /// It carried an answer: the server accepted us.
+    proven: AtomicBool,
+    /// No new streams.
+    closing: AtomicBool,
+    end: watch::Sender<Option<End>>,
+    /// Makes the task look at the connection again.
+    nudge: Notify,
+}
+
+impl Link {
+    pub(super) fn new(id: u64, max: usize, retire_at: Option<Instant>, peer: Option<VerifiedPeer>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            created: Instant::now(),
+            retire_at,
+            peer,
+            open: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
+            last_used: AtomicU64::new(0),
+            proven: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            end: watch::Sender::new(None),
+            nudge: Notify::new(),
+        })
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Claims a stream, if the peer allows one more.
+    pub(super) fn claim(&self) -> bool {
+        if self.closing.load(Relaxed) {
+            return false;
+        }
+        let max = self.max.load(Relaxed);
+        // Ordered against the pool's count of waiters: one side always sees the other.
+        self.open.fetch_update(SeqCst, SeqCst, |open| (open < max).then_some(open + 1)).is_ok()
+    }
+
+    /// Gives a stream back.
+    pub(super) fn release(&self) {
+        self.open.fetch_sub(1, SeqCst);
+        let now = Instant::now().saturating_duration_since(self.created);
+        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// An answer came: the server accepted us, and its settings have arrived.
+    pub(super) fn prove(&self) -> bool {
+        let first = !self.proven.swap(true, Relaxed);
+        if first {
+            self.nudge.notify_one();
+        }
+        first
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Relaxed)
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        (self.open() == 0).then(|| self.created + Duration::from_millis(self.last_used.load(Relaxed)))
+    }
+
+    /// How the connection ended, for a request that broke on it. With TLS 1.3 a server's refusal of our certificate
+    /// shows only here.
+    pub(super) async fn ended(&self) -> Option<End> {
+        let mut end = self.end.subscribe();
+        let ended = timeout(REASON_WAIT, end.wait_for(Option::is_some)).await;
+        ended.ok()?.ok()?.clone()
+    }
+}
+
+impl Driven {
+    fn poll(&mut self, cx: &mut std::task::Context<'_>, link: &Link) -> std::task::Poll<hyper::Result<()>> {
+        match self {
+            Self::Http1(connection) => Pin::new(connection).poll(cx),
+            Self::Http2(connection) => {
+                let polled = Pin::new(&mut *connection).poll(cx);
+                link.max.store(connection.current_max_send_streams(), Relaxed);
+                polled
+            }
+        }
+    }
+}
+
+/// Runs a connection to its end. Holds the pool weakly: without it, the connection ends after its last stream.
+pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
+    let mut life = pin!(live(&link, &pool));
+    let mut closed = None;
+    let result = loop {
+        let step = tokio::select! {
+            biased;
+            result = poll_fn(|cx| driven.poll(cx, &link)) => Step::Ended(result),
+            () = link.nudge.notified() => Step::Look,
+            reason = &mut life, if closed.is_none() => Step::Closing(reason),
+        };
+        match step {
+            Step::Ended(result) => break result,
+            Step::Look => {}
+            Step::Closing(reason) => {
+                if let Some(pool) = pool.upgrade() {
+                    pool.remove(&link);
+                }
+                closed = Some(reason);
+                if reason == Closing::Distrusted {
+                    break Ok(());
+                }
+            }
+        }
+    };
+    // Frees the socket before anybody is told.
+    drop(driven);
+    let end = match &result {
+        Ok(()) => End { error: None, refused_us: false, ping_timeout: false },
+        Err(error) => End {
+            error: Some(chain(error).into()),
+            refused_us: crate::tls::alert_in(error).is_some() && !link.is_proven(),
+            ping_timeout: error.is_timeout(),
+        },
+    };
+    let reason = match (closed, &end) {
+        _ if pool.strong_count() == 0 => CloseReason::EndpointRemoved,
+        (Some(Closing::Idle), _) => CloseReason::Idle,
+        (Some(Closing::Retired | Closing::Distrusted), _) => CloseReason::Identity,
+        (Some(Closing::PoolGone), _) => CloseReason::EndpointRemoved,
+        (None, End { error: None, .. }) => CloseReason::Peer,
+        (None, End { ping_timeout: true, .. }) => CloseReason::PingTimeout,
+        (None, _) => CloseReason::Error,
+    };
+    link.end.send_replace(Some(end.clone()));
+    metrics.connections.dec();
+    metrics.connections_closed.inc(reason);
+    if let Some(pool) = pool.upgrade() {
+        pool.lost(&link, &end, closed.is_some());
+    }
+}
+
+enum Step {
+    Ended(hyper::Result<()>),
+    Look,
+    Closing(Closing),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Idle,
+    Retired,
+    /// The peer's chain is trusted no more: streams are cut.
+    Distrusted,
+    PoolGone,
+}
+
+/// Waits until the connection should take no more streams.
+async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
+    let Some(mut changes) = pool.upgrade().map(|pool| pool.identity.as_ref().map(|identity| identity.subscribe()))
+    else {
+        return Closing::PoolGone;
+    };
+    loop {
+        let idle_timeout = match pool.upgrade() {
+            Some(pool) => pool.settings.load().idle_timeout,
+            None => return Closing::PoolGone,
+        };
+        let now = Instant::now();
+        if link.retire_at.is_some_and(|at| at <= now) {
+            // The successor first, so that no request waits for it.
+            if let Some(pool) = pool.upgrade()
+                && pool.used_within(idle_timeout)
+            {
+                pool.connect().await;
+            }
+            return Closing::Retired;
+        }
+        let idle = link.idle_since();
+        if idle.is_some_and(|since| since + idle_timeout <= now) {
+            return Closing::Idle;
+        }
+        let look = idle.unwrap_or(now) + idle_timeout;
+        let look = link.retire_at.map_or(look, |at| at.min(look));
+        let changed = async {
+            match &mut changes {
+                Some(changes) => Some(changes.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        let identity = tokio::select! {
+            biased;
+            () = sleep_until(look) => None,
+            identity = changed => identity,
+        };
+        if let (Some(identity), Some(peer), Some(pool)) = (identity, &link.peer, pool.upgrade())
+            && let Some(clock) = &pool.clock
+            && let Err(error) = verify_svid(&peer.chain, &identity.bundles, PeerRole::Server, clock.now())
+        {
+            tracing::warn!(endpoint = %pool.address, reason = error.reason(), "connection cut: peer is trusted no more");
+            return Closing::Distrusted;
+        }
+    }
+}

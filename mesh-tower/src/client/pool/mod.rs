@@ -1,0 +1,476 @@
+//! The connections to one endpoint: as few as do, never one too late, and never a broken one twice.
+//!
+//! Pools that keep one HTTP/2 connection per authority hang when its streams run out (hyper#3623) and go on using it
+//! half-dead (hyper-util#319). Pools behind one lock make every core wait for the same line. So each endpoint has a
+//! pool of its own; the HTTP/2 path reads an atomic list and claims a stream with one atomic; and every connection has
+//! a task that takes it out of the list the moment it ends.
+//!
+//! ```text
+//!            request                 streams run out, or none
+//!   ready ------------> claim stream ------------------------> pending queue (bounded)
+//!     ^                                                             |
+//!     | connected                                              one connect for all who wait
+//!     |                                                             |
+//!   unready <-------- last connection broke, or connect failed <----+
+//!     |    reconnects in the background, with backoff
+//! ```
+//!
+//! | it ends because of | streams in use | the endpoint |
+//! |---|---|---|
+//! | idle timeout | - | stays usable, connects on demand |
+//! | certificates growing old | finish | a successor is connected first |
+//! | the peer's GOAWAY or FIN | finish | reconnects at once; unready if that fails |
+//! | an error, or pings unanswered | fail, with the connection's own reason | unready, reconnects |
+//! | the endpoint leaving the set | finish | gone |
+
+mod dial;
+mod lease;
+mod link;
+mod service;
+
+#[cfg(test)]
+pub(crate) use dial::Dialed;
+pub(crate) use dial::{Dial, MeshDial};
+pub(crate) use lease::Lease;
+#[cfg(test)]
+pub(crate) use link::Failure as DialFailure;
+pub(crate) use service::Chosen;
+pub use service::Transport;
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::client::conn::{http1, http2};
+use mesh_core::clock::WallClock;
+use mesh_core::cluster::Readiness;
+use mesh_core::config::PoolConfig;
+use mesh_core::identity::Identity;
+use mesh_core::retry::Backoff;
+use mesh_core::rng::Rng;
+use mesh_core::snapshot::Snapshot;
+use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::replay::ReplayBody;
+use crate::error::{Error, ErrorKind};
+use link::{End, Failure, Link, Sender};
+
+/// HTTP/1.1 carries one request at a time and so needs more connections than HTTP/2. (`PoolConfig::max_connections`)
+const HTTP1_FACTOR: usize = 64;
+/// The waits between background reconnects.
+const RECONNECT: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
+/// After a failed connect, requests fail at once for this long instead of trying again.
+const FAIL_FAST: Duration = Duration::from_millis(50);
+
+/// The connections to one endpoint. Dropped, it takes no more requests; those under way finish.
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// What the pools of one cluster have in common.
+#[derive(Clone)]
+pub(crate) struct PoolContext {
+    pub(crate) dial: Arc<ArcSwap<Box<dyn Dial>>>,
+    pub(crate) settings: Arc<ArcSwap<PoolConfig>>,
+    /// For judging peers again when trust changes; `None` only in tests without TLS.
+    pub(crate) identity: Option<Snapshot<Identity>>,
+    pub(crate) clock: Option<Arc<dyn WallClock>>,
+    pub(crate) rng: Rng,
+    pub(crate) metrics: Arc<ClusterMetrics>,
+}
+
+pub(crate) struct Shared {
+    address: SocketAddr,
+    dial: Arc<ArcSwap<Box<dyn Dial>>>,
+    settings: Arc<ArcSwap<PoolConfig>>,
+    identity: Option<Snapshot<Identity>>,
+    clock: Option<Arc<dyn WallClock>>,
+    rng: Rng,
+    metrics: Arc<ClusterMetrics>,
+    readiness: Readiness,
+    /// The HTTP/2 connections that take streams.
+    http2: ArcSwap<Vec<Http2>>,
+    lists: Mutex<Lists>,
+    /// Requests that wait for a connection.
+    pending: AtomicUsize,
+    wake: Notify,
+    epoch: Instant,
+    /// Milliseconds after `epoch`.
+    last_used: AtomicU64,
+    closed: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Http2 {
+    link: Arc<Link>,
+    send: http2::SendRequest<ReplayBody>,
+}
+
+struct Http1 {
+    link: Arc<Link>,
+    send: http1::SendRequest<ReplayBody>,
+}
+
+/// What is behind the short lock: counted, pushed and popped, never awaited.
+#[derive(Default)]
+struct Lists {
+    /// HTTP/1.1 connections that nobody uses; the last used is taken first.
+    idle: Vec<Http1>,
+    /// Connections alive, retiring ones excepted.
+    alive: Vec<u64>,
+    /// Connects under way.
+    connecting: usize,
+    /// What the last handshake agreed on.
+    http1: bool,
+    /// Connects in a row that failed, or led to a connection without a single answer.
+    failures: u32,
+    failed_at: Option<Instant>,
+    failure: Option<Failure>,
+    /// Grows with each failed connect, so that a waiter knows that its own failed.
+    round: u64,
+    reconnecting: bool,
+    next_id: u64,
+}
+
+impl Pool {
+    pub(crate) fn new(address: SocketAddr, context: &PoolContext, readiness: Readiness) -> Self {
+        let PoolContext { dial, settings, identity, clock, rng, metrics } = context.clone();
+        Self {
+            shared: Arc::new(Shared {
+                address,
+                dial,
+                settings,
+                identity,
+                clock,
+                rng,
+                metrics,
+                readiness,
+                http2: ArcSwap::default(),
+                lists: Mutex::default(),
+                pending: AtomicUsize::new(0),
+                wake: Notify::new(),
+                epoch: Instant::now(),
+                last_used: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Claims a stream or a connection, waiting for one if need be. Cancel safe: a waiter that gives up leaves its
+    /// place, and the connect it started goes on for others.
+    pub(crate) async fn acquire(&self) -> Result<Lease, Error> {
+        let shared = &self.shared;
+        shared.touch();
+        if let Some(lease) = Shared::claim(shared) {
+            return Ok(lease);
+        }
+        let _place = shared.enqueue()?;
+        let round = shared.lock().round;
+        loop {
+            let mut woken = pin!(shared.wake.notified());
+            woken.as_mut().enable();
+            if let Some(lease) = Shared::claim(shared) {
+                return Ok(lease);
+            }
+            Shared::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
+            woken.await;
+        }
+    }
+
+    /// How many connections take requests now.
+    pub fn connections(&self) -> usize {
+        self.shared.lock().alive.len()
+    }
+
+    /// Why the last connect failed, if no connection was made since.
+    pub fn last_failure(&self) -> Option<Arc<str>> {
+        self.shared.lock().failure.as_ref().map(|failure| Arc::clone(&failure.message))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Relaxed);
+        // Without a sender a connection ends after its last stream.
+        self.shared.http2.store(Arc::default());
+        let idle = std::mem::take(&mut self.shared.lock().idle);
+        drop(idle);
+        self.shared.wake.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("address", &self.shared.address).field("connections", &self.connections()).finish()
+    }
+}
+
+/// A place in the pending queue.
+struct Place<'a>(&'a Shared);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self) {
+        let now = Instant::now().saturating_duration_since(self.epoch);
+        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Whether a request came within `span`.
+    fn used_within(&self, span: Duration) -> bool {
+        self.epoch + Duration::from_millis(self.last_used.load(Relaxed)) + span > Instant::now()
+    }
+
+    fn enqueue(&self) -> Result<Place<'_>, Error> {
+        let max = self.settings.load().max_pending;
+        match self.pending.fetch_update(SeqCst, SeqCst, |pending| (pending < max).then_some(pending + 1)) {
+            Ok(_) => Ok(Place(self)),
+            Err(_) => {
+                let message = format!("{max} requests wait for a connection already (pool.max_pending)");
+                Err(Error::new(ErrorKind::Overloaded, message).never_sent())
+            }
+        }
+    }
+
+    /// Claims what is free now. HTTP/2 takes the connection with the fewest streams and touches no lock.
+    fn claim(shared: &Arc<Self>) -> Option<Lease> {
+        let http2 = shared.http2.load();
+        let free = http2.iter().filter(|c| !c.send.is_closed()).min_by_key(|c| c.link.open());
+        if let Some(connection) = free {
+            let connections = std::iter::once(connection).chain(http2.iter());
+            // The emptiest may have filled up since; then any that has room.
+            for connection in connections {
+                if !connection.send.is_closed() && connection.link.claim() {
+                    return Some(Lease::http2(connection.clone(), Arc::clone(shared)));
+                }
+            }
+            return None;
+        }
+        let mut lists = shared.lock();
+        while let Some(connection) = lists.idle.pop() {
+            if connection.send.is_ready() && connection.link.claim() {
+                return Some(Lease::http1(connection, Arc::clone(shared)));
+            }
+        }
+        None
+    }
+
+    /// Starts a connect for those who wait, unless enough are under way. Fails fast where one has just failed.
+    fn connect_on_demand(shared: &Arc<Self>, since: u64) -> Result<(), Failure> {
+        let mut lists = shared.lock();
+        if shared.closed.load(Relaxed) {
+            return Err(Failure::new(ErrorKind::Connect, ConnectFailure::Tcp, "the endpoint has left the cluster"));
+        }
+        if let Some(failure) = &lists.failure {
+            let just_failed = lists.failed_at.is_some_and(|at| at.elapsed() < FAIL_FAST);
+            if lists.round != since || (just_failed && lists.connecting == 0) {
+                return Err(failure.clone());
+            }
+        }
+        let settings = shared.settings.load();
+        let (max, wanted) = if lists.http1 {
+            (settings.max_connections.saturating_mul(HTTP1_FACTOR), shared.pending.load(Relaxed))
+        } else {
+            (settings.max_connections, 1)
+        };
+        if lists.connecting < wanted && lists.alive.len() + lists.connecting < max {
+            lists.connecting += 1;
+            let shared = Arc::clone(shared);
+            // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
+            // `connect_timeout`.
+            tokio::spawn(async move { shared.finish_connect().await });
+        }
+        Ok(())
+    }
+
+    /// Makes one connection; `false` if that failed. Boxed, because a connection's own task calls it for its successor.
+    fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        self.lock().connecting += 1;
+        let shared = Arc::clone(self);
+        Box::pin(async move { shared.finish_connect().await })
+    }
+
+    /// The second half of a connect that is counted already.
+    async fn finish_connect(self: &Arc<Self>) -> bool {
+        struct Counted<'a>(&'a Shared);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.lock().connecting -= 1;
+            }
+        }
+        let counted = Counted(self);
+        let settings = self.settings.load_full();
+        let result = tokio::time::timeout(settings.connect_timeout, async {
+            let dialed = self.dial.load_full().dial(self.address).await?;
+            let halves = dial::handshake(dialed.io, dialed.http2, &settings).await?;
+            Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
+        });
+        let result = result.await.unwrap_or_else(|_| {
+            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
+            Err(Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message))
+        });
+        let connected = match result {
+            Ok(((send, driven), http2, peer, retire_at)) => {
+                // What the peer allows is known only after its settings came; hyper assumes this many until then.
+                let max = if http2 { INITIAL_STREAMS } else { 1 };
+                let link = Link::new(self.next_id(), max, retire_at, peer);
+                self.add(Arc::clone(&link), send);
+                tokio::spawn(link::drive(driven, link, Arc::downgrade(self), Arc::clone(&self.metrics)));
+                true
+            }
+            Err(failure) => {
+                self.metrics.connections_failed.inc(failure.counted);
+                self.failed(failure);
+                false
+            }
+        };
+        drop(counted);
+        // After the count went down, so that whoever wakes may connect again.
+        self.wake.notify_waiters();
+        connected
+    }
+
+    fn next_id(&self) -> u64 {
+        let mut lists = self.lock();
+        lists.next_id += 1;
+        lists.next_id
+    }
+
+    fn add(self: &Arc<Self>, link: Arc<Link>, send: Sender) {
+        self.metrics.connections_opened.inc();
+        self.metrics.connections.inc();
+        {
+            let mut lists = self.lock();
+            if self.closed.load(Relaxed) {
+                return; // dropping the sender ends it
+            }
+            lists.alive.push(link.id);
+            lists.http1 = matches!(send, Sender::Http1(_));
+            match send {
+                Sender::Http1(send) => lists.idle.push(Http1 { link, send }),
+                Sender::Http2(send) => {
+                    let mut connections = Vec::clone(&self.http2.load());
+                    connections.push(Http2 { link, send });
+                    self.http2.store(Arc::new(connections));
+                }
+            }
+        }
+        self.readiness.ready();
+    }
+
+    /// Takes a connection out: no new streams. Those under way go on.
+    fn remove(&self, link: &Link) {
+        link.close();
+        let mut lists = self.lock();
+        lists.alive.retain(|id| *id != link.id);
+        let idle = lists.idle.iter().position(|c| c.link.id == link.id).map(|at| lists.idle.remove(at));
+        let mut connections = Vec::clone(&self.http2.load());
+        connections.retain(|c| c.link.id != link.id);
+        self.http2.store(Arc::new(connections));
+        drop(lists);
+        drop(idle);
+    }
+
+    /// A connect failed, or a connection broke before it carried one answer.
+    fn failed(self: &Arc<Self>, failure: Failure) {
+        tracing::debug!(endpoint = %self.address, error = %failure.message, "connect failed");
+        let alone = {
+            let mut lists = self.lock();
+            lists.failures = lists.failures.saturating_add(1);
+            lists.failed_at = Some(Instant::now());
+            lists.failure = Some(failure);
+            lists.round += 1;
+            lists.alive.is_empty()
+        };
+        if alone {
+            self.readiness.unready();
+            self.reconnect();
+        }
+    }
+
+    /// A connection carried its first answer.
+    fn proven(&self) {
+        let mut lists = self.lock();
+        lists.failures = 0;
+        lists.failure = None;
+        lists.failed_at = None;
+    }
+
+    /// A connection ended; `expected` if we wanted it to.
+    fn lost(self: &Arc<Self>, link: &Link, end: &End, expected: bool) {
+        self.remove(link);
+        if !expected {
+            let cause = end.error.as_deref().unwrap_or("closed by the peer");
+            tracing::debug!(endpoint = %self.address, %cause, "connection lost");
+            if !link.is_proven() {
+                // It took the handshake and then hung up on us.
+                let (kind, counted) = if end.refused_us {
+                    (ErrorKind::PeerIdentity, ConnectFailure::Identity)
+                } else {
+                    (ErrorKind::Connect, ConnectFailure::Http)
+                };
+                self.metrics.connections_failed.inc(counted);
+                self.failed(Failure::new(kind, counted, cause));
+            } else if self.lock().alive.is_empty() {
+                if end.error.is_some() {
+                    self.readiness.unready();
+                }
+                if end.error.is_some() || self.used_within(self.settings.load().idle_timeout) {
+                    self.reconnect();
+                }
+            }
+        }
+        self.wake.notify_waiters();
+    }
+
+    /// Tries to connect until it succeeds, in the background, so that an endpoint returns by itself.
+    fn reconnect(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.lock().reconnecting, true) || self.closed.load(Relaxed) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                let Some(pool) = weak.upgrade() else { return };
+                let failures = pool.lock().failures;
+                let wait = match failures.checked_sub(1) {
+                    None => Duration::ZERO,
+                    // Never at once: a server that hangs up on every connection would be dialled in a tight loop.
+                    Some(n) => RECONNECT.wait(n, &pool.rng).max(RECONNECT.base / 2),
+                };
+                drop(pool);
+                tokio::time::sleep(wait).await;
+                let Some(pool) = weak.upgrade() else { return };
+                if pool.closed.load(Relaxed) {
+                    return;
+                }
+                // A request may have connected meanwhile.
+                let back = !pool.lock().alive.is_empty() || pool.connect().await;
+                if back {
+                    let mut lists = pool.lock();
+                    // It may be gone again already, and then `failed` found this task still running.
+                    if !lists.alive.is_empty() {
+                        lists.reconnecting = false;
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Streams that hyper allows before the peer's settings arrive.
+const INITIAL_STREAMS: usize = 100;

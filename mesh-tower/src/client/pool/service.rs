@@ -1,0 +1,89 @@
+//! The innermost service: one attempt over one pooled connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use mesh_core::cluster::EndpointState;
+use tower_service::Service;
+
+use super::{Lease, Pool};
+use crate::client::Body;
+use crate::client::replay::ReplayBody;
+use crate::error::{Error, ErrorKind};
+
+/// The endpoint that the balancer chose; an extension of the attempt's request.
+#[derive(Clone)]
+pub(crate) struct Chosen(pub(crate) Arc<EndpointState<Pool>>);
+
+/// Sends a request over a connection of the endpoint that [`Balance`](crate::client::balance::Balance) chose.
+///
+/// Always ready. Cancel safe: dropping the future resets the stream and frees it.
+///
+/// # Position
+///
+/// The innermost: below `balance`, which chooses the endpoint, and below every layer that writes a header, because it
+/// gives the request the form that the connection's HTTP version demands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Transport(());
+
+impl Service<Request<ReplayBody>> for Transport {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<ReplayBody>) -> Self::Future {
+        let chosen = request.extensions_mut().remove::<Chosen>();
+        // The one box of an attempt: hyper's futures have no names.
+        Box::pin(async move {
+            let Some(Chosen(endpoint)) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
+            let lease: Lease = endpoint.transport().acquire().await?;
+            shape(&mut request, lease.is_http2())?;
+            let (response, lease) = lease.send(request).await?;
+            Ok(response.map(|body| Body::incoming(body, lease)))
+        })
+    }
+}
+
+/// HTTP/2 wants an absolute URI and no connection headers (RFC 9113 8.2.2, 8.3.1), HTTP/1.1 the path and `host`
+/// (RFC 9112 3.2).
+fn shape(request: &mut Request<ReplayBody>, http2: bool) -> Result<(), Error> {
+    let uri = std::mem::take(request.uri_mut());
+    let invalid = |error: http::Error| Error::new(ErrorKind::Request, "the URI cannot be sent").caused_by(error);
+    let mut parts = uri.into_parts();
+    let path = parts.path_and_query.take().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let authority = parts.authority.take();
+    request.extensions_mut().clear();
+    let headers = request.headers_mut();
+    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE, PROXY_CONNECTION] {
+        headers.remove(name);
+    }
+    let host = |authority: &Authority| HeaderValue::from_str(authority.as_str());
+    if http2 {
+        headers.remove(HOST);
+        let mut uri = Uri::builder().scheme(Scheme::HTTPS).path_and_query(path);
+        if let Some(authority) = authority {
+            uri = uri.authority(authority);
+        }
+        *request.uri_mut() = uri.build().map_err(invalid)?;
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        if let Some(authority) = &authority {
+            headers.insert(HOST, host(authority).map_err(|error| invalid(error.into()))?);
+        }
+        *request.uri_mut() = path.into();
+        *request.version_mut() = Version::HTTP_11;
+    }
+    Ok(())
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

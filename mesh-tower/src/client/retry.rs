@@ -1,0 +1,346 @@
+//! Repeats what failed, where that is safe, may help, and is paid for.
+//!
+//! Repeating is how one lost endpoint goes unnoticed, and how a struggling service is finished off. So all of these must
+//! hold before anything is sent again:
+//!
+//! 1. it is *safe*: provably never begun, or idempotent by method or declaration ([`RetrySafety`]);
+//! 2. it *may help*: the failure was the endpoint's, and nobody behind it has retried already ([`classify`]);
+//! 3. the request body is still there, whole;
+//! 4. attempts and time are left, after the wait that the endpoint asked for;
+//! 5. the route's budget pays, unless nothing ever left this process.
+//!
+//! Where one does not hold, the last answer or error is what the caller gets.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use mesh_core::Mesh;
+use mesh_core::retry::{Backoff, RetrySafety};
+use mesh_core::rng::Rng;
+use mesh_core::telemetry::RetryReason;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::Body;
+use super::attempts::{AttemptOutcome, Attempts};
+use super::call::{Call, Idempotent, NoRetry, call};
+use super::future::CallOr;
+use super::replay::{Replay, ReplayBody, RequestBody};
+use crate::classify::{self, Class};
+use crate::error::{Error, ErrorKind};
+
+/// Attempts where the route has no retry rules, for what was provably never sent. (gRFC A6: transparent retries)
+const TRANSPARENT_ATTEMPTS: u32 = 3;
+/// The waits between those.
+const TRANSPARENT_BACKOFF: Backoff = Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
+/// How long headers are held back to see whether a gRPC stream fails at once.
+const PEEK: Duration = Duration::from_millis(10);
+
+/// Repeats failed attempts by the rules and the budget of the call's route.
+///
+/// # Position
+///
+/// Below `deadline`, which bounds all attempts together; above `balance`, so that each attempt goes to another
+/// endpoint. A stack has one: layers that each repeat multiply. Requests marked [`NoRetry`] pass through.
+#[derive(Debug, Clone)]
+pub struct RetryLayer {
+    rng: Rng,
+}
+
+impl RetryLayer {
+    /// Takes the rules from the call.
+    pub fn new(mesh: &Mesh) -> Self {
+        Self { rng: mesh.rng().clone() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self { rng: Rng::seeded(7) }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { rng: self.rng.clone(), inner }
+    }
+}
+
+/// The service of [`RetryLayer`].
+#[derive(Debug, Clone)]
+pub struct Retry<S> {
+    rng: Rng,
+    inner: S,
+}
+
+impl<S> Service<Request<RequestBody>> for Retry<S>
+where
+    S: Service<Request<ReplayBody>, Response = Response<Body>, Error = Error> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = CallOr<ResponseFuture<S>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let call = match call(&request, "RetryLayer") {
+            Ok(call) => call.clone(),
+            Err(error) => return CallOr::refused(error),
+        };
+        let (head, body) = request.into_parts();
+        let retry = call.route.retry.as_ref();
+        let replay = Replay::new(body, retry.map_or(0, |retry| retry.max_replay_bytes));
+        let rules = Rules {
+            attempts: match (head.extensions.get::<NoRetry>(), retry) {
+                (Some(_), _) => 1,
+                (None, Some(retry)) => retry.attempts,
+                (None, None) => TRANSPARENT_ATTEMPTS,
+            },
+            idempotent: retry.is_some_and(|retry| {
+                head.extensions.get::<Idempotent>().is_some() || retry.idempotent(head.method.as_str())
+            }),
+            backoff: retry.map_or(TRANSPARENT_BACKOFF, |retry| retry.backoff),
+            call,
+        };
+        rules.call.route.budget.deposit(Instant::now());
+        // A body that was never begun has a first attempt.
+        let first = replay.attempt().unwrap_or_default();
+        let future = self.inner.call(Request::from_parts(head.clone(), first));
+        CallOr::call(ResponseFuture {
+            inner: self.inner.clone(),
+            rng: self.rng.clone(),
+            head,
+            replay,
+            rules,
+            made: Attempts::default(),
+            state: State::Attempt { future },
+        })
+    }
+}
+
+struct Rules {
+    call: Call,
+    attempts: u32,
+    idempotent: bool,
+    backoff: Backoff,
+}
+
+type Answer = Result<Response<Body>, Error>;
+
+pin_project! {
+    /// The future of [`Retry`].
+    ///
+    /// ```text
+    ///   Attempt --answer--> (gRPC, request sent) Peek --> judged --give up--> done
+    ///      ^                                                |
+    ///      +--------------------- Wait <-----repeat---------+
+    /// ```
+    pub struct ResponseFuture<S: Service<Request<ReplayBody>>> {
+        inner: S,
+        rng: Rng,
+        head: Parts,
+        replay: Replay,
+        rules: Rules,
+        made: Attempts,
+        #[pin]
+        state: State<S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Attempt { #[pin] future: F },
+        Peek { response: Option<Response<Body>>, #[pin] limit: Sleep },
+        Wait { #[pin] timer: Sleep },
+    }
+}
+
+impl<S: Service<Request<ReplayBody>>> std::fmt::Debug for ResponseFuture<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").field("made", &self.made).finish_non_exhaustive()
+    }
+}
+
+impl<S> Future for ResponseFuture<S>
+where
+    S: Service<Request<ReplayBody>, Response = Response<Body>, Error = Error>,
+{
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let mut this = self.project();
+        loop {
+            let (answer, class) = match this.state.as_mut().project() {
+                StateProj::Attempt { future } => match ready!(future.poll(cx)) {
+                    Err(error) => (Err(error), None),
+                    Ok(response) => {
+                        let rules = &*this.rules;
+                        match classify::headers(rules.call.grpc, response.status(), response.headers()) {
+                            Some(class) => (Ok(response), Some(class)),
+                            // The status is still to come. Waiting for it before the request is sent would be waiting
+                            // for an endpoint that may be waiting for us.
+                            None if rules.idempotent && rules.attempts > 1 && this.replay.ended() => {
+                                this.state.set(State::Peek { response: Some(response), limit: sleep(PEEK) });
+                                continue;
+                            }
+                            None => return Poll::Ready(finish(this.made, Ok(response))),
+                        }
+                    }
+                },
+                StateProj::Peek { response, limit } => {
+                    let Some(waiting) = response else { return Poll::Pending };
+                    let peeked = match waiting.body_mut().poll_peek(cx) {
+                        Poll::Ready(peeked) => peeked,
+                        // Slow is not failed: the caller gets its headers.
+                        Poll::Pending if limit.poll(cx).is_ready() => Ok(None),
+                        Poll::Pending => return Poll::Pending,
+                    };
+                    let Some(mut peeked_response) = response.take() else { return Poll::Pending };
+                    match peeked {
+                        Ok(Some(class)) => {
+                            let code = peeked_response.body().peeked_status();
+                            let attempts = peeked_response.extensions_mut().get_mut::<Attempts>();
+                            if let (Some(code), Some(last)) = (code, attempts.and_then(Attempts::last_mut)) {
+                                last.outcome = AttemptOutcome::Grpc(code.0);
+                            }
+                            (Ok(peeked_response), Some(class))
+                        }
+                        Ok(None) => return Poll::Ready(finish(this.made, Ok(peeked_response))),
+                        Err(error) => {
+                            let attempts = peeked_response.extensions_mut().remove::<Attempts>().unwrap_or_default();
+                            (Err(error.with_attempts(attempts)), None)
+                        }
+                    }
+                }
+                StateProj::Wait { timer } => {
+                    ready!(timer.poll(cx));
+                    let Some(body) = this.replay.attempt() else { return Poll::Pending };
+                    let mut head = this.head.clone();
+                    let mut call = this.rules.call.clone();
+                    call.tried = this.made.tried();
+                    head.extensions.insert(call);
+                    let future = this.inner.call(Request::from_parts(head, body));
+                    this.state.set(State::Attempt { future });
+                    continue;
+                }
+            };
+            let Some((reason, wait)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
+                return Poll::Ready(finish(this.made, answer));
+            };
+            let attempts = match &answer {
+                Ok(response) => response.extensions().get::<Attempts>().cloned().unwrap_or_default(),
+                Err(error) => error.attempts().clone(),
+            };
+            tracing::debug!(reason = ?reason, ?wait, attempts = %attempts, "attempt is repeated");
+            // An attempt that picked no endpoint counts all the same.
+            let attempts = if attempts.is_empty() { Attempts::one(None, outcome(&answer)) } else { attempts };
+            *this.made = attempts.after(std::mem::take(this.made));
+            drop(answer);
+            this.state.set(State::Wait { timer: sleep(wait) });
+        }
+    }
+}
+
+fn outcome(answer: &Answer) -> AttemptOutcome {
+    match answer {
+        Ok(response) => AttemptOutcome::Answered(response.status()),
+        Err(error) => AttemptOutcome::Failed(error.kind()),
+    }
+}
+
+/// Gives the caller the record of every attempt.
+fn finish(made: &mut Attempts, answer: Answer) -> Answer {
+    let made = std::mem::take(made);
+    if made.is_empty() {
+        return answer;
+    }
+    match answer {
+        Ok(mut response) => {
+            let last = response.extensions_mut().remove::<Attempts>().unwrap_or_default();
+            response.extensions_mut().insert(last.after(made));
+            Ok(response)
+        }
+        Err(error) => {
+            let last = error.attempts().clone();
+            Err(error.with_attempts(last.after(made)))
+        }
+    }
+}
+
+impl Rules {
+    /// Why and after which wait to send again, or `None`.
+    fn repeat(
+        &self,
+        answer: &Answer,
+        class: Option<Class>,
+        made: usize,
+        replay: &Replay,
+        rng: &Rng,
+    ) -> Option<(RetryReason, Duration)> {
+        let made = u32::try_from(made).unwrap_or(u32::MAX);
+        if made.saturating_add(1) >= self.attempts || !replay.is_whole() {
+            return None;
+        }
+        let (safety, reason) = match (answer, class) {
+            (Err(error), _) => self.of_error(error)?,
+            (Ok(_), Some(class)) if class.retryable => (self.processed(), RetryReason::Failure),
+            (Ok(_), _) => return None,
+        };
+        if safety == RetrySafety::MaybeProcessed {
+            return None;
+        }
+        let kind = answer.as_ref().err().map(Error::kind);
+        // Nothing left this process, so there is no load to save anybody from.
+        let free = safety == RetrySafety::NotSent && kind != Some(ErrorKind::Overloaded);
+        // Another endpoint is tried at once; when that fails too, something larger may be wrong.
+        let wait = match made.checked_sub(1) {
+            None if free => Duration::ZERO,
+            earlier => self.backoff.wait(earlier.map_or(0, |n| n + u32::from(!free)), rng),
+        };
+        let wait = class.and_then(|class| class.retry_after).map_or(wait, |asked| wait.max(asked));
+        let now = Instant::now();
+        if self.call.headers_by.is_some_and(|by| by.remaining(now) <= wait) {
+            return None;
+        }
+        let metrics = self.call.cluster.cluster.metrics();
+        if !free && !self.call.route.budget.withdraw(now) {
+            metrics.budget_exhausted.inc();
+            tracing::debug!(route = %self.call.route.name, "the retry budget is exhausted");
+            return None;
+        }
+        metrics.retries.inc(reason);
+        Some((reason, wait))
+    }
+
+    fn processed(&self) -> RetrySafety {
+        if self.idempotent { RetrySafety::Idempotent } else { RetrySafety::MaybeProcessed }
+    }
+
+    /// `None` for what another attempt cannot mend.
+    fn of_error(&self, error: &Error) -> Option<(RetrySafety, RetryReason)> {
+        let reason = match error.kind() {
+            ErrorKind::Timeout => RetryReason::Timeout,
+            ErrorKind::Connect
+            | ErrorKind::PeerIdentity
+            | ErrorKind::Connection
+            | ErrorKind::Overloaded
+            | ErrorKind::Body => RetryReason::Unreachable,
+            _ => return None,
+        };
+        Some(match error.is_never_sent() {
+            true => (RetrySafety::NotSent, RetryReason::NotSent),
+            false => (self.processed(), reason),
+        })
+    }
+}
