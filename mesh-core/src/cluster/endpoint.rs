@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Core;
+use super::{Core, NextReturn};
 use crate::balance::{Decay, PeakEwma, Tick, millis};
 use crate::discover::{Endpoint, EndpointKey};
 use crate::health::OutlierDetector;
@@ -17,17 +17,17 @@ use crate::telemetry::{self, ClusterMetrics};
 const UNKNOWN: u8 = 0;
 const READY: u8 = 1;
 const UNREADY: u8 = 2;
-/// Ready again after it was not; the next pick that sees it forgets its latency and makes it `READY`.
+/// Ready again after it was not; the next pick of anybody forgets its past and makes it `READY`.
 const RETURNED: u8 = 3;
 
 /// Whether an endpoint's transport believes that it can be reached. Written by the transport, read by picks.
 ///
 /// ```text
-///   unknown ──ready──▶ ready ◀──first pick── returned
-///      │                 │                       ▲ │
-///      └────unready──────┴──────▶ unready ─ready─┘ │
-///                                    ▲             │
-///                                    └───unready───┘
+///   unknown ──ready──▶ ready ◀──next pick── returned
+///      │                 │                      ▲ │
+///      └────unready──────┴─────▶ unready ─ready─┘ │
+///                                   ▲             │
+///                                   └───unready───┘
 /// ```
 ///
 /// Picks avoid an unready endpoint, so nobody but the transport finds out that it is back: whoever calls
@@ -42,12 +42,20 @@ struct ReadinessShared {
     cluster: Arc<str>,
     key: EndpointKey,
     metrics: Arc<ClusterMetrics>,
+    next_return: Arc<NextReturn>,
 }
 
 impl Readiness {
-    pub(super) fn new(cluster: Arc<str>, key: EndpointKey, metrics: Arc<ClusterMetrics>) -> Self {
-        let state = AtomicU8::new(UNKNOWN);
-        Self { shared: Arc::new(ReadinessShared { state, cluster, key, metrics }) }
+    fn new<T>(core: &Core<T>, key: EndpointKey) -> Self {
+        Self {
+            shared: Arc::new(ReadinessShared {
+                state: AtomicU8::new(UNKNOWN),
+                cluster: Arc::clone(&core.name),
+                key,
+                metrics: Arc::clone(&core.metrics),
+                next_return: Arc::clone(&core.next_return),
+            }),
+        }
     }
 
     /// The transport has a live connection, or made one.
@@ -58,7 +66,8 @@ impl Readiness {
             UNREADY => Some(RETURNED),
             _ => None,
         };
-        if shared.state.fetch_update(Relaxed, Relaxed, change) == Ok(UNREADY) {
+        if shared.state.fetch_update(SeqCst, Relaxed, change) == Ok(UNREADY) {
+            shared.next_return.now();
             shared.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
             tracing::info!(cluster = %shared.cluster, endpoint = %shared.key, "endpoint is reachable again");
         }
@@ -79,11 +88,12 @@ impl Readiness {
     }
 
     /// Whether it is back and nobody noticed yet.
-    fn has_returned(&self) -> bool {
-        self.shared.state.load(Relaxed) == RETURNED
+    pub(super) fn has_returned(&self) -> bool {
+        self.shared.state.load(SeqCst) == RETURNED
     }
 
-    fn acknowledge_return(&self) -> bool {
+    /// Notes that it is back; says whether it was news.
+    pub(super) fn acknowledge_return(&self) -> bool {
         self.shared.state.compare_exchange(RETURNED, READY, Relaxed, Relaxed).is_ok()
     }
 }
@@ -124,7 +134,7 @@ pub(super) struct Live<T> {
 
 impl<T> Live<T> {
     pub(super) fn new(core: &Arc<Core<T>>, endpoint: &Endpoint, assumed: Duration, now: Instant) -> Arc<Self> {
-        let readiness = Readiness::new(Arc::clone(&core.name), endpoint.key.clone(), Arc::clone(&core.metrics));
+        let readiness = Readiness::new(core, endpoint.key.clone());
         Arc::new(Self {
             key: endpoint.key.clone(),
             in_flight: AtomicUsize::new(0),
@@ -143,24 +153,7 @@ impl<T> Live<T> {
         self.readiness.is_usable() && !self.outlier.is_ejected()
     }
 
-    pub(super) fn has_returned(&self) -> bool {
-        self.readiness.has_returned()
-    }
-
-    /// Notes that it is reachable again; says whether this was the first to note it.
-    pub(super) fn acknowledge_return(&self) -> bool {
-        let first = self.readiness.acknowledge_return();
-        if first {
-            self.outlier.start_anew();
-        }
-        first
-    }
-
     pub(super) fn cost(&self, now: Tick, decay: Decay) -> f64 {
-        if self.has_returned() {
-            // What is known of it is from before it was lost. The pick that this attracts makes it the median's equal.
-            return 0.0;
-        }
         let load = self.in_flight.load(Relaxed) + 1;
         f64::from(self.ewma.seconds(now, decay)) * load as f64
     }

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -57,8 +57,7 @@ struct Core<T> {
     set: ArcSwap<Set<T>>,
     /// Held while a set is replaced or an endpoint goes in or out; never while requests wait for it.
     changing: Mutex<()>,
-    /// The earliest end of an ejection, in milliseconds since `epoch`; `u64::MAX` when nobody is out.
-    next_return: AtomicU64,
+    next_return: Arc<NextReturn>,
     resolved: watch::Sender<bool>,
 }
 
@@ -99,7 +98,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             make: Box::new(make),
             set: ArcSwap::from_pointee(Set::new(Vec::new(), Settings::new(config))),
             changing: Mutex::new(()),
-            next_return: AtomicU64::new(u64::MAX),
+            next_return: Arc::default(),
             resolved: watch::Sender::new(false),
         };
         Self { core: Arc::new(core) }
@@ -157,7 +156,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     pub fn pick(&self, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
         let core = &*self.core;
         let set = core.set.load();
-        if since(core.epoch, now) >= core.next_return.load(Relaxed) {
+        if core.next_return.is_due(since(core.epoch, now)) {
             core.readmit(now);
         }
         let Some(choice) = set.choose(tried, Tick::at(core.epoch, now), &core.rng) else {
@@ -165,9 +164,6 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         };
         if choice.panic {
             core.metrics.panic_picks.inc();
-        }
-        if choice.state.live.has_returned() && choice.state.live.acknowledge_return() {
-            choice.state.live.ewma.reset(set.median_latency(now, core.epoch), Tick::at(core.epoch, now));
         }
         Ok(Pick::new(Arc::clone(choice.state), set.settings, now))
     }
@@ -248,6 +244,7 @@ impl<T> Core<T> {
         let out = set.states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.is_in()).count();
         let config = &set.settings.outlier;
         if !may_eject(out, set.states.len(), config.max_ejection_percent) {
+            live.outlier.start_anew();
             self.metrics.ejections_withheld.inc(reason);
             tracing::debug!(
                 cluster = %self.name, endpoint = %live.key, reason = telemetry::Label::as_str(reason), out,
@@ -264,17 +261,21 @@ impl<T> Core<T> {
         );
     }
 
-    /// Lets in whose time is up.
+    /// Lets in whose time is up, and those whom their transport found again. What was known of their latency is from
+    /// before: they start as the median of the others.
     fn readmit(&self, now: Instant) {
         let Some(_changing) = self.try_lock() else { return };
         let set = self.set.load();
-        for state in set.states.iter() {
-            // The median is taken before the endpoint is in, so that its own past has no say.
-            let due = state.live.outlier.ejected_until().is_some_and(|until| until <= since(self.epoch, now));
-            if due {
-                state.live.ewma.reset(set.median_latency(now, self.epoch), Tick::at(self.epoch, now));
-                state.live.outlier.readmit(since(self.epoch, now));
-                tracing::info!(cluster = %self.name, endpoint = %state.live.key, "endpoint let in again");
+        let (millis, tick) = (since(self.epoch, now), Tick::at(self.epoch, now));
+        let median = set.median_latency(now, self.epoch);
+        for Live { key, outlier, readiness, ewma, .. } in set.states.iter().map(|state| &*state.live) {
+            let returned = readiness.acknowledge_return();
+            let readmitted = if returned { outlier.returned(millis) } else { outlier.readmit(millis) };
+            if returned || readmitted {
+                ewma.reset(median, tick);
+            }
+            if readmitted {
+                tracing::info!(cluster = %self.name, endpoint = %key, "endpoint let in again");
             }
         }
         self.note_ejections(&set);
@@ -283,10 +284,41 @@ impl<T> Core<T> {
     /// Keeps the gauge and the time of the next return in step with the set. Called with the lock held.
     fn note_ejections(&self, set: &Set<T>) {
         let ends = || set.states.iter().filter_map(|state| state.live.outlier.ejected_until());
-        self.next_return.store(ends().min().unwrap_or(u64::MAX), Relaxed);
+        self.next_return.at(ends().min());
+        if set.states.iter().any(|state| state.live.readiness.has_returned()) {
+            // It returned after it was looked at; what it wrote to `next_return` has just been overwritten.
+            self.next_return.now();
+        }
         self.metrics
             .endpoints
             .set(telemetry::EndpointState::Ejected, i64::try_from(ends().count()).unwrap_or(i64::MAX));
+    }
+}
+
+/// When the next endpoint may come back, so that a pick need not look at all of them.
+#[derive(Debug)]
+struct NextReturn {
+    /// In milliseconds since the cluster's epoch; `u64::MAX`: nobody is out.
+    millis: AtomicU64,
+}
+
+impl Default for NextReturn {
+    fn default() -> Self {
+        Self { millis: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl NextReturn {
+    fn is_due(&self, now: u64) -> bool {
+        now >= self.millis.load(Relaxed)
+    }
+
+    fn at(&self, millis: Option<u64>) {
+        self.millis.store(millis.unwrap_or(u64::MAX), SeqCst);
+    }
+
+    fn now(&self) {
+        self.at(Some(0));
     }
 }
 
@@ -305,5 +337,7 @@ impl<T> fmt::Debug for Cluster<T> {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -61,7 +61,7 @@ impl<T> Set<T> {
     pub(super) fn median_latency(&self, now: Instant, epoch: Instant) -> Duration {
         let tick = Tick::at(epoch, now);
         let mut seconds: Vec<f32> = (self.states.iter())
-            .filter(|state| state.live.is_in() && !state.live.has_returned())
+            .filter(|state| state.live.is_in() && !state.live.readiness.has_returned())
             .map(|state| state.live.ewma.seconds(tick, self.settings.decay))
             .collect();
         seconds.sort_unstable_by(f32::total_cmp);

@@ -339,3 +339,73 @@ async fn a_later_priority_is_used_only_while_all_earlier_ones_are_out() {
     states[2].transport().unready();
     assert_eq!(used(), [false, true, false, true], "panic begins with the first priority");
 }
+
+/// F1: ejected at once, and back as soon as the restarted process is reconnected.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_endpoint_is_back_before_its_ejection_ends() {
+    let cluster = with_readiness(&config());
+    let now = Instant::now();
+    cluster.update(endpoints(4), now);
+    let broken: Vec<_> = (0..5).map(|_| of(&cluster, 2, now)).collect();
+    for pick in broken {
+        pick.finish(Outcome::Unreachable, now + ms(1));
+    }
+    let state = Arc::clone(&cluster.endpoints()[2]);
+    assert!(state.ejected(now + ms(1)));
+    state.transport().unready();
+    let later = now + ms(1_500);
+    assert_eq!(picked(&cluster, 1_000, later)[2], 0);
+    state.transport().ready();
+    let (rng, mut back) = (Rng::seeded(2), 0);
+    for step in 0..500 {
+        let now = later + ms(step);
+        let pick = any(&cluster, now);
+        back += u32::from(Arc::ptr_eq(pick.endpoint(), &state));
+        pick.finish(Outcome::Success, now + ms(rng.below(30) as u64));
+    }
+    assert!(back > 50, "{back} of 500 in half a second");
+    assert_eq!(cluster.metrics().endpoints.value(telemetry::EndpointState::Ejected), 0);
+}
+
+/// F5, F6 and races in between: threads pick, fail, lose and find endpoints while the set is replaced.
+#[test]
+fn concurrent_changes_leave_every_counter_whole() {
+    let short = OutlierConfig { base_ejection: ms(1), max_ejection: ms(2), ..OutlierConfig::default() };
+    let cluster = with_readiness(&ClusterConfig { outlier: short, ..config() });
+    let start = Instant::now();
+    cluster.update(endpoints(8), start);
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let rng = Rng::seeded(seed);
+                for step in 0..20_000 {
+                    let now = start + Duration::from_micros(step * 10);
+                    let pick = any(cluster, now);
+                    match rng.below(40) {
+                        0 => pick.endpoint().transport().unready(),
+                        1 => cluster.endpoints().iter().for_each(|state| state.transport().ready()),
+                        _ => {}
+                    }
+                    pick.finish([Outcome::Success, FAILURE, Outcome::Timeout][rng.below(3)], now);
+                }
+            });
+        }
+        for step in 0..200 {
+            cluster.update(endpoints(6 + step % 3), start);
+            cluster.reconfigure(&ClusterConfig { outlier: short, ..config() });
+        }
+        cluster.update(endpoints(8), start);
+    });
+    let end = start + Duration::from_secs(10);
+    cluster.endpoints().iter().for_each(|state| state.transport().ready());
+    drop(any(&cluster, end));
+    for state in cluster.endpoints().iter() {
+        assert_eq!(state.in_flight(), 0);
+        assert!(state.available(end) && !state.live.readiness.has_returned(), "{state:?}");
+    }
+    for state in [telemetry::EndpointState::Ejected, telemetry::EndpointState::Unready] {
+        assert_eq!(cluster.metrics().endpoints.value(state), 0, "{state:?}");
+    }
+    assert!(cluster.metrics().ejections.count(EjectReason::ConsecutiveFailures) > 0);
+}

@@ -24,6 +24,9 @@
 //!   Endpoints that their transport holds to be unreachable count as out.
 //! - A timeout is a failure too. That two of them suffice where nothing else was heard finds black holes, whose
 //!   failures are as slow as the timeout is long.
+//! - A restarted process is back in a second, not after half a minute: where nothing but silence was heard of it - no
+//!   bad answer - and the transport reconnects, a first ejection ends there and then. An endpoint that flaps (its `n`
+//!   is above 1) has to sit out its time.
 //! - While it is out, outcomes of its last attempts are not counted.
 
 mod outlier;

@@ -1,6 +1,6 @@
 //! One endpoint's record of failures and ejections.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::balance::millis;
@@ -19,11 +19,15 @@ const TIMEOUTS: u32 = 2;
 pub struct OutlierDetector {
     failures: AtomicU32,
     timeouts: AtomicU32,
+    /// Among the failures in a row there is an answer.
+    answered_badly: AtomicBool,
     /// 0 while it is in.
     ejected_until: AtomicU64,
     /// The `n` of the last ejection.
     ejections: AtomicU32,
     readmitted: AtomicU64,
+    /// A transport that finds the endpoint again ends the ejection.
+    liftable: AtomicBool,
 }
 
 impl OutlierDetector {
@@ -35,12 +39,18 @@ impl OutlierDetector {
                 // Mostly zero already: reading keeps the cache line shared.
                 if self.failures.load(Relaxed) != 0 {
                     self.failures.store(0, Relaxed);
+                    self.answered_badly.store(false, Relaxed);
                 }
                 self.answered();
                 None
             }
             _ if config.consecutive_failures == 0 || self.is_ejected() => None,
-            Outcome::Failure { .. } | Outcome::Unreachable => {
+            Outcome::Failure { .. } => {
+                self.answered_badly.store(true, Relaxed);
+                self.answered();
+                self.failed(config)
+            }
+            Outcome::Unreachable => {
                 self.answered();
                 self.failed(config)
             }
@@ -51,7 +61,7 @@ impl OutlierDetector {
         }
     }
 
-    /// Something was heard of the endpoint, good or bad: it is no black hole.
+    /// Something was heard of the endpoint or its host, good or bad: it is no black hole.
     pub fn answered(&self) {
         if self.timeouts.load(Relaxed) != 0 {
             self.timeouts.store(0, Relaxed);
@@ -80,6 +90,7 @@ impl OutlierDetector {
         let n = self.ejections.load(Relaxed).saturating_sub(forgiven).saturating_add(1);
         let duration = config.base_ejection.saturating_mul(n).min(config.max_ejection);
         self.ejections.store(n, Relaxed);
+        self.liftable.store(n == 1 && !self.answered_badly.load(Relaxed), Relaxed);
         self.ejected_until.store(now.saturating_add(millis(duration)).max(1), Relaxed);
         duration
     }
@@ -88,17 +99,35 @@ impl OutlierDetector {
     pub fn readmit(&self, now: u64) -> bool {
         let due = self.ejected_until().is_some_and(|until| until <= now);
         if due {
-            self.start_anew();
-            self.readmitted.store(now, Relaxed);
-            self.ejected_until.store(0, Relaxed);
+            self.let_in(now);
         }
         due
     }
 
-    /// Forgets failures, for an endpoint whose transport found it again.
+    /// Its transport found it again: forgets its failures, and lets it in if it was ejected for silence alone and does
+    /// not flap. Says whether it was out and is in now.
+    pub fn returned(&self, now: u64) -> bool {
+        let lifted = self.is_ejected() && self.liftable.load(Relaxed);
+        if lifted {
+            self.let_in(now);
+        } else {
+            self.start_anew();
+        }
+        lifted
+    }
+
+    fn let_in(&self, now: u64) {
+        self.start_anew();
+        self.readmitted.store(now, Relaxed);
+        self.ejected_until.store(0, Relaxed);
+    }
+
+    /// Forgets failures; also after an ejection that was withheld, so that the next one is asked for as late as the
+    /// first.
     pub fn start_anew(&self) {
         self.failures.store(0, Relaxed);
         self.timeouts.store(0, Relaxed);
+        self.answered_badly.store(false, Relaxed);
     }
 }
 
@@ -158,6 +187,29 @@ mod tests {
         }
         // Five ejections; four healthy intervals take off four.
         assert_eq!(detector.eject(now + 4 * 30_000, &config), secs(60));
+    }
+
+    #[test]
+    fn a_transport_that_finds_it_again_ends_a_first_ejection_for_silence_only() {
+        let config = OutlierConfig { consecutive_failures: 2, ..OutlierConfig::default() };
+        let eject = |detector: &OutlierDetector, outcomes: [Outcome; 2]| {
+            let tripped = outcomes.map(|outcome| detector.observe(outcome, &config));
+            assert!(tripped[1].is_some());
+            detector.eject(1_000, &config);
+        };
+        for (outcomes, lifted) in
+            [([Outcome::Unreachable; 2], true), ([Outcome::Timeout; 2], true), ([Outcome::Unreachable, FAILURE], false)]
+        {
+            let detector = OutlierDetector::default();
+            eject(&detector, outcomes);
+            assert_eq!(detector.returned(2_000), lifted, "{outcomes:?}");
+            assert_eq!(detector.is_ejected(), !lifted);
+        }
+        let flapping = OutlierDetector::default();
+        eject(&flapping, [Outcome::Unreachable; 2]);
+        assert!(flapping.returned(2_000));
+        eject(&flapping, [Outcome::Unreachable; 2]);
+        assert!(!flapping.returned(3_000), "the second time it has to wait");
     }
 
     #[test]
