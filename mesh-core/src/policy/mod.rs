@@ -23,6 +23,9 @@ mod parse;
 mod pattern;
 mod request;
 
+#[cfg(test)]
+mod oracle;
+
 pub use decision::{Decision, Permit, Reason, Verdict};
 pub use document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
 pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
