@@ -11,8 +11,8 @@ use crate::clock::{ManualClock, WallClock};
 use crate::config::{Errors, Node};
 use crate::identity::testkit::{HOUR, context, noon};
 use crate::identity::{
-    FilesConfig, FilesSource, Identity, IdentitySource, IdentityUpdates, PeerRole, SpiffeId, TrustBundleSet,
-    TrustDomain, X509Svid, verify_svid,
+    FilesConfig, FilesSource, Identity, IdentityError, IdentitySource, IdentityUpdates, PeerRole, SpiffeId,
+    TrustBundleSet, TrustDomain, X509Svid, verify_svid,
 };
 use crate::rng::Rng;
 
@@ -164,8 +164,13 @@ impl Running {
         Self { dir, clock, updates }
     }
 
+    async fn next(&mut self) -> Result<Identity, IdentityError> {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.updates.next()).await;
+        next.expect("told within some polls").unwrap()
+    }
+
     async fn identity(&mut self) -> (Arc<X509Svid>, Identity) {
-        let identity = self.updates.next().await.unwrap().unwrap();
+        let identity = self.next().await.unwrap();
         let svid = identity.svid().unwrap().clone();
         verify_svid(svid.chain(), &identity.bundles, PeerRole::Client, self.clock.now()).unwrap();
         (svid, identity)
@@ -221,7 +226,7 @@ async fn failures_are_told_with_growing_pauses_and_end() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         let asked = tokio::time::Instant::now();
-        let error = ca.updates.next().await.unwrap().unwrap_err().to_string();
+        let error = ca.next().await.unwrap_err().to_string();
         assert!(error.starts_with("dev_ca: ") && error.contains("chmod 600"), "{error}");
         pauses.push(asked.elapsed());
     }

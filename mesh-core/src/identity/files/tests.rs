@@ -44,12 +44,17 @@ impl Fixture {
         self.write("svid.key", &issued.key.serialize_pem());
     }
 
+    async fn next(&mut self) -> Result<Identity, IdentityError> {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.updates.next()).await;
+        next.expect("told within some polls").unwrap()
+    }
+
     async fn identity(&mut self) -> Identity {
-        self.updates.next().await.unwrap().unwrap()
+        self.next().await.unwrap()
     }
 
     async fn error(&mut self) -> String {
-        self.updates.next().await.unwrap().unwrap_err().to_string()
+        self.next().await.unwrap_err().to_string()
     }
 
     /// Lets several polls pass.
