@@ -24,11 +24,8 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::Mesh;
-use mesh_core::clock::WallClock;
-use mesh_core::identity::Identity;
-use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
+use mesh_core::{Mesh, NotReady};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -114,8 +111,7 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
         let answers = Answers {
             state: State::of(mesh),
             metrics: Arc::clone(mesh.metrics()),
-            identity: mesh.identity().clone(),
-            clock: Arc::clone(mesh.clock()),
+            identity: Box::new(mesh.readiness()),
         };
         mesh.spawn("health", run(listener, Arc::new(answers)));
         tracing::info!(address = %bound, "health listener started");
@@ -165,8 +161,7 @@ fn builder() -> http1::Builder {
 struct Answers {
     state: Arc<State>,
     metrics: Arc<Metrics>,
-    identity: Snapshot<Identity>,
-    clock: Arc<dyn WallClock>,
+    identity: Box<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
 }
 
 impl Answers {
@@ -176,19 +171,19 @@ impl Answers {
         }
         match request.uri().path() {
             "/livez" => respond(StatusCode::OK, PLAIN, "ok\n"),
-            "/readyz" => match self.unready() {
-                None => respond(StatusCode::OK, PLAIN, "ready\n"),
-                Some(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
+            "/readyz" => match self.ready() {
+                Ok(()) => respond(StatusCode::OK, PLAIN, "ready\n"),
+                Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
             },
             "/metrics" => respond(StatusCode::OK, OPENMETRICS, self.metrics.encode()),
             _ => respond(StatusCode::NOT_FOUND, PLAIN, "not found\n"),
         }
     }
 
-    /// Why this process should get no traffic. The line names no secret: anyone may read it.
-    fn unready(&self) -> Option<&'static str> {
-        let valid = self.identity.load().svid().is_some_and(|svid| self.clock.now() < svid.not_after());
-        if valid { self.state.unready() } else { Some("no valid identity") }
+    /// Whether this process should get traffic; if not, why.
+    fn ready(&self) -> Result<(), String> {
+        (self.identity)().map_err(|error| error.to_string())?;
+        self.state.unready().map_or(Ok(()), |reason| Err(reason.to_owned()))
     }
 }
 

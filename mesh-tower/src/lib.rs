@@ -10,6 +10,8 @@ pub mod connect;
 mod connection;
 pub mod context;
 mod error;
+#[cfg(test)]
+mod fixture;
 pub mod grpc;
 mod reject;
 mod serve;

@@ -135,7 +135,13 @@ impl Mesh {
 
     /// Whether this process can prove who it is, now. Fails closed: an expired SVID is not ready.
     pub fn ready(&self) -> Result<(), NotReady> {
-        identity::validity(&self.inner.identity.load(), self.clock().now())
+        self.readiness()()
+    }
+
+    /// [`ready`](Self::ready) for background work: asking it later does not keep this mesh alive.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), NotReady> + Send + Sync + use<> {
+        let (identity, clock) = (self.identity().clone(), Arc::clone(self.clock()));
+        move || identity::validity(&identity.load(), clock.now())
     }
 
     /// Builds the resolver of a configured cluster.

@@ -15,14 +15,10 @@ use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::clock::WallClock;
 use mesh_core::config::{HttpVersion, ListenerConfig};
-use mesh_core::identity::{Identity, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
+use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -33,10 +29,10 @@ use tower::service_fn;
 use super::Ground;
 use crate::Connection;
 use crate::accept::{Accept, run};
+use crate::fixture::{Ca, DAY};
 use crate::tls::{HandshakeRefused, PeerRefused, alert_in, for_test};
 
 const S: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
 const ORDERS: &str = "spiffe://td/ns/shop/sa/orders";
 
@@ -47,38 +43,6 @@ struct Calendar(Instant);
 impl WallClock for Calendar {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.0.elapsed()
-    }
-}
-
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    der: Arc<[u8]>,
-    clock: Arc<dyn WallClock>,
-}
-
-impl Ca {
-    fn new(name: &str, clock: &Arc<dyn WallClock>) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        (params.not_before, params.not_after) = ((clock.now() - DAY).into(), (clock.now() + 9 * DAY).into());
-        let key = KeyPair::generate().unwrap();
-        let der = params.self_signed(&key).unwrap().der().as_ref().into();
-        Self { issuer: Issuer::new(params, key), der, clock: Arc::clone(clock) }
-    }
-
-    fn issue(&self, id: &str, ttl: Duration) -> Identity {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        (params.not_before, params.not_after) = ((self.clock.now() - DAY).into(), (self.clock.now() + ttl).into());
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        let svid = X509Svid::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-        let bundle = TrustBundle::new(TrustDomain::parse("td").unwrap(), vec![self.der.clone()]).unwrap();
-        Identity { svids: vec![Arc::new(svid)], bundles: Arc::new(TrustBundleSet::of(bundle)) }
     }
 }
 
