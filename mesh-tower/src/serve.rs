@@ -424,9 +424,9 @@ mod tests {
     async fn what_cannot_be_served_is_said_at_once() {
         let (ca, (taken, address)) = (ca(), listener().await);
         let orders = mesh(&ca, "orders", |config| {
-            for name in ["default", "public"] {
-                config.listeners.insert(name.to_owned(), ListenerConfig::new(address));
-            }
+            let default = ListenerConfig::new(([127, 0, 0, 1], 0).into());
+            config.listeners.insert("default".to_owned(), default);
+            config.listeners.insert("public".to_owned(), ListenerConfig::new(address));
         })
         .await;
         let error = bind(&orders, "public").await.unwrap_err().to_string();
