@@ -262,7 +262,7 @@ authorization: { no_policy: Allow, root_namespace: '' }
 ",
             &[
                 "mesh.yaml:5:53: clusters.payments.identities: at least one SPIFFE ID is required: without it any workload could pose as this one",
-                "mesh.yaml:5:102: clusters.payments.outlier.max_ejection: 30s is less than base_ejection (60s)",
+                "mesh.yaml:5:102: clusters.payments.outlier.max_ejection: 30s is less than base_ejection (1m)",
                 "mesh.yaml:5:129: clusters.payments.outlier.max_ejection_percent: 101 is out of range: expected 0 to 100",
                 "mesh.yaml:6:53: clusters.ledger.identities[0]: spiffe://shop.example names a trust domain, not a workload: add its path",
                 "mesh.yaml:7:26: routes.a[0].cluster: no cluster is called `paymens`; did you mean `payments`?",

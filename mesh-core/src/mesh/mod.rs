@@ -20,6 +20,9 @@ mod origin;
 mod reload;
 mod tasks;
 
+#[cfg(all(test, feature = "dev-ca"))]
+mod tests;
+
 pub use builder::MeshBuilder;
 pub use check::{CheckReport, ClusterReport, check, load};
 
