@@ -123,6 +123,8 @@ impl Config {
     }
 
     /// Reads and checks the text of a `mesh.yaml`; `edit` has its say before the checks. `errors` must be empty.
+    ///
+    /// What comes back when problems were noted is only good for finding more of them.
     pub(crate) fn parse(
         file: &str,
         text: &str,
@@ -153,7 +155,7 @@ impl Config {
             edit(&mut config);
         }
         config.check_into(Some(root), partial, errors);
-        (!partial).then(|| (config, root.clone()))
+        Some((config, root.clone()))
     }
 }
 

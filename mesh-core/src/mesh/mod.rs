@@ -20,7 +20,8 @@ mod origin;
 mod reload;
 mod tasks;
 
-#[cfg(all(test, feature = "dev-ca"))]
+#[cfg(test)]
+#[cfg(feature = "dev-ca")]
 mod tests;
 
 pub use builder::MeshBuilder;

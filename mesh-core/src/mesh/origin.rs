@@ -27,11 +27,16 @@ pub(super) enum Base {
     Code(Box<Config>),
 }
 
+/// The checked configuration with its file's tree.
+type Parsed = Result<(Config, Option<Node>), ConfigError>;
+
 /// Everything that was on disk at one moment, and what it means.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     text: Option<Result<String, String>>,
-    config: Result<(Config, Option<Node>), ConfigError>,
+    config: Parsed,
+    /// Where the configuration, good or bad, says that the policies are.
+    paths: Option<Vec<PathBuf>>,
     policies: Sources,
 }
 
@@ -70,12 +75,12 @@ impl Origin {
     /// policies while the configuration itself cannot be read.
     pub(super) fn read(&self, last: Option<&Reading>, paths: &[PathBuf]) -> Reading {
         let text = if let Base::File(path) = &self.base { Some(read_text(path)) } else { None };
-        let config = match last {
-            Some(last) if last.text == text => last.config.clone(),
+        let (config, found) = match last {
+            Some(last) if last.text == text => (last.config.clone(), last.paths.clone()),
             _ => self.config(text.as_ref()),
         };
-        let policies = Sources::read(config.as_ref().map_or(paths, |(config, _)| &config.policies));
-        Reading { text, config, policies }
+        let policies = Sources::read(found.as_deref().unwrap_or(paths));
+        Reading { text, config, paths: found, policies }
     }
 
     /// [`read`](Self::read) on a thread that may block.
@@ -93,12 +98,12 @@ impl Origin {
                 let mut errors = Errors::default();
                 errors.push(&Place::code(), format!("the configuration could not be read: {error}"));
                 let text = Some(Err(error.to_string()));
-                Arc::new(Reading { text, config: errors.finish(None), policies: Sources::read(&[]) })
+                Arc::new(Reading { text, config: errors.finish(None), paths: None, policies: Sources::read(&[]) })
             }
         }
     }
 
-    fn config(&self, text: Option<&Result<String, String>>) -> Result<(Config, Option<Node>), ConfigError> {
+    fn config(&self, text: Option<&Result<String, String>>) -> (Parsed, Option<Vec<PathBuf>>) {
         let mut errors = Errors::default();
         let edit = |config: &mut Config| self.edits.iter().for_each(|edit| edit(config));
         let config = match (&self.base, text) {
@@ -122,7 +127,8 @@ impl Origin {
                 None
             }
         };
-        errors.finish(config)
+        let paths = config.as_ref().map(|(config, _)| config.policies.clone());
+        (errors.finish(config), paths)
     }
 }
 

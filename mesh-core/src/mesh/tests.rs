@@ -233,7 +233,12 @@ clusters: { a: { discover: { dns: x }, identities: ['spiffe://shop.example/a'], 
         &format!("{MESH}tokens: [ {{ issuer: i, audiences: [a], jwks: {{ file: keys.json }} }} ]\n"),
     );
     let told = home.refusal(builder()).await;
-    assert!(told.len() == 1 && told[0].starts_with("mesh.yaml:15:57: tokens[0].jwks.file: no keys: "), "{told:?}");
+    assert!(
+        told.len() == 1
+            && told[0]
+                .starts_with("mesh.yaml:15:54: tokens[0].jwks.file: no keys: the key set keys.json: cannot be read: "),
+        "{told:?}"
+    );
 
     let twice = Plugin::new("other").audit_sink("log", |_, _, _| None);
     home.write("mesh.yaml", MESH);

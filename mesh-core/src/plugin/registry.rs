@@ -94,10 +94,12 @@ impl<T> Family<T> {
 
     fn add(&mut self, plugin: &'static str, kinds: &Kinds<T>, errors: &mut Errors) {
         for (kind, factory) in kinds {
-            if let Some((first, _)) = self.kinds.insert(kind, (plugin, Arc::clone(factory))) {
+            if let Some((first, _)) = self.kinds.get(kind) {
                 let message = format!("{} `{kind}` is registered by both {first} and {plugin}", self.what);
                 errors.push(&Place::code(), message);
+                continue;
             }
+            self.kinds.insert(kind, (plugin, Arc::clone(factory)));
         }
     }
 
