@@ -38,6 +38,12 @@ impl TraceContext {
         (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: u8::from(sampled), state: None })
     }
 
+    /// This span, carrying what `other` carries for other vendors.
+    #[must_use]
+    pub fn with_state_of(self, other: Option<&Self>) -> Self {
+        Self { state: other.and_then(|other| other.state.clone()), ..self }
+    }
+
     /// Reads the caller's span. `None` where there is none, more than one, or one that is not well formed: the trace
     /// then starts anew. (3.2.2.3, 4.3)
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {

@@ -4,7 +4,7 @@
 //! above it did their part. Only [`TelemetryLayer`](super::TelemetryLayer) makes one, and only for a request that
 //! came with a [`Connection`]; a layer that finds none, or finds it in the wrong state, denies with reason `wiring`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
@@ -38,16 +38,19 @@ pub(crate) struct Exchange {
     decision: OnceLock<Decision>,
     /// The revision under which the permit was found good last.
     permit_generation: AtomicU64,
+    /// Whether the handler was called; nothing may refuse below it.
+    handling: AtomicBool,
     reject: OnceLock<Reject>,
     admission: Mutex<Option<AdmissionPermit>>,
 }
 
 impl Exchange {
-    pub(super) fn begin(mesh: &Mesh, connection: Arc<Connection>, request: &Request<Body>) -> Arc<Self> {
-        let trace = match TraceContext::from_headers(request.headers()) {
-            Some(parent) => parent.child(mesh.rng()),
-            None => TraceContext::root(mesh.rng()),
-        };
+    pub(super) fn begin(
+        mesh: &Mesh,
+        connection: Arc<Connection>,
+        trace: TraceContext,
+        request: &Request<Body>,
+    ) -> Arc<Self> {
         let revision = mesh.revision().load();
         Arc::new(Self {
             mesh: mesh.clone(),
@@ -61,6 +64,7 @@ impl Exchange {
             route: OnceLock::new(),
             principal: OnceLock::new(),
             decision: OnceLock::new(),
+            handling: AtomicBool::new(false),
             reject: OnceLock::new(),
             admission: Mutex::new(None),
         })
@@ -111,6 +115,15 @@ impl Exchange {
     /// Whether policy let the request in.
     pub(crate) fn permitted(&self) -> bool {
         self.decision().is_some_and(|decision| decision.verdict == Verdict::Allow)
+    }
+
+    /// Whether policy let the request in and no handler has it yet.
+    pub(super) fn awaits_handler(&self) -> bool {
+        self.permitted() && !self.handling.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_handling(&self) {
+        self.handling.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn permit_generation(&self) -> u64 {

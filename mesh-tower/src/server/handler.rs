@@ -74,9 +74,10 @@ where
         let Some(exchange) = Exchange::of(&request) else {
             return ResponseFuture::refused(unwired(&self.mesh, "handler", &request));
         };
-        let Some(context) = exchange.context().filter(|_| exchange.permitted()).cloned() else {
+        let Some(context) = exchange.context().filter(|_| exchange.awaits_handler()).cloned() else {
             return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
         };
+        exchange.begin_handling();
         // A body of unknown length may still be coming when policy changes.
         let streaming = request.body().size_hint().exact().is_none();
         let inner = &mut self.inner;

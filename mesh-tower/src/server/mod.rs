@@ -27,7 +27,7 @@ mod handler;
 mod rate_limit;
 mod response_body;
 mod telemetry;
-#[cfg(test)]
+#[cfg(all(test, feature = "dev-ca"))]
 mod tests;
 
 pub use admission::{Admission, AdmissionLayer};

@@ -58,7 +58,7 @@ impl Gate for RateLimitLayer {
     }
 
     fn pass(&self, exchange: &Arc<Exchange>, _request: &mut Request<Body>) -> Result<(), Reject> {
-        let Some(principal) = exchange.principal().filter(|_| exchange.permitted()) else {
+        let Some(principal) = exchange.principal().filter(|_| exchange.awaits_handler()) else {
             return Err(Reject::WIRING);
         };
         let Some(rate) = &exchange.revision.config.limits.rate else { return Ok(()) };

@@ -18,6 +18,7 @@ use tracing::field::Empty;
 use super::exchange::{Exchange, unwired};
 use super::response_body::ResponseBody;
 use crate::connection::Connection;
+use crate::context::TraceContext;
 use crate::grpc::{self, Code};
 use crate::reject::Reject;
 
@@ -76,8 +77,11 @@ where
         let Some(connection) = request.extensions().get::<Arc<Connection>>().cloned() else {
             return ResponseFuture::refused(unwired(&self.mesh, "telemetry", &request));
         };
-        let exchange = Exchange::begin(&self.mesh, connection, &request);
-        let span = span(&exchange, &request);
+        let span = span(&connection, request.method());
+        let trace = join(&self.mesh, &span, TraceContext::from_headers(request.headers()));
+        span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+        span.record("span_id", format_args!("{:016x}", trace.span_id()));
+        let exchange = Exchange::begin(&self.mesh, connection, trace, &request);
         let flight = Flight::begin(Arc::clone(&exchange), request.method(), span.clone());
         request.extensions_mut().insert(exchange);
         let inner = span.in_scope(|| self.inner.call(request));
@@ -86,23 +90,39 @@ where
 }
 
 /// Attribute names are those of OpenTelemetry's semantic conventions for HTTP and RPC.
-fn span(exchange: &Exchange, request: &Request<Body>) -> Span {
-    let peer = exchange.connection.peer();
+fn span(connection: &Connection, method: &Method) -> Span {
+    let peer = connection.peer();
     tracing::info_span!(
         "request",
         otel.kind = "server",
         otel.name = Empty,
         otel.status_code = Empty,
-        http.request.method = method_class(request.method()),
+        http.request.method = method_class(method),
         http.route = Empty,
         http.response.status_code = Empty,
         rpc.grpc.status_code = Empty,
         url.path = Empty,
         network.peer.address = %peer.address.ip(),
         mesh.peer = peer.svid.as_deref().map(|svid| svid.id.as_str()),
-        trace_id = format_args!("{:032x}", exchange.trace.trace_id()),
-        span_id = format_args!("{:016x}", exchange.trace.span_id()),
+        trace_id = Empty,
+        span_id = Empty,
     )
+}
+
+/// The trace context of our own span, below the caller's if there is one.
+fn join(mesh: &Mesh, span: &Span, parent: Option<TraceContext>) -> TraceContext {
+    #[cfg(feature = "otel")]
+    {
+        if let Some(parent) = &parent {
+            crate::otel::adopt(span, parent);
+        }
+        if let Some(ours) = crate::otel::trace_of(span) {
+            return ours.with_state_of(parent.as_ref());
+        }
+    }
+    #[cfg(not(feature = "otel"))]
+    let _ = span;
+    parent.map_or_else(|| TraceContext::root(mesh.rng()), |parent| parent.child(mesh.rng()))
 }
 
 /// A request on its way: counted when its response has ended or its caller is gone, whichever comes first.

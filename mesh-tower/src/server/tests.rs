@@ -1,1 +1,533 @@
+//! The layers alone, in any order, and together.
 
+use std::convert::Infallible;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::routing::get;
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use mesh_core::audit::{AuditOutcome, AuditRecord, MemorySink};
+use mesh_core::config::Errors;
+use mesh_core::identity::{Peer, SpiffeId, TrustDomain, VerifiedSvid};
+use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
+use mesh_core::{Mesh, Revision};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+use tower::util::BoxService;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_test::mock;
+
+use super::*;
+use crate::context::{self, RequestContext};
+use crate::grpc::{self, Code};
+use crate::{Connection, Principal, RouteLayer};
+
+const WEB: &str = "spiffe://test.example/ns/shop/sa/web";
+const BATCH: &str = "spiffe://test.example/ns/shop/sa/batch";
+const ALLOW_WEB: &str = r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: callers, namespace: shop }
+spec:
+  rules:
+    - from: [{ source: { principals: [test.example/ns/shop/sa/web] } }]
+"#;
+const ALLOW_BATCH: &str = r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: callers, namespace: shop }
+spec:
+  rules:
+    - from: [{ source: { principals: [test.example/ns/shop/sa/batch] } }]
+"#;
+
+/// A mesh with a policy that lets in `web`, and a memory of its audit records.
+struct Kit {
+    mesh: Mesh,
+    audit: MemorySink,
+    _dir: tempfile::TempDir,
+}
+
+impl Kit {
+    async fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = format!(
+            "workload: {{ name: orders, namespace: shop }}\n\
+             identity: {{ trust_domain: test.example, source: {{ dev_ca: {{ dir: ca }} }} }}\n\
+             policies: [policy.yaml]\n{more}\n"
+        );
+        std::fs::write(dir.path().join("mesh.yaml"), config).unwrap();
+        std::fs::write(dir.path().join("policy.yaml"), ALLOW_WEB).unwrap();
+        let audit = MemorySink::default();
+        let builder = Mesh::builder().config_file(dir.path().join("mesh.yaml")).audit_sink(Box::new(audit.clone()));
+        Self { mesh: builder.start().await.unwrap(), audit, _dir: dir }
+    }
+
+    fn publish(&self, policy: &str) {
+        let mut errors = Errors::default();
+        let documents = parse_documents("p.yaml", policy, &mut errors);
+        assert!(errors.is_empty());
+        let options = EngineOptions::new(TrustDomain::parse("test.example").unwrap());
+        let engine = PolicyEngine::compile(&documents, self.mesh.workload(), &options);
+        let now = self.mesh.revision().load();
+        self.mesh.revision().publish(Revision { policy: Arc::new(engine), ..now.value().clone() });
+    }
+
+    async fn records(&self) -> Vec<AuditRecord> {
+        self.mesh.audit().flush().await;
+        self.audit.records()
+    }
+
+    /// The value of a metric line that starts with `name`.
+    fn metric(&self, name: &str) -> Option<String> {
+        let text = self.mesh.metrics().encode();
+        text.lines().find(|line| line.starts_with(name)).and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    }
+}
+
+fn connection(id: &str) -> Arc<Connection> {
+    let svid = VerifiedSvid {
+        id: SpiffeId::parse(id).unwrap(),
+        not_after: SystemTime::UNIX_EPOCH,
+        serial: "7f".to_owned(),
+        fingerprint: [0; 32],
+    };
+    Connection::for_test(Peer { address: SocketAddr::from(([192, 0, 2, 1], 5)), svid: Some(Arc::new(svid)) })
+}
+
+/// `POST https://orders/PATH` of `id`.
+fn request(id: &str, path: &str) -> Request<Body> {
+    let request = Request::post(format!("https://orders{path}")).extension(connection(id));
+    request.body(Body::empty()).unwrap()
+}
+
+fn with(mut request: Request<Body>, name: &'static str, value: &'static str) -> Request<Body> {
+    request.headers_mut().append(name, value.parse().unwrap());
+    request
+}
+
+fn grpc(request: Request<Body>) -> Request<Body> {
+    with(request, "content-type", "application/grpc")
+}
+
+fn ok(
+    called: &Arc<AtomicUsize>,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + use<> {
+    let called = Arc::clone(called);
+    service_fn(move |_| {
+        called.fetch_add(1, Ordering::Relaxed);
+        async { Ok(Response::new(Body::from("ok"))) }
+    })
+}
+
+#[tokio::test]
+async fn an_allowed_request_reaches_its_handler_with_identity_and_context() {
+    let kit = Kit::new("").await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let handler = service_fn(|request: Request<Body>| async move {
+        let principal = request.extensions().get::<Principal>().unwrap().to_string();
+        assert!(!request.headers().contains_key("x-mesh-principal"));
+        let context = RequestContext::current().unwrap();
+        let remaining = context.deadline().unwrap().remaining(Instant::now());
+        assert!(remaining > Duration::from_millis(1500) && remaining <= Duration::from_secs(2));
+        assert_eq!(context.caller().unwrap().as_str(), WEB);
+        // The body is polled after the handler has returned, here and in a task of its own.
+        let body = StreamBody::new(futures_util::stream::once(async move {
+            let here = RequestContext::current().unwrap().trace().trace_id_hex();
+            let task = context::spawn(async { RequestContext::current().unwrap().trace().trace_id_hex() });
+            let text = format!("{principal} {here} {}", task.await.unwrap());
+            Ok::<_, Infallible>(http_body::Frame::data(text.into()))
+        }));
+        Ok(Response::new(Body::new(body)))
+    });
+    let request = with(with(request(WEB, "/a?b=c"), "traceparent", parent), "grpc-timeout", "2S");
+    let request = with(request, "x-mesh-principal", "root");
+    let response = stack(&kit.mesh, handler).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(kit.metric("mesh_server_requests_in_flight").as_deref(), Some("1"));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert_eq!(body, format!("{WEB} {trace} {trace}"));
+    assert_eq!(kit.metric("mesh_server_requests_in_flight").as_deref(), Some("0"));
+    let count = r#"mesh_server_request_duration_seconds_count{method="POST",route="-",status="2xx",grpc_status="-"}"#;
+    assert_eq!(kit.metric(count).as_deref(), Some("1"));
+
+    let records = kit.records().await;
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!((record.outcome, record.reason, record.status), (AuditOutcome::Allow, "allow_rule", 200));
+    assert_eq!((record.policy.as_deref(), record.rule), (Some("shop/callers"), Some(0)));
+    assert_eq!((record.peer.as_deref(), record.peer_serial.as_deref()), (Some(WEB), Some("7f")));
+    assert_eq!((record.method.as_str(), record.host.as_str(), record.path.as_str()), ("POST", "orders", "/a"));
+    assert_eq!(record.trace_id.as_deref(), Some(trace));
+    assert_eq!(record.service.as_deref(), Some("spiffe://test.example/ns/shop/sa/orders"));
+}
+
+#[tokio::test]
+async fn each_refusal_is_recorded_once_and_never_reaches_the_handler() {
+    let kit = Kit::new("").await;
+    let called = Arc::new(AtomicUsize::new(0));
+    let mut seen = 0;
+    use AuditOutcome::{Deny, Reject};
+    for (name, request, status, code, outcome, reason) in [
+        ("policy", request(BATCH, "/S/M"), 403, 7, Deny, "no_allow_rule"),
+        ("path", request(WEB, "/S/../M"), 400, 12, Reject, "path_dot_segment"),
+        ("bad token", with(request(WEB, "/S/M"), "authorization", "Bearer a.b"), 401, 16, Deny, "token_"),
+        ("expired", with(request(WEB, "/S/M"), "grpc-timeout", "0n"), 504, 4, Reject, "deadline_exceeded"),
+        ("timeout", with(request(WEB, "/S/M"), "grpc-timeout", "x"), 400, 12, Reject, "timeout"),
+    ] {
+        for is_grpc in [false, true] {
+            let (parts, _) = request.clone_head();
+            let request = Request::from_parts(parts, Body::empty());
+            let request = if is_grpc { grpc(request) } else { request };
+            let response = stack(&kit.mesh, ok(&called)).oneshot(request).await.unwrap();
+            let grpc_status = grpc::status(response.headers());
+            if is_grpc {
+                assert_eq!((response.status().as_u16(), grpc_status), (200, Some(Code(code))), "{name}");
+            } else {
+                assert_eq!((response.status().as_u16(), grpc_status), (status, None), "{name}");
+            }
+            let told = format!("{:?} {:?}", response.headers().clone(), response.into_body().collect().await);
+            assert!(!told.contains("callers") && !told.contains(reason), "{name}: {told}");
+            seen += 1;
+            let records = kit.records().await;
+            assert_eq!(records.len(), seen, "{name}");
+            let record = records.last().unwrap();
+            assert_eq!(record.outcome, outcome, "{name}");
+            assert!(record.reason.starts_with(reason), "{name}: {}", record.reason);
+            assert_eq!(record.grpc_status, is_grpc.then_some(code), "{name}");
+        }
+    }
+    assert_eq!(called.load(Ordering::Relaxed), 0);
+    let denied = r#"mesh_server_denied_total{policy="-",rule="-1",reason="no_allow_rule"}"#;
+    assert_eq!(kit.metric(denied).as_deref(), Some("2"));
+    let rejected = r#"mesh_server_rejected_total{reason="path_dot_segment"}"#;
+    assert_eq!(kit.metric(rejected).as_deref(), Some("2"));
+}
+
+trait CloneHead {
+    fn clone_head(&self) -> (http::request::Parts, ());
+}
+
+impl CloneHead for Request<Body> {
+    fn clone_head(&self) -> (http::request::Parts, ()) {
+        let mut head = Request::new(());
+        *head.method_mut() = self.method().clone();
+        *head.uri_mut() = self.uri().clone();
+        *head.headers_mut() = self.headers().clone();
+        *head.extensions_mut() = self.extensions().clone();
+        head.into_parts()
+    }
+}
+
+type Boxed = BoxService<Request<Body>, Response<Body>, Infallible>;
+
+/// Wraps `inner` in the layer with this number, in the order of [`stack`].
+fn wrap(mesh: &Mesh, layer: usize, inner: Boxed) -> Boxed {
+    match layer {
+        0 => BoxService::new(TelemetryLayer::new(mesh).layer(inner)),
+        1 => BoxService::new(AuditLayer::new(mesh).layer(inner)),
+        2 => BoxService::new(CanonicalLayer::new(mesh).layer(inner)),
+        3 => BoxService::new(AdmissionLayer::new(mesh).layer(inner)),
+        4 => BoxService::new(DeadlineLayer::new(mesh).layer(inner)),
+        5 => BoxService::new(AuthenticateLayer::new(mesh).layer(inner)),
+        6 => BoxService::new(AuthorizeLayer::new(mesh).layer(inner)),
+        7 => BoxService::new(RateLimitLayer::new(mesh).layer(inner)),
+        _ => BoxService::new(HandlerLayer::new(mesh).layer(inner)),
+    }
+}
+
+/// Every ordered choice of `items`, the empty one included.
+fn arrangements(items: &[usize]) -> Vec<Vec<usize>> {
+    let mut all = vec![vec![]];
+    for (at, first) in items.iter().enumerate() {
+        let rest: Vec<_> = items.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, item)| *item).collect();
+        all.extend(arrangements(&rest).into_iter().map(|mut tail| {
+            tail.insert(0, *first);
+            tail
+        }));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_stack_that_lacks_a_layer_or_has_them_reordered_denies() {
+    let kit = Kit::new("").await;
+    let called = Arc::new(AtomicUsize::new(0));
+    let send = async |layers: &[usize], request: Request<Body>| {
+        let inner: Boxed = BoxService::new(ok(&called));
+        let stack = layers.iter().rev().fold(inner, |inner, layer| wrap(&kit.mesh, *layer, inner));
+        stack.oneshot(request).await.unwrap().status()
+    };
+    // All that must be there, in every order; the optional ones, each in every place of the right order.
+    let required = [0, 2, 5, 6, 8];
+    let mut stacks = arrangements(&required);
+    stacks.retain(|layers| !layers.is_empty());
+    for optional in [1, 3, 4, 7] {
+        for place in 0..=required.len() {
+            let mut layers = required.to_vec();
+            layers.insert(place, optional);
+            stacks.push(layers);
+        }
+    }
+    stacks.push((0..9).collect());
+    let mut passed = Vec::new();
+    for layers in &stacks {
+        // Without a connection nothing is let on, whatever the order.
+        let mut plain = request(WEB, "/a");
+        plain.extensions_mut().clear();
+        let before = called.load(Ordering::Relaxed);
+        assert_eq!(send(layers, plain).await, 500, "{layers:?}");
+        assert_eq!(called.load(Ordering::Relaxed), before, "{layers:?}");
+        match send(layers, request(WEB, "/a")).await {
+            StatusCode::OK => passed.push(layers.clone()),
+            status => assert_eq!(status, 500, "{layers:?}"),
+        }
+    }
+    passed.sort();
+    let right_order =
+        |layers: &Vec<usize>| layers.is_sorted() && [0, 2, 5, 6].iter().all(|layer| layers.contains(layer));
+    assert!(passed.iter().all(right_order), "{passed:?}");
+    // Everything right passes, so that the test above cannot pass by denying all.
+    assert_eq!(passed.len(), stacks.iter().filter(|layers| right_order(layers)).count(), "{passed:?}");
+    assert!(kit.metric(r#"mesh_server_rejected_total{reason="wiring"}"#).is_some());
+}
+
+#[tokio::test]
+async fn under_plain_axum_nothing_is_let_through() {
+    let kit = Kit::new("").await;
+    let show = async |_: Principal| "secret";
+    let layered = axum::Router::new().route("/a", get(show)).layer(AuthorizeLayer::new(&kit.mesh));
+    let bare = axum::Router::new().route("/a", get(show));
+    for router in [layered, bare] {
+        let response = router.oneshot(Request::get("https://orders/a").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
+}
+
+#[tokio::test]
+async fn layers_are_ready_when_the_inner_service_is() {
+    let kit = Kit::new("").await;
+    fn check<L>(layer: L)
+    where
+        L: Layer<mock::Mock<Request<Body>, Response<Body>>>,
+        L::Service: Service<Request<Body>>,
+    {
+        let (inner, mut handle) = mock::pair();
+        let mut service = layer.layer(inner);
+        handle.allow(0);
+        assert!(service.ready().now_or_never().is_none());
+        handle.allow(1);
+        assert!(matches!(service.ready().now_or_never(), Some(Ok(_))));
+    }
+    check(TelemetryLayer::new(&kit.mesh));
+    check(AuditLayer::new(&kit.mesh));
+    check(CanonicalLayer::new(&kit.mesh));
+    check(AdmissionLayer::new(&kit.mesh));
+    check(DeadlineLayer::new(&kit.mesh));
+    check(AuthenticateLayer::new(&kit.mesh));
+    check(AuthorizeLayer::new(&kit.mesh));
+    check(RateLimitLayer::new(&kit.mesh));
+    check(HandlerLayer::new(&kit.mesh));
+    check(RouteLayer);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_gives_everything_back_and_is_recorded() {
+    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
+    let (alive, mut dropped) = oneshot::channel::<()>();
+    let alive = Arc::new(Mutex::new(Some(alive)));
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let handler = service_fn(move |request: Request<Body>| {
+        let guard = alive.lock().unwrap().take();
+        // A handler may keep the extensions for as long as it likes: they hold no place.
+        *keep.lock().unwrap() = Some(request.extensions().clone());
+        async move {
+            pending::<()>().await;
+            drop(guard);
+            Ok(Response::new(Body::empty()))
+        }
+    });
+    let mut call = Box::pin(stack(&kit.mesh, handler).oneshot(request(WEB, "/a")));
+    assert!(call.as_mut().now_or_never().is_none());
+    let called = Arc::new(AtomicUsize::new(0));
+    let shed = stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
+    assert_eq!((shed.status().as_u16(), called.load(Ordering::Relaxed)), (503, 0));
+    drop(shed);
+    assert!(dropped.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+    drop(call);
+    assert!(dropped.await.is_err());
+    assert_eq!(kit.metric("mesh_server_requests_in_flight").as_deref(), Some("0"));
+    assert!(kept.lock().unwrap().is_some());
+    let next = stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
+    assert_eq!(next.status(), 200);
+    let statuses: Vec<_> = kit.records().await.iter().map(|record| (record.status, record.outcome)).collect();
+    assert_eq!(statuses, [(503, AuditOutcome::Reject), (499, AuditOutcome::Allow), (200, AuditOutcome::Allow)]);
+}
+
+#[tokio::test]
+async fn a_place_is_taken_until_the_body_ends_or_is_dropped() {
+    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
+    let called = Arc::new(AtomicUsize::new(0));
+    let send = async || stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
+    let first = send().await;
+    assert_eq!(send().await.status(), 503);
+    drop(first);
+    let second = send().await;
+    assert_eq!(second.status(), 200);
+    assert_eq!(send().await.status(), 503);
+    let _ = second.into_body().collect().await;
+    assert_eq!(send().await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_handlers_and_bodies() {
+    let kit = Kit::new("").await;
+    let timed = |request| with(request, "grpc-timeout", "100m");
+    let slow = service_fn(|_| async {
+        sleep(Duration::from_secs(9)).await;
+        Ok(Response::new(Body::empty()))
+    });
+    let start = Instant::now();
+    let response = stack(&kit.mesh, slow).oneshot(timed(request(WEB, "/a"))).await.unwrap();
+    assert_eq!((response.status().as_u16(), start.elapsed().as_millis() / 10), (504, 10));
+
+    let endless = service_fn(|_| async {
+        let frames = futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>();
+        Ok(Response::new(Body::new(StreamBody::new(frames))))
+    });
+    let response = stack(&kit.mesh, endless).oneshot(timed(request(WEB, "/a"))).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    let response = stack(&kit.mesh, endless).oneshot(timed(grpc(request(WEB, "/S/M")))).await.unwrap();
+    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    assert_eq!(grpc::status(&trailers), Some(Code::DEADLINE_EXCEEDED));
+    let count =
+        r#"mesh_server_request_duration_seconds_count{method="POST",route="/S/M",status="2xx",grpc_status="4"}"#;
+    assert_eq!(kit.metric(count).as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_policy_cuts_open_streams_and_refuses_the_next_request() {
+    let kit = Kit::new("").await;
+    let (frames, received) = mpsc::channel::<&'static str>(4);
+    let received = Arc::new(Mutex::new(Some(received)));
+    let handler = service_fn(move |_| {
+        let receiver = received.lock().unwrap().take();
+        async move {
+            let frames = futures_util::stream::unfold(receiver, |receiver| async {
+                let mut receiver = receiver?;
+                let text = receiver.recv().await?;
+                Some((Ok::<_, Infallible>(http_body::Frame::data(text.into())), Some(receiver)))
+            });
+            Ok(Response::new(Body::new(StreamBody::new(frames))))
+        }
+    });
+    let mut service = stack(&kit.mesh, handler);
+    let mut body = service.ready().await.unwrap().call(grpc(request(WEB, "/S/M"))).await.unwrap().into_body();
+    let mut next = async |text| {
+        frames.send(text).await.unwrap();
+        body.frame().await.unwrap().unwrap()
+    };
+    assert_eq!(next("a").await.into_data().unwrap(), "a");
+    // A policy that still allows it renews the permit.
+    kit.publish(ALLOW_WEB);
+    assert_eq!(next("b").await.into_data().unwrap(), "b");
+    // The stream waits in silence and must be woken.
+    let quiet = tokio::spawn(async move { body.frame().await });
+    sleep(Duration::from_secs(1)).await;
+    assert!(!quiet.is_finished());
+    kit.publish(ALLOW_BATCH);
+    let cut = quiet.await.unwrap().unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(grpc::status(&cut), Some(Code::PERMISSION_DENIED));
+    assert_eq!(kit.metric("mesh_server_streams_revoked_total").as_deref(), Some("1"));
+    let response = service.ready().await.unwrap().call(request(WEB, "/a")).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(kit.records().await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_policy_drops_a_handler_that_still_reads_but_not_one_that_has_all() {
+    let kit = Kit::new("").await;
+    let handler = service_fn(|request: Request<Body>| async {
+        let _ = tokio::time::timeout(Duration::from_secs(5), request.into_body().collect()).await;
+        sleep(Duration::from_secs(5)).await;
+        Ok(Response::new(Body::empty()))
+    });
+    let endless =
+        StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>());
+    let streaming = request(WEB, "/a").map(|_| Body::new(endless));
+    let complete = request(WEB, "/a").map(|_| Body::new(Full::new(bytes::Bytes::from("all"))));
+    let send = |request| tokio::spawn(stack(&kit.mesh, handler).oneshot(request));
+    let (streaming, complete) = (send(streaming), send(complete));
+    sleep(Duration::from_secs(1)).await;
+    kit.publish(ALLOW_BATCH);
+    let start = Instant::now();
+    assert_eq!(streaming.await.unwrap().unwrap().status(), 403);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(complete.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn panics_are_answered_and_counted() {
+    let kit = Kit::new("").await;
+    let handler = service_fn(|request: Request<Body>| async move {
+        assert_ne!(request.uri().path(), "/now", "a panic that this test provokes");
+        let body = StreamBody::new(futures_util::stream::poll_fn(
+            |_| -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+                panic!("another panic that this test provokes")
+            },
+        ));
+        Ok(Response::new(Body::new(body)))
+    });
+    let service = stack(&kit.mesh, handler);
+    let response = service.clone().oneshot(request(WEB, "/now")).await.unwrap();
+    assert_eq!(response.status(), 500);
+    let response = service.clone().oneshot(request(WEB, "/later")).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(kit.metric("mesh_server_panics_total").as_deref(), Some("2"));
+    let statuses: Vec<_> = kit.records().await.iter().map(|record| (record.status, record.reason)).collect();
+    assert_eq!(statuses, [(500, "panic"), (200, "allow_rule")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_principal_has_a_quota_of_its_own() {
+    let kit = Kit::new("limits: { rate: { per_second: 1, burst: 2 } }").await;
+    let both = ALLOW_WEB.replace("sa/web]", "sa/web, test.example/ns/shop/sa/batch]");
+    kit.publish(&both);
+    let called = Arc::new(AtomicUsize::new(0));
+    let send = async |id| stack(&kit.mesh, ok(&called)).oneshot(request(id, "/a")).await.unwrap();
+    for (id, status) in [(WEB, 200), (WEB, 200), (WEB, 429), (BATCH, 200)] {
+        assert_eq!(send(id).await.status(), status, "{id}");
+    }
+    assert_eq!(send(WEB).await.headers()["retry-after"], "1");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(send(WEB).await.status(), 200);
+    assert_eq!(called.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn the_matched_route_reaches_labels_and_records() {
+    let kit = Kit::new("").await;
+    let show = async |peer: Option<Principal>| peer.map(|peer| peer.to_string()).unwrap_or_default();
+    let router = axum::Router::new().route("/orders/{id}", axum::routing::post(show)).layer(RouteLayer);
+    let service = stack(&kit.mesh, router);
+    let response = service.clone().oneshot(request(WEB, "/orders/7")).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), WEB);
+    let missing = service.oneshot(request(WEB, "/attack/7")).await.unwrap();
+    assert_eq!(missing.status(), 404);
+    drop(missing);
+    let routes: Vec<_> = kit.records().await.into_iter().map(|record| record.route).collect();
+    assert_eq!(routes, [Some("/orders/{id}".into()), None]);
+    for (route, status) in [("/orders/{id}", "2xx"), ("-", "4xx")] {
+        let count = format!(
+            r#"mesh_server_request_duration_seconds_count{{method="POST",route="{route}",status="{status}",grpc_status="-"}}"#
+        );
+        assert_eq!(kit.metric(&count).as_deref(), Some("1"));
+    }
+}
