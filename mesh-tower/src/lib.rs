@@ -13,9 +13,13 @@ mod error;
 #[cfg(test)]
 mod fixture;
 pub mod grpc;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod reject;
 mod serve;
 pub mod server;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 pub mod tls;
 mod transport;
 
@@ -26,5 +30,3 @@ pub use context::RequestContext;
 pub use error::{BoxError, Error, ErrorKind};
 pub use mesh_core::{Config, Mesh};
 pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};
-#[cfg(feature = "otel")]
-pub mod otel;
