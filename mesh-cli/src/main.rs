@@ -8,7 +8,6 @@
 //! | 3 | something could not be read or written |
 //!
 //! The codes and the fields of `--json` are stable: scripts may build on them. Text is for people and may change.
-#![allow(clippy::print_stdout)] // a command line tool speaks on stdout
 
 mod answer;
 mod check;
@@ -18,6 +17,7 @@ mod explain;
 mod load;
 mod svid;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -29,17 +29,23 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli.command) {
         Ok(answer) => {
-            println!("{}", if cli.json { answer.to_json() } else { answer.text });
+            say(if cli.json { answer.to_json() } else { answer.text });
             ExitCode::from(if answer.yes { 0 } else { 1 })
         }
         Err(failure) => {
             if cli.json {
-                println!("{}", failure.to_json());
+                say(failure.to_json());
             }
             eprintln!("error: {failure}");
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A reader that has seen enough (`mesh explain | head`) is no error.
+fn say(mut text: String) {
+    text.push('\n');
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn run(command: &Command) -> Result<Answer, Failure> {

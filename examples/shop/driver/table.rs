@@ -1,0 +1,86 @@
+//! The table of *step, expected, seen*.
+#![allow(clippy::print_stdout)] // what the program is for
+
+use tokio::time::Instant;
+
+use super::steps::{Observed, Step};
+use super::town::Town;
+use crate::Error;
+
+const STEP: usize = 34;
+const EXPECTED: usize = 46;
+const SEEN: usize = 64;
+
+/// Prints each row as soon as it is known.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: usize,
+    differing: usize,
+    start: Instant,
+}
+
+impl Table {
+    pub(crate) fn begin() -> Self {
+        line("step", "expected", "seen");
+        println!("   {}  {}  {}", "-".repeat(STEP), "-".repeat(EXPECTED), "-".repeat(SEEN));
+        Self { rows: 0, differing: 0, start: Instant::now() }
+    }
+
+    pub(crate) fn row(&mut self, step: &Step, observed: Result<Observed, Error>) {
+        let observed = observed.unwrap_or_else(|error| Observed::differs(format!("error: {error}")));
+        self.rows += 1;
+        self.differing += usize::from(!observed.as_expected);
+        let mark = if observed.as_expected { "ok" } else { "!!" };
+        let (title, expected, seen) =
+            (wrap(step.title, STEP), wrap(step.expected, EXPECTED), wrap(&observed.text, SEEN));
+        for at in 0..title.len().max(expected.len()).max(seen.len()) {
+            print!("{} ", if at == 0 { mark } else { "  " });
+            let cell = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
+            line(&cell(&title), &cell(&expected), &cell(&seen));
+        }
+    }
+
+    /// The last words; true if nothing differed.
+    pub(crate) fn end(self, town: &mut Town) -> bool {
+        let seconds = self.start.elapsed().as_secs_f64();
+        println!("\n{} steps, {} differ, {seconds:.1} s", self.rows, self.differing);
+        if self.differing > 0 {
+            town.layout.keep();
+            println!("logs, audit and configuration are kept in {}", town.layout.root().display());
+        }
+        self.differing == 0 && self.rows > 0
+    }
+}
+
+fn line(step: &str, expected: &str, seen: &str) {
+    println!("{step:<STEP$}  {expected:<EXPECTED$}  {seen}");
+}
+
+/// Breaks at spaces; a word that is too long keeps a line of its own.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let Some(last) = lines.last_mut() else { break };
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= width {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wraps_at_spaces_only() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("spiffe://shop.example/ns/shop x", 5), ["spiffe://shop.example/ns/shop", "x"]);
+        assert_eq!(wrap("", 5), [""]);
+    }
+}
