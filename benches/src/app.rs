@@ -3,6 +3,8 @@
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
+use http::HeaderMap;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::perf::Payload;
@@ -21,6 +23,13 @@ pub fn http() -> Router {
 /// The gRPC half.
 pub fn grpc() -> tonic::service::Routes {
     tonic::service::Routes::new(EchoServer::new(EchoService))
+}
+
+/// What the gRPC load sends, with these headers as metadata.
+pub fn echo_request(headers: &HeaderMap) -> Request<Payload> {
+    let mut request = Request::new(Payload { data: Bytes::from_static(&HELLO) });
+    *request.metadata_mut() = MetadataMap::from_headers(headers.clone());
+    request
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Both programs against each other, in every mode and protocol that needs no mesh.
+//! Both programs against each other, in every mode and protocol.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
 use std::io::{BufRead as _, BufReader};
@@ -108,4 +108,46 @@ fn write_pki(dir: &Path) -> [String; 6] {
     let (cert, key, ca) =
         (write("leaf.pem", leaf.pem()), write("leaf.key", key.serialize_pem()), write("ca.pem", ca.pem()));
     ["--cert".to_owned(), cert, "--key".to_owned(), key, "--ca".to_owned(), ca]
+}
+
+#[test]
+fn mesh() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let server = write(
+        "server.yaml",
+        "workload: { name: server, namespace: bench }\n\
+         identity: { trust_domain: bench.example, source: { dev_ca: { dir: ca } } }\n\
+         policies: [ policy.yaml ]\n",
+    );
+    write(
+        "policy.yaml",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: bench, namespace: bench }\n\
+         spec: { rules: [ { from: [ { source: { principals: [bench.example/ns/bench/sa/client] } } ] } ] }\n",
+    );
+    let client = |name: &str| {
+        let text = format!(
+            "workload: {{ name: {name}, namespace: bench }}\n\
+             identity: {{ trust_domain: bench.example, source: {{ dev_ca: {{ dir: ca }} }} }}\n\
+             clusters:\n  bench:\n    discover: {{ static: [\"127.0.0.1:1\"] }}\n    \
+             identities: [ \"spiffe://bench.example/ns/bench/sa/server\" ]\n"
+        );
+        write(&format!("{name}.yaml"), &text)
+    };
+    let (allowed, stranger) = (client("client"), client("stranger"));
+    let server = Server::start(&["mesh", "--config", &server]);
+    let url = format!("https://{}/hello", server.address);
+    let args =
+        |config, proto| ["--url", &url, "--proto", proto, "--mode", "mesh", "--service", "bench", "--config", config];
+    for proto in ["h1", "h2", "grpc"] {
+        answered(&load(&args(&allowed, proto)));
+    }
+    // It is the whole mesh that answers: who is not in the policy gets nothing.
+    let refused = load(&args(&stranger, "h2"));
+    assert_eq!(refused["requests"], 0, "{refused}");
+    assert!(refused["first_error"].as_str().unwrap().contains("403"), "{refused}");
 }

@@ -4,6 +4,8 @@
 //! `payments`, plays the steps against them and prints a table of what was expected and what was seen.
 
 mod driver;
+mod gateway;
+mod orders;
 mod payments;
 mod role;
 mod seen;

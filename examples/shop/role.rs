@@ -8,7 +8,7 @@ use mesh_tower::Mesh;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
-use crate::{Error, payments};
+use crate::{Error, gateway, orders, payments};
 
 /// What a process can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,8 @@ pub(crate) async fn run(name: &str, config: &Path, published: &Path) -> Result<(
     let address = listener.local_addr()?;
     tokio::spawn(publish(mesh.clone(), address, published.to_owned()));
     match role {
-        Role::Gateway | Role::Orders => Err(format!("{name} needs the mesh's client").into()),
+        Role::Gateway => gateway::serve(&mesh, listener, end_of_input()).await,
+        Role::Orders => orders::serve(&mesh, listener, end_of_input()).await,
         Role::Payments => payments::serve(&mesh, listener, end_of_input()).await,
     }
 }

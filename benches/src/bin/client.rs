@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use mesh_benches::client::{Load, Measured, PlainTarget, drive};
+use mesh_benches::client::{Load, Measured, MeshTarget, PlainTarget, drive};
 use mesh_benches::{Error, Mode, Pem, Proto, tls};
 
 /// A closed-loop load generator; prints one JSON line: requests, errors, rps, percentiles in microseconds, cpu_seconds.
@@ -70,18 +70,27 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<Measured, Error> {
     let load = Load { warmup: seconds(args.warmup)?, duration: seconds(args.secs)? };
-    let headers: HeaderMap = args.header.iter().cloned().collect();
-    let connections = usize::from(args.conns);
+    let headers: HeaderMap = args.header.into_iter().collect();
+    let (proto, concurrency, connections) = (args.proto, args.conc, usize::from(args.conns));
     let tls = match args.mode {
+        Mode::Mesh => {
+            let (Some(config), Some(service)) = (args.config, args.service) else {
+                return Err("mode mesh needs --config and --service".into());
+            };
+            let target = MeshTarget::start(&config, &service, args.url, headers, proto, connections).await?;
+            return match proto {
+                Proto::Grpc => drive(target.grpc(concurrency), load).await,
+                Proto::H1 | Proto::H2 => drive(target.http(concurrency), load).await,
+            };
+        }
         Mode::Bare => None,
-        Mode::Mtls if args.proto == Proto::H1 => Some(tls::client(&args.pem, b"http/1.1")?),
+        Mode::Mtls if proto == Proto::H1 => Some(tls::client(&args.pem, b"http/1.1")?),
         Mode::Mtls => Some(tls::client(&args.pem, b"h2")?),
-        Mode::Mesh => return Err("mode mesh is not wired yet".into()),
     };
     let target = PlainTarget::new(args.url, headers, tls);
-    match args.proto {
-        Proto::Grpc => drive(target.grpc(args.conc, connections).await?, load).await,
-        proto => drive(target.http(proto, args.conc, connections).await?, load).await,
+    match proto {
+        Proto::Grpc => drive(target.grpc(concurrency, connections).await?, load).await,
+        Proto::H1 | Proto::H2 => drive(target.http(proto, concurrency, connections).await?, load).await,
     }
 }
 

@@ -4,9 +4,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use mesh_benches::{Error, Mode, Pem, plain, tls};
+use mesh_benches::{Error, Mode, Pem, app, plain, tls};
+use mesh_tower::Mesh;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 /// Answers `GET /hello` with 1 KiB and the gRPC method `perf.Echo/Unary`, on one port.
@@ -25,6 +28,11 @@ struct Args {
     pem: Pem,
 }
 
+enum Stack {
+    Plain(Option<Arc<ServerConfig>>),
+    Mesh(Mesh),
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let error = run(Args::parse()).await.err();
@@ -35,15 +43,20 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Error> {
-    let tls = if args.mode == Mode::Mtls { Some(tls::server(&args.pem)?) } else { None };
+    let stack = match (args.mode, args.config) {
+        (Mode::Bare, _) => Stack::Plain(None),
+        (Mode::Mtls, _) => Stack::Plain(Some(tls::server(&args.pem)?)),
+        (Mode::Mesh, Some(config)) => Stack::Mesh(Mesh::builder().config_file(config).start().await?),
+        (Mode::Mesh, None) => return Err("mode mesh needs --config".into()),
+    };
     let listener =
         TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
-    let address = listener.local_addr()?;
-    match args.mode {
-        Mode::Mesh => Err("mode mesh is not wired yet".into()),
-        Mode::Bare | Mode::Mtls => {
-            println!("listening on {address}");
-            Err(plain::serve(listener, tls).await)
+    println!("listening on {}", listener.local_addr()?);
+    match stack {
+        Stack::Plain(tls) => Err(plain::serve(listener, tls).await),
+        // The socket is the flag's; limits and timeouts are those of the listener `default`.
+        Stack::Mesh(mesh) => {
+            Ok(mesh_tower::serve(&mesh, listener, app::http()).grpc(app::grpc().into_axum_router()).await?)
         }
     }
 }

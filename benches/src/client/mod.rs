@@ -1,6 +1,7 @@
 //! The load: callers in a closed loop, and what they measured.
 
 mod drive;
+mod judge;
 mod mesh;
 mod plain;
 mod report;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri, header};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,10 +18,9 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
 use super::Caller;
-use crate::app::PAYLOAD;
-use crate::perf::Payload;
+use super::judge::{echoed, hello};
 use crate::perf::echo_client::EchoClient;
-use crate::{Error, Proto};
+use crate::{Error, Proto, app};
 
 /// Where to, and how.
 #[derive(Debug)]
@@ -180,17 +179,8 @@ impl Caller for HttpCaller {
                 sender.send_request(self.target.request(true)?).await?
             }
         };
-        judge(response).await
+        hello(response).await
     }
-}
-
-async fn judge(response: Response<Incoming>) -> Result<(), Error> {
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if status == http::StatusCode::OK && body.len() == PAYLOAD {
-        return Ok(());
-    }
-    Err(format!("status {status} with {} bytes, expected 200 with {PAYLOAD}", body.len()).into())
 }
 
 /// Sends 1 KiB to the echo.
@@ -202,11 +192,8 @@ pub struct GrpcCaller {
 
 impl Caller for GrpcCaller {
     async fn call(&mut self) -> Result<(), Error> {
-        let mut request = tonic::Request::new(Payload { data: Bytes::from_static(&[b'x'; PAYLOAD]) });
-        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(self.target.headers.clone());
-        match self.client.unary(request).await {
-            Ok(reply) if reply.get_ref().data.len() == PAYLOAD => Ok(()),
-            Ok(reply) => Err(format!("{} bytes echoed, expected {PAYLOAD}", reply.get_ref().data.len()).into()),
+        match self.client.unary(app::echo_request(&self.target.headers)).await {
+            Ok(reply) => echoed(&reply),
             Err(status) => {
                 self.client = self.target.echo(&self.slot).await?;
                 Err(status.into())

@@ -21,8 +21,8 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn begin() -> Self {
-        line("step", "expected", "seen");
-        println!("   {}  {}  {}", "-".repeat(STEP), "-".repeat(EXPECTED), "-".repeat(SEEN));
+        line("", "step", "expected", "seen");
+        line("--", &"-".repeat(STEP), &"-".repeat(EXPECTED), &"-".repeat(SEEN));
         Self { rows: 0, differing: 0, start: Instant::now() }
     }
 
@@ -34,9 +34,8 @@ impl Table {
         let (title, expected, seen) =
             (wrap(step.title, STEP), wrap(step.expected, EXPECTED), wrap(&observed.text, SEEN));
         for at in 0..title.len().max(expected.len()).max(seen.len()) {
-            print!("{} ", if at == 0 { mark } else { "  " });
             let cell = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
-            line(&cell(&title), &cell(&expected), &cell(&seen));
+            line(if at == 0 { mark } else { "" }, &cell(&title), &cell(&expected), &cell(&seen));
         }
     }
 
@@ -52,8 +51,8 @@ impl Table {
     }
 }
 
-fn line(step: &str, expected: &str, seen: &str) {
-    println!("{step:<STEP$}  {expected:<EXPECTED$}  {seen}");
+fn line(mark: &str, step: &str, expected: &str, seen: &str) {
+    println!("{}", format!("{mark:<2} {step:<STEP$}  {expected:<EXPECTED$}  {seen}").trim_end());
 }
 
 /// Breaks at spaces; a word that is too long keeps a line of its own.

@@ -12,8 +12,13 @@ use crate::Error;
 use crate::role::Role;
 
 /// Processes in the order in which they are started: each finds those it calls.
-pub(crate) const PROCESSES: [(&str, Role); 3] =
-    [("payments-1", Role::Payments), ("payments-2", Role::Payments), ("payments-3", Role::Payments)];
+pub(crate) const PROCESSES: [(&str, Role); 5] = [
+    ("payments-1", Role::Payments),
+    ("payments-2", Role::Payments),
+    ("payments-3", Role::Payments),
+    ("orders", Role::Orders),
+    ("gateway", Role::Gateway),
+];
 
 /// One run of the shop.
 pub(crate) struct Town {

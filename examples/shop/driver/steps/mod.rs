@@ -1,5 +1,6 @@
 //! What is played, one file for each step.
 
+mod order;
 mod start;
 
 use std::pin::Pin;
@@ -36,4 +37,4 @@ impl Observed {
 }
 
 /// Every step, in order: later ones build on what earlier ones left.
-pub(crate) const ALL: &[Step] = &[start::STEP];
+pub(crate) const ALL: &[Step] = &[start::STEP, order::STEP];

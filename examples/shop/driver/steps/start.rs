@@ -7,8 +7,8 @@ use crate::Error;
 use crate::driver::town::{PROCESSES, Town};
 
 pub(crate) const STEP: Step = Step {
-    title: "three processes start, each with its own dev-CA identity and mesh.yaml",
-    expected: "3 ready",
+    title: "five processes start, each with its own dev-CA identity and mesh.yaml",
+    expected: "5 ready",
     run: |town| Box::pin(run(town)),
 };
 
@@ -17,5 +17,5 @@ async fn run(town: &mut Town) -> Result<Observed, Error> {
     for (name, _) in PROCESSES {
         town.start(name).await?;
     }
-    Ok(Observed::expected(format!("3 ready in {:.1} s", start.elapsed().as_secs_f64())))
+    Ok(Observed::expected(format!("5 ready in {:.1} s", start.elapsed().as_secs_f64())))
 }
