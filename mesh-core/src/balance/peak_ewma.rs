@@ -12,8 +12,13 @@ pub struct Tick(u32);
 impl Tick {
     /// The tick of `now`, counted from `epoch`.
     pub fn at(epoch: Instant, now: Instant) -> Self {
+        Self::of_millis(millis(now.saturating_duration_since(epoch)))
+    }
+
+    /// The tick of a moment that was counted in milliseconds already.
+    pub fn of_millis(millis: u64) -> Self {
         // Truncation is the wrap.
-        Self(millis(now.saturating_duration_since(epoch)) as u32)
+        Self(millis as u32)
     }
 
     /// Milliseconds from `earlier` to here. A moment that lies ahead, as racing threads see it, is no time ago.

@@ -34,73 +34,43 @@ const RETURNED: u8 = 3;
 /// [`unready`](Self::unready) goes on trying to connect, and calls [`ready`](Self::ready) when that succeeds.
 #[derive(Clone)]
 pub struct Readiness {
-    shared: Arc<ReadinessShared>,
-}
-
-struct ReadinessShared {
-    state: AtomicU8,
-    cluster: Arc<str>,
-    key: EndpointKey,
-    metrics: Arc<ClusterMetrics>,
-    next_return: Arc<NextReturn>,
+    vitals: Arc<Vitals>,
 }
 
 impl Readiness {
-    fn new<T>(core: &Core<T>, key: EndpointKey) -> Self {
-        Self {
-            shared: Arc::new(ReadinessShared {
-                state: AtomicU8::new(UNKNOWN),
-                cluster: Arc::clone(&core.name),
-                key,
-                metrics: Arc::clone(&core.metrics),
-                next_return: Arc::clone(&core.next_return),
-            }),
-        }
-    }
-
     /// The transport has a live connection, or made one.
     pub fn ready(&self) {
-        let shared = &*self.shared;
+        let vitals = &*self.vitals;
         let change = |state| match state {
             UNKNOWN => Some(READY),
             UNREADY => Some(RETURNED),
             _ => None,
         };
-        if shared.state.fetch_update(SeqCst, Relaxed, change) == Ok(UNREADY) {
-            shared.next_return.now();
-            shared.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
-            tracing::info!(cluster = %shared.cluster, endpoint = %shared.key, "endpoint is reachable again");
+        if vitals.readiness.fetch_update(SeqCst, Relaxed, change) == Ok(UNREADY) {
+            vitals.next_return.now();
+            vitals.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
+            tracing::info!(cluster = %vitals.cluster, endpoint = %vitals.key, "endpoint is reachable again");
         }
     }
 
     /// The transport lost its last connection or could not make one: the endpoint is out until [`ready`](Self::ready).
     pub fn unready(&self) {
-        let shared = &*self.shared;
-        if shared.state.swap(UNREADY, Relaxed) != UNREADY {
-            shared.metrics.endpoints.add(telemetry::EndpointState::Unready, 1);
-            tracing::warn!(cluster = %shared.cluster, endpoint = %shared.key, "endpoint is unreachable");
+        let vitals = &*self.vitals;
+        if vitals.readiness.swap(UNREADY, Relaxed) != UNREADY {
+            vitals.metrics.endpoints.add(telemetry::EndpointState::Unready, 1);
+            tracing::warn!(cluster = %vitals.cluster, endpoint = %vitals.key, "endpoint is unreachable");
         }
     }
 
     /// Not known to be unreachable; a new endpoint starts here.
     pub fn is_usable(&self) -> bool {
-        self.shared.state.load(Relaxed) != UNREADY
-    }
-
-    /// Whether it is back and nobody noticed yet.
-    pub(super) fn has_returned(&self) -> bool {
-        self.shared.state.load(SeqCst) == RETURNED
-    }
-
-    /// Notes that it is back; says whether it was news.
-    pub(super) fn acknowledge_return(&self) -> bool {
-        self.shared.state.compare_exchange(RETURNED, READY, Relaxed, Relaxed).is_ok()
+        self.vitals.is_usable()
     }
 }
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.shared.state.load(Relaxed) {
+        let state = match self.vitals.readiness.load(Relaxed) {
             UNKNOWN => "unknown",
             READY => "ready",
             RETURNED => "returned",
@@ -110,9 +80,48 @@ impl fmt::Debug for Readiness {
     }
 }
 
-impl Drop for ReadinessShared {
+/// How one endpoint fares: all that a pick looks at before it has chosen, in one place in memory.
+pub(super) struct Vitals {
+    pub(super) in_flight: AtomicUsize,
+    pub(super) ewma: PeakEwma,
+    pub(super) outlier: OutlierDetector,
+    readiness: AtomicU8,
+    pub(super) key: EndpointKey,
+    pub(super) epoch: Instant,
+    pub(super) metrics: Arc<ClusterMetrics>,
+    cluster: Arc<str>,
+    next_return: Arc<NextReturn>,
+}
+
+impl Vitals {
+    fn is_usable(&self) -> bool {
+        self.readiness.load(Relaxed) != UNREADY
+    }
+
+    /// Whether picks consider it. Ejections whose time is up are ended before this is asked.
+    pub(super) fn is_in(&self) -> bool {
+        self.is_usable() && !self.outlier.is_ejected()
+    }
+
+    /// Whether its transport found it again and nobody noticed yet.
+    pub(super) fn has_returned(&self) -> bool {
+        self.readiness.load(SeqCst) == RETURNED
+    }
+
+    /// Notes that its transport found it again; says whether it was news.
+    pub(super) fn acknowledge_return(&self) -> bool {
+        self.readiness.compare_exchange(RETURNED, READY, Relaxed, Relaxed).is_ok()
+    }
+
+    pub(super) fn cost(&self, now: Tick, decay: Decay) -> f64 {
+        let load = self.in_flight.load(Relaxed) + 1;
+        f64::from(self.ewma.seconds(now, decay)) * load as f64
+    }
+}
+
+impl Drop for Vitals {
     fn drop(&mut self) {
-        if *self.state.get_mut() == UNREADY {
+        if *self.readiness.get_mut() == UNREADY {
             self.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
         }
     }
@@ -120,13 +129,7 @@ impl Drop for ReadinessShared {
 
 /// What outlives a change of an endpoint's weight or metadata: everything that was learnt, and the transport.
 pub(super) struct Live<T> {
-    pub(super) key: EndpointKey,
-    pub(super) in_flight: AtomicUsize,
-    pub(super) ewma: PeakEwma,
-    pub(super) outlier: OutlierDetector,
-    pub(super) readiness: Readiness,
-    pub(super) epoch: Instant,
-    pub(super) metrics: Arc<ClusterMetrics>,
+    pub(super) vitals: Arc<Vitals>,
     /// Weak: an endpoint must not keep alive the set that holds it.
     pub(super) core: Weak<Core<T>>,
     transport: T,
@@ -134,28 +137,19 @@ pub(super) struct Live<T> {
 
 impl<T> Live<T> {
     pub(super) fn new(core: &Arc<Core<T>>, endpoint: &Endpoint, assumed: Duration, now: Instant) -> Arc<Self> {
-        let readiness = Readiness::new(core, endpoint.key.clone());
-        Arc::new(Self {
-            key: endpoint.key.clone(),
+        let vitals = Arc::new(Vitals {
             in_flight: AtomicUsize::new(0),
             ewma: PeakEwma::new(assumed, Tick::at(core.epoch, now)),
             outlier: OutlierDetector::default(),
-            transport: (core.make)(endpoint, readiness.clone()),
-            readiness,
+            readiness: AtomicU8::new(UNKNOWN),
+            key: endpoint.key.clone(),
             epoch: core.epoch,
             metrics: Arc::clone(&core.metrics),
-            core: Arc::downgrade(core),
-        })
-    }
-
-    /// Whether picks consider it. Ejections whose time is up are ended before this is asked.
-    pub(super) fn is_in(&self) -> bool {
-        self.readiness.is_usable() && !self.outlier.is_ejected()
-    }
-
-    pub(super) fn cost(&self, now: Tick, decay: Decay) -> f64 {
-        let load = self.in_flight.load(Relaxed) + 1;
-        f64::from(self.ewma.seconds(now, decay)) * load as f64
+            cluster: Arc::clone(&core.name),
+            next_return: Arc::clone(&core.next_return),
+        });
+        let transport = (core.make)(endpoint, Readiness { vitals: Arc::clone(&vitals) });
+        Arc::new(Self { vitals, core: Arc::downgrade(core), transport })
     }
 }
 
@@ -178,7 +172,7 @@ impl<T> EndpointState<T> {
 
     /// Attempts in flight.
     pub fn in_flight(&self) -> usize {
-        self.live.in_flight.load(Relaxed)
+        self.live.vitals.in_flight.load(Relaxed)
     }
 
     /// Whether it is ejected now.
@@ -188,12 +182,12 @@ impl<T> EndpointState<T> {
 
     /// Whether picks consider it: usable and not ejected.
     pub fn available(&self, now: Instant) -> bool {
-        self.live.readiness.is_usable() && !self.ejected(now)
+        self.live.vitals.is_usable() && !self.ejected(now)
     }
 
     /// When its ejection ends, if it is ejected now.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.live.epoch + Duration::from_millis(self.live.outlier.ejected_until()?);
+        let until = self.live.vitals.epoch + Duration::from_millis(self.live.vitals.outlier.ejected_until()?);
         Some(until).filter(|until| *until > now)
     }
 
@@ -201,10 +195,12 @@ impl<T> EndpointState<T> {
         EndpointReport {
             key: self.endpoint.key.clone(),
             address: self.endpoint.address,
-            usable: self.live.readiness.is_usable(),
+            usable: self.live.vitals.is_usable(),
             ejected_until: self.ejected_until(now),
             in_flight: self.in_flight(),
-            latency: Duration::from_secs_f32(self.live.ewma.seconds(Tick::at(self.live.epoch, now), decay)),
+            latency: Duration::from_secs_f32(
+                self.live.vitals.ewma.seconds(Tick::at(self.live.vitals.epoch, now), decay),
+            ),
         }
     }
 }
@@ -214,7 +210,7 @@ impl<T> fmt::Debug for EndpointState<T> {
         f.debug_struct("EndpointState")
             .field("endpoint", &self.endpoint)
             .field("in_flight", &self.in_flight())
-            .field("readiness", &self.live.readiness)
+            .field("available", &self.live.vitals.is_in())
             .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ use crate::health::may_eject;
 use crate::rng::Rng;
 use crate::telemetry::{self, ClusterMetrics, EjectReason, Metrics};
 
-use endpoint::{Live, since};
+use endpoint::{Live, Vitals, since};
 use set::Set;
 
 /// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
@@ -156,10 +156,11 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     pub fn pick(&self, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
         let core = &*self.core;
         let set = core.set.load();
-        if core.next_return.is_due(since(core.epoch, now)) {
+        let millis = since(core.epoch, now);
+        if core.next_return.is_due(millis) {
             core.readmit(now);
         }
-        let Some(choice) = set.choose(tried, Tick::at(core.epoch, now), &core.rng) else {
+        let Some(choice) = set.choose(tried, Tick::of_millis(millis), &core.rng) else {
             return Err(if self.resolved() { PickError::Empty } else { PickError::Unresolved });
         };
         if choice.panic {
@@ -238,25 +239,25 @@ impl<T> Core<T> {
         let Some(_changing) = self.try_lock() else { return };
         let set = self.set.load();
         let Some(state) = set.find(live) else { return };
-        if live.outlier.is_ejected() {
+        if live.vitals.outlier.is_ejected() {
             return;
         }
-        let out = set.states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.is_in()).count();
+        let out = set.states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_in()).count();
         let config = &set.settings.outlier;
         if !may_eject(out, set.states.len(), config.max_ejection_percent) {
-            live.outlier.start_anew();
+            live.vitals.outlier.start_anew();
             self.metrics.ejections_withheld.inc(reason);
             tracing::debug!(
-                cluster = %self.name, endpoint = %live.key, reason = telemetry::Label::as_str(reason), out,
+                cluster = %self.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), out,
                 "endpoint not ejected: too many are out already"
             );
             return;
         }
-        let duration = live.outlier.eject(since(self.epoch, now), config);
+        let duration = live.vitals.outlier.eject(since(self.epoch, now), config);
         self.metrics.ejections.inc(reason);
         self.note_ejections(&set);
         tracing::warn!(
-            cluster = %self.name, endpoint = %live.key, reason = telemetry::Label::as_str(reason), ?duration,
+            cluster = %self.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), ?duration,
             "endpoint ejected"
         );
     }
@@ -268,8 +269,9 @@ impl<T> Core<T> {
         let set = self.set.load();
         let (millis, tick) = (since(self.epoch, now), Tick::at(self.epoch, now));
         let median = set.median_latency(now, self.epoch);
-        for Live { key, outlier, readiness, ewma, .. } in set.states.iter().map(|state| &*state.live) {
-            let returned = readiness.acknowledge_return();
+        for vitals in set.states.iter().map(|state| &*state.live.vitals) {
+            let Vitals { key, outlier, ewma, .. } = vitals;
+            let returned = vitals.acknowledge_return();
             let readmitted = if returned { outlier.returned(millis) } else { outlier.readmit(millis) };
             if returned || readmitted {
                 ewma.reset(median, tick);
@@ -283,9 +285,9 @@ impl<T> Core<T> {
 
     /// Keeps the gauge and the time of the next return in step with the set. Called with the lock held.
     fn note_ejections(&self, set: &Set<T>) {
-        let ends = || set.states.iter().filter_map(|state| state.live.outlier.ejected_until());
+        let ends = || set.states.iter().filter_map(|state| state.live.vitals.outlier.ejected_until());
         self.next_return.at(ends().min());
-        if set.states.iter().any(|state| state.live.readiness.has_returned()) {
+        if set.states.iter().any(|state| state.live.vitals.has_returned()) {
             // It returned after it was looked at; what it wrote to `next_return` has just been overwritten.
             self.next_return.now();
         }

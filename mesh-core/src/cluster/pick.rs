@@ -91,7 +91,7 @@ pub struct Pick<T> {
 
 impl<T> Pick<T> {
     pub(super) fn new(endpoint: Arc<EndpointState<T>>, settings: Settings, now: Instant) -> Self {
-        endpoint.live.in_flight.fetch_add(1, Relaxed);
+        endpoint.live.vitals.in_flight.fetch_add(1, Relaxed);
         Self { endpoint, settings, started: now, headers: None, over: false }
     }
 
@@ -109,7 +109,7 @@ impl<T> Pick<T> {
         if outcome.speaks_against() {
             self.judge(outcome, now);
         } else {
-            self.endpoint.live.outlier.answered();
+            self.endpoint.live.vitals.outlier.answered();
         }
     }
 
@@ -120,13 +120,13 @@ impl<T> Pick<T> {
 
     fn end(&mut self, outcome: Outcome, now: Instant) {
         self.over = true;
-        let live = &self.endpoint.live;
-        live.in_flight.fetch_sub(1, Relaxed);
+        let vitals = &self.endpoint.live.vitals;
+        vitals.in_flight.fetch_sub(1, Relaxed);
         let verdict = match self.headers {
             Some(told) if told.speaks_against() || outcome == Outcome::Cancelled => told,
             _ => outcome,
         };
-        live.metrics.attempts.inc(verdict.label());
+        vitals.metrics.attempts.inc(verdict.label());
         match self.headers {
             None => {
                 self.sample(verdict, now);
@@ -144,26 +144,26 @@ impl<T> Pick<T> {
 
     fn sample(&self, outcome: Outcome, now: Instant) {
         let Settings { decay, penalty, .. } = self.settings;
-        let (live, elapsed) = (&self.endpoint.live, now.saturating_duration_since(self.started));
-        let tick = Tick::at(live.epoch, now);
+        let (vitals, elapsed) = (&self.endpoint.live.vitals, now.saturating_duration_since(self.started));
+        let tick = Tick::at(vitals.epoch, now);
         match outcome {
-            Outcome::Success => live.ewma.record(elapsed, tick, decay),
+            Outcome::Success => vitals.ewma.record(elapsed, tick, decay),
             // The endpoint would have taken at least this long: never let that pass for a fast answer.
-            Outcome::Cancelled => live.ewma.record_at_least(elapsed, tick, decay),
+            Outcome::Cancelled => vitals.ewma.record_at_least(elapsed, tick, decay),
             Outcome::Failure { retry_after } => {
                 let asked = retry_after.unwrap_or(penalty).min(MAX_RETRY_AFTER);
-                live.ewma.record(elapsed.max(penalty).max(asked), tick, decay);
+                vitals.ewma.record(elapsed.max(penalty).max(asked), tick, decay);
             }
-            Outcome::Unreachable => live.ewma.record(elapsed.max(penalty), tick, decay),
+            Outcome::Unreachable => vitals.ewma.record(elapsed.max(penalty), tick, decay),
             Outcome::Timeout => {
-                live.ewma.record(elapsed.saturating_mul(TIMEOUT_FACTOR).max(penalty), tick, decay);
+                vitals.ewma.record(elapsed.saturating_mul(TIMEOUT_FACTOR).max(penalty), tick, decay);
             }
         }
     }
 
     fn judge(&self, outcome: Outcome, now: Instant) {
         let live = &self.endpoint.live;
-        let Some(reason) = live.outlier.observe(outcome, &self.settings.outlier) else { return };
+        let Some(reason) = live.vitals.outlier.observe(outcome, &self.settings.outlier) else { return };
         if let Some(core) = live.core.upgrade() {
             core.eject(live, reason, now);
         }

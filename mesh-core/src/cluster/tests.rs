@@ -402,7 +402,7 @@ fn concurrent_changes_leave_every_counter_whole() {
     drop(any(&cluster, end));
     for state in cluster.endpoints().iter() {
         assert_eq!(state.in_flight(), 0);
-        assert!(state.available(end) && !state.live.readiness.has_returned(), "{state:?}");
+        assert!(state.available(end) && !state.live.vitals.has_returned(), "{state:?}");
     }
     for state in [telemetry::EndpointState::Ejected, telemetry::EndpointState::Unready] {
         assert_eq!(cluster.metrics().endpoints.value(state), 0, "{state:?}");
