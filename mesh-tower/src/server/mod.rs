@@ -14,6 +14,21 @@
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be
 //! left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
+//!
+//! ```
+//! use mesh_tower::server::{AuthenticateLayer, AuthorizeLayer, CanonicalLayer, HandlerLayer, TelemetryLayer};
+//! use tower::ServiceBuilder;
+//!
+//! # fn build<S>(mesh: &mesh_tower::Mesh, handler: S) -> impl Sized {
+//! ServiceBuilder::new()
+//!     .layer(TelemetryLayer::new(mesh))
+//!     .layer(CanonicalLayer::new(mesh))
+//!     .layer(AuthenticateLayer::new(mesh))
+//!     .layer(AuthorizeLayer::new(mesh))
+//!     .layer(HandlerLayer::new(mesh))
+//!     .service(handler)
+//! # }
+//! ```
 
 mod admission;
 mod audit;
@@ -27,7 +42,8 @@ mod handler;
 mod rate_limit;
 mod response_body;
 mod telemetry;
-#[cfg(all(test, feature = "dev-ca"))]
+#[cfg(test)]
+#[cfg(feature = "dev-ca")]
 mod tests;
 
 pub use admission::{Admission, AdmissionLayer};
