@@ -54,6 +54,10 @@ impl HttpBody for ResponseBody {
         if revoked(exchange) {
             return cut(this.flight, Code::PERMISSION_DENIED, "permit_revoked");
         }
+        // First, because a body that always has a frame ready would never come to it.
+        if this.expiry.as_pin_mut().is_some_and(|expiry| expiry.poll(cx).is_ready()) {
+            return cut(this.flight, Code::DEADLINE_EXCEEDED, "deadline_exceeded");
+        }
         let inner = this.inner;
         let poll = || catch_unwind(AssertUnwindSafe(|| inner.poll_frame(cx)));
         let polled = match exchange.context() {
@@ -72,9 +76,6 @@ impl HttpBody for ResponseBody {
                 Poll::Ready(end)
             }
             Ok(Poll::Pending) => {
-                if this.expiry.as_pin_mut().is_some_and(|expiry| expiry.poll(cx).is_ready()) {
-                    return cut(this.flight, Code::DEADLINE_EXCEEDED, "deadline_exceeded");
-                }
                 if this.recheck.poll_revoked(exchange, cx) {
                     return cut(this.flight, Code::PERMISSION_DENIED, "permit_revoked");
                 }

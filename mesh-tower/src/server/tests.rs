@@ -56,7 +56,13 @@ struct Kit {
 
 impl Kit {
     async fn new(more: &str) -> Self {
+        Self::with_keys(more, "").await
+    }
+
+    /// With a key set in `keys.json`.
+    async fn with_keys(more: &str, keys: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("keys.json"), keys).unwrap();
         let config = format!(
             "workload: {{ name: orders, namespace: shop }}\n\
              identity: {{ trust_domain: test.example, source: {{ dev_ca: {{ dir: ca }} }} }}\n\
@@ -509,6 +515,49 @@ async fn each_principal_has_a_quota_of_its_own() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(send(WEB).await.status(), 200);
     assert_eq!(called.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_token_completes_the_principal_and_is_taken_from_the_request() {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let x = encode(rcgen::PublicKeyData::der_bytes(&key));
+    let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","alg":"EdDSA","use":"sig","x":"{x}"}}]}}"#);
+    let config = r#"tokens: [{ issuer: "https://idp.example", audiences: [orders], jwks: { file: keys.json } }]"#;
+    let kit = Kit::with_keys(config, &keys).await;
+    let needs_token = ALLOW_WEB.replace("} }]", "requestPrincipals: ['https://idp.example/ann'] } }]");
+    kit.publish(&needs_token.replace("web]", "web],"));
+    let now = kit.mesh.clock().now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let bearer = |audience: &str, expires: u64| {
+        let claims = format!(r#"{{"iss":"https://idp.example","sub":"ann","aud":"{audience}","exp":{expires}}}"#);
+        let signed = format!("{}.{}", encode(br#"{"alg":"EdDSA","kid":"k","typ":"JWT"}"#), encode(claims.as_bytes()));
+        let signature = rcgen::SigningKey::sign(&key, signed.as_bytes()).unwrap();
+        format!("Bearer {signed}.{}", encode(&signature))
+    };
+    let handler = service_fn(|request: Request<Body>| async move {
+        assert!(!request.headers().contains_key("authorization"));
+        let principal = request.extensions().get::<Principal>().unwrap();
+        let subject = principal.token.as_ref().and_then(|token| token.subject.clone());
+        Ok(Response::new(Body::from(format!("{principal} for {}", subject.unwrap()))))
+    });
+    let send = async |token: Option<String>| {
+        let mut request = request(WEB, "/a");
+        if let Some(token) = token {
+            request.headers_mut().insert("authorization", token.parse().unwrap());
+        }
+        stack(&kit.mesh, handler).oneshot(request).await.unwrap()
+    };
+    let response = send(Some(bearer("orders", now + 60))).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), format!("{WEB} for ann"));
+    for token in [None, Some(bearer("payments", now + 60)), Some(bearer("orders", now - 60))] {
+        assert_eq!(send(token).await.status(), 401);
+    }
+    let records = kit.records().await;
+    let subjects: Vec<_> = records.iter().map(|record| record.token_subject.as_deref()).collect();
+    assert_eq!(subjects, [Some("ann"), None, None, None]);
+    assert!(records.iter().skip(1).all(|record| record.outcome == AuditOutcome::Deny));
 }
 
 #[tokio::test]
