@@ -18,6 +18,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use mesh_core::cluster::Outcome;
+use mesh_core::retry::Pushback;
+
+use crate::grpc;
 
 /// Set on an answer whose sender has retried in vain already. Only ever prevents work, so anybody may send it.
 pub(crate) const NO_RETRY: http::HeaderName = http::HeaderName::from_static("mesh-no-retry");
@@ -32,28 +35,27 @@ pub struct Class {
     pub outcome: Outcome,
     /// Whether another attempt may do better, if repeating is safe at all.
     pub retryable: bool,
-    /// How long the endpoint asks to wait before that.
-    pub retry_after: Option<Duration>,
+    /// What the endpoint asks for before that.
+    pub pushback: Pushback,
 }
 
 impl Class {
-    const SUCCESS: Self = Self { outcome: Outcome::Success, retryable: false, retry_after: None };
+    const SUCCESS: Self = Self { outcome: Outcome::Success, retryable: false, pushback: Pushback::None };
 
     fn failure(retryable: bool, headers: &HeaderMap) -> Self {
-        let retry_after = retry_after(headers);
-        let refused = headers.contains_key(NO_RETRY) || matches!(retry_after, After::Never);
-        let retry_after = match retry_after {
-            After::Wait(wait) => Some(wait),
-            After::Unsaid | After::Never => None,
+        let pushback = if headers.contains_key(NO_RETRY) { Pushback::Never } else { pushback(headers) };
+        let retry_after = match pushback {
+            Pushback::After(wait) => Some(wait),
+            Pushback::None | Pushback::Never => None,
         };
-        Self { outcome: Outcome::Failure { retry_after }, retryable: retryable && !refused, retry_after }
+        Self { outcome: Outcome::Failure { retry_after }, retryable, pushback }
     }
 }
 
 /// Judges response headers. `None`: a gRPC answer whose status is still to come in its trailers.
 pub fn headers(grpc: bool, status: StatusCode, headers: &HeaderMap) -> Option<Class> {
     if grpc && status == StatusCode::OK {
-        return headers.contains_key("grpc-status").then(|| trailers(headers));
+        return headers.contains_key(grpc::GRPC_STATUS).then(|| trailers(headers));
     }
     Some(match status.as_u16() {
         502..=504 => Class::failure(true, headers),
@@ -64,8 +66,7 @@ pub fn headers(grpc: bool, status: StatusCode, headers: &HeaderMap) -> Option<Cl
 
 /// Judges gRPC trailers, or the headers of a trailers-only answer. A missing or unreadable status counts as `UNKNOWN`.
 pub fn trailers(trailers: &HeaderMap) -> Class {
-    let code = trailers.get("grpc-status").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u8>().ok());
-    match code.unwrap_or(2) {
+    match grpc::status(trailers).unwrap_or(grpc::Code::UNKNOWN).0 {
         14 => Class::failure(true, trailers),
         2 | 4 | 8 | 13 | 15 => Class::failure(false, trailers),
         // 12, UNIMPLEMENTED, also is the caller's: it called a method that this server never had.
@@ -75,27 +76,21 @@ pub fn trailers(trailers: &HeaderMap) -> Class {
 
 /// A gRPC answer that ended without trailers: the stream broke off.
 pub(crate) fn no_trailers() -> Class {
-    Class { outcome: Outcome::Failure { retry_after: None }, retryable: false, retry_after: None }
-}
-
-enum After {
-    Unsaid,
-    Wait(Duration),
-    Never,
+    Class { outcome: Outcome::Failure { retry_after: None }, retryable: false, pushback: Pushback::None }
 }
 
 /// Reads `grpc-retry-pushback-ms` (gRFC A6), else `retry-after` in seconds (RFC 9110 10.2.3; its date form is ignored,
 /// because it would need both clocks to agree).
-fn retry_after(headers: &HeaderMap) -> After {
+fn pushback(headers: &HeaderMap) -> Pushback {
     if let Some(pushback) = headers.get("grpc-retry-pushback-ms") {
         return match pushback.to_str().ok().and_then(|v| v.parse::<u64>().ok()) {
-            Some(ms) => After::Wait(Duration::from_millis(ms).min(MAX_RETRY_AFTER)),
-            None => After::Never,
+            Some(ms) => Pushback::After(Duration::from_millis(ms).min(MAX_RETRY_AFTER)),
+            None => Pushback::Never,
         };
     }
     match headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok()) {
-        Some(seconds) => After::Wait(Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
-        None => After::Unsaid,
+        Some(seconds) => Pushback::After(Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+        None => Pushback::None,
     }
 }
 
@@ -109,7 +104,12 @@ mod tests {
 
     fn failure(retryable: bool, wait: Option<u64>) -> Class {
         let retry_after = wait.map(Duration::from_secs);
-        Class { outcome: Outcome::Failure { retry_after }, retryable, retry_after }
+        let pushback = retry_after.map_or(Pushback::None, Pushback::After);
+        Class { outcome: Outcome::Failure { retry_after }, retryable, pushback }
+    }
+
+    fn never() -> Class {
+        Class { pushback: Pushback::Never, ..failure(true, None) }
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
             (502, &[], failure(true, None)),
             (503, &[("retry-after", "100000")], failure(true, Some(300))),
             (503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], failure(true, None)),
-            (503, &[("mesh-no-retry", "1")], failure(false, None)),
+            (503, &[("mesh-no-retry", "1")], never()),
             (504, &[], failure(true, None)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
@@ -144,7 +144,7 @@ mod tests {
             (&[("grpc-status", "13")], failure(false, None)),
             (&[("grpc-status", "14")], failure(true, None)),
             (&[("grpc-status", "14"), ("grpc-retry-pushback-ms", "3000")], failure(true, Some(3))),
-            (&[("grpc-status", "14"), ("grpc-retry-pushback-ms", "-1")], failure(false, None)),
+            (&[("grpc-status", "14"), ("grpc-retry-pushback-ms", "-1")], never()),
             (&[("grpc-status", "x")], failure(false, None)),
         ] {
             assert_eq!(headers(true, StatusCode::OK, &map(pairs)), Some(class), "{pairs:?}");

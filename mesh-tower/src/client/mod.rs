@@ -53,6 +53,7 @@ use std::task::{Context, Poll};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request};
 use mesh_core::Mesh;
+use mesh_core::config::{nearest, suggestion};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_layer::Layer;
@@ -185,7 +186,7 @@ where
     /// Scheme and authority are filled in where the URI has none; the authority only ever names the service for the
     /// endpoint, it does not choose it.
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        let mut request = request.map(replay::boxed);
+        let mut request = request.map(RequestBody::new);
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(Scheme::HTTPS);
         parts.authority.get_or_insert_with(|| self.authority.clone());
@@ -227,7 +228,7 @@ impl Future for ResponseFuture {
 
 /// A service that the configuration does not name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no service `{service}` in `clusters:` or `routes:`{}", hint(.nearest.as_deref(), .known))]
+#[error("no service `{service}` in `clusters:` or `routes:`{}", suggestion(.service, .known.iter().map(String::as_str)))]
 pub struct UnknownService {
     /// What was asked for.
     pub service: String,
@@ -237,42 +238,12 @@ pub struct UnknownService {
     pub known: Vec<String>,
 }
 
-fn hint(nearest: Option<&str>, known: &[String]) -> String {
-    match (nearest, known) {
-        (Some(nearest), _) => format!("; did you mean `{nearest}`?"),
-        (None, []) => "; none is configured".to_owned(),
-        (None, known) => format!("; known: {}", known.join(", ")),
-    }
-}
-
 impl UnknownService {
     fn new(service: &str, known: &[&str]) -> Self {
-        let nearest = known
-            .iter()
-            .map(|name| (distance(service, name), *name))
-            .min()
-            // Further off it is another word, not a slip.
-            .filter(|(distance, name)| *distance <= name.len().max(service.len()) / 3 + 1)
-            .map(|(_, name)| name.to_owned());
-        Self { service: service.to_owned(), nearest, known: known.iter().map(|name| (*name).to_owned()).collect() }
-    }
-}
-
-/// Levenshtein's edit distance, in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let next = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            left = next;
-            *cell = next;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
+        Self {
+            service: service.to_owned(),
+            nearest: nearest(service, known.iter().copied()).map(str::to_owned),
+            known: known.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
-    row.last().copied().unwrap_or_default()
 }

@@ -17,24 +17,96 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use pin_project_lite::pin_project;
 
 use crate::context::RequestContext;
 use crate::error::BoxError;
 
 /// A request body at the edge of the client: boxed once, whatever it was.
-pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+///
+/// A type of its own, not an alias: rustc cannot prove futures `Send` that mention `Box<dyn Error>` in a service's type.
+pub struct RequestBody(UnsyncBoxBody<Bytes, BoxError>);
 
-/// Boxes a request body at the edge.
-pub(crate) fn boxed<B>(body: B) -> RequestBody
+impl RequestBody {
+    /// Boxes a body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        Self(boxed(body))
+    }
+}
+
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::new(http_body_util::Empty::<Bytes>::new())
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestBody").field("size", &self.size_hint()).finish()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Boxes any body as chunks of `Bytes`.
+pub(super) fn boxed<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
 where
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    // Most bodies are `Bytes` already, and then this copies nothing.
-    body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-        .map_err(Into::into)
-        .boxed_unsync()
+    Chunks { body }.boxed_unsync()
+}
+
+pin_project! {
+    /// Like `map_frame` and `map_err`, but the length of the body survives.
+    struct Chunks<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> Body for Chunks<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Most bodies are `Bytes` already, and then this copies nothing.
+        let chunk = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+        self.project().body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(chunk).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Keeps a request body so that attempts can read it again.
@@ -223,7 +295,7 @@ mod tests {
         if trailers {
             frames.push(Ok(Frame::trailers([(http::header::AGE, "1".parse().unwrap())].into_iter().collect())));
         }
-        BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames)))
+        RequestBody::new(StreamBody::new(futures_util::stream::iter(frames)))
     }
 
     fn read(body: &mut ReplayBody, frames: usize) -> Vec<u8> {
@@ -281,7 +353,7 @@ mod tests {
 
     #[test]
     fn length_survives_and_a_superseded_attempt_fails() {
-        let full = boxed(http_body_util::Full::new(Bytes::from_static(b"hello")));
+        let full = RequestBody::new(http_body_util::Full::new(Bytes::from_static(b"hello")));
         let replay = Replay::new(full, 100);
         let mut first = replay.attempt().unwrap();
         assert_eq!(first.size_hint().exact(), Some(5));
@@ -295,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_costs_nothing_and_always_repeats() {
-        let replay = Replay::new(boxed(http_body_util::Empty::<Bytes>::new()), 0);
+        let replay = Replay::new(RequestBody::default(), 0);
         assert!(replay.ended() && replay.attempt().unwrap().is_end_stream() && replay.attempt().is_some());
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tower_service::Service;
 
 use super::call::{CallTimeout, Idempotent, NoRetry};
-use super::replay::{RequestBody, boxed};
+use super::replay::RequestBody;
 use super::{Client, Response};
 use crate::error::{BoxError, Error, ErrorKind};
 
@@ -28,7 +28,7 @@ pub struct RequestBuilder {
 
 impl RequestBuilder {
     pub(super) fn new(client: Client, method: Method, path: &str) -> Self {
-        let request = Request::builder().method(method).uri(path).body(boxed(http_body_util::Empty::<Bytes>::new()));
+        let request = Request::builder().method(method).uri(path).body(RequestBody::default());
         let request = request.map_err(|error| {
             let message = format!("`{path}` is not a path; write it like `/orders/7?full=1`");
             Error::new(ErrorKind::Request, message).caused_by(error).of_service(&client.service)
@@ -67,7 +67,7 @@ impl RequestBuilder {
             let json = serde_json::to_vec(value)
                 .map_err(|error| Error::new(ErrorKind::Request, "the body cannot be JSON").caused_by(error))?;
             request.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-            *request.body_mut() = boxed(Full::new(Bytes::from(json)));
+            *request.body_mut() = RequestBody::new(Full::new(Bytes::from(json)));
             Ok(())
         })
     }
@@ -85,7 +85,7 @@ impl RequestBuilder {
         B::Error: Into<BoxError>,
     {
         self.with(|request| {
-            *request.body_mut() = boxed(body);
+            *request.body_mut() = RequestBody::new(body);
             Ok(())
         })
     }

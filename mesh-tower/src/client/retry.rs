@@ -7,7 +7,7 @@
 //! 2. it *may help*: the failure was the endpoint's, and nobody behind it has retried already ([`classify`]);
 //! 3. the request body is still there, whole;
 //! 4. attempts and time are left, after the wait that the endpoint asked for;
-//! 5. the route's budget pays, unless nothing ever left this process.
+//! 5. the route's budget pays.
 //!
 //! Where one does not hold, the last answer or error is what the caller gets.
 
@@ -19,9 +19,10 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::retry::{Backoff, RetrySafety};
+use mesh_core::cluster::Outcome;
+use mesh_core::retry::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
 use mesh_core::rng::Rng;
-use mesh_core::telemetry::RetryReason;
+use mesh_core::telemetry::Label;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
@@ -35,10 +36,6 @@ use super::replay::{Replay, ReplayBody, RequestBody};
 use crate::classify::{self, Class};
 use crate::error::{Error, ErrorKind};
 
-/// Attempts where the route has no retry rules, for what was provably never sent. (gRFC A6: transparent retries)
-const TRANSPARENT_ATTEMPTS: u32 = 3;
-/// The waits between those.
-const TRANSPARENT_BACKOFF: Backoff = Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
 /// How long headers are held back to see whether a gRPC stream fails at once.
 const PEEK: Duration = Duration::from_millis(10);
 
@@ -98,20 +95,18 @@ where
             Err(error) => return CallOr::refused(error),
         };
         let (head, body) = request.into_parts();
-        let retry = call.route.retry.as_ref();
-        let replay = Replay::new(body, retry.map_or(0, |retry| retry.max_replay_bytes));
+        let declared = head.extensions.get::<Idempotent>().is_some();
         let rules = Rules {
-            attempts: match (head.extensions.get::<NoRetry>(), retry) {
-                (Some(_), _) => 1,
-                (None, Some(retry)) => retry.attempts,
-                (None, None) => TRANSPARENT_ATTEMPTS,
-            },
-            idempotent: retry.is_some_and(|retry| {
-                head.extensions.get::<Idempotent>().is_some() || retry.idempotent(head.method.as_str())
-            }),
-            backoff: retry.map_or(TRANSPARENT_BACKOFF, |retry| retry.backoff),
+            once: head.extensions.get::<NoRetry>().is_some(),
+            // Without rules of its own a route repeats only what was never sent, whatever the caller vouches for.
+            idempotent: call
+                .route
+                .retry
+                .as_ref()
+                .is_some_and(|retry| declared || retry.idempotent(head.method.as_str())),
             call,
         };
+        let replay = Replay::new(body, rules.policy().max_replay_bytes);
         rules.call.route.budget.deposit(Instant::now());
         // A body that was never begun has a first attempt.
         let first = replay.attempt().unwrap_or_default();
@@ -130,9 +125,10 @@ where
 
 struct Rules {
     call: Call,
-    attempts: u32,
+    /// Sent at most once, come what may.
+    once: bool,
+    /// May be sent again although it may have been processed.
     idempotent: bool,
-    backoff: Backoff,
 }
 
 type Answer = Result<Response<Body>, Error>;
@@ -190,7 +186,7 @@ where
                             Some(class) => (Ok(response), Some(class)),
                             // The status is still to come. Waiting for it before the request is sent would be waiting
                             // for an endpoint that may be waiting for us.
-                            None if rules.idempotent && rules.attempts > 1 && this.replay.ended() => {
+                            None if rules.idempotent && !rules.once && this.replay.ended() => {
                                 this.state.set(State::Peek { response: Some(response), limit: sleep(PEEK) });
                                 continue;
                             }
@@ -235,14 +231,13 @@ where
                     continue;
                 }
             };
-            let Some((reason, wait)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
+            let Some(wait) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
                 return Poll::Ready(finish(this.made, answer));
             };
             let attempts = match &answer {
                 Ok(response) => response.extensions().get::<Attempts>().cloned().unwrap_or_default(),
                 Err(error) => error.attempts().clone(),
             };
-            tracing::debug!(reason = ?reason, ?wait, attempts = %attempts, "attempt is repeated");
             // An attempt that picked no endpoint counts all the same.
             let attempts = if attempts.is_empty() { Attempts::one(None, outcome(&answer)) } else { attempts };
             *this.made = attempts.after(std::mem::take(this.made));
@@ -279,7 +274,11 @@ fn finish(made: &mut Attempts, answer: Answer) -> Answer {
 }
 
 impl Rules {
-    /// Why and after which wait to send again, or `None`.
+    fn policy(&self) -> &RetryPolicy {
+        self.call.route.retry_policy()
+    }
+
+    /// After which wait to send again, if at all. Core decides; here it is found out what happened.
     fn repeat(
         &self,
         answer: &Answer,
@@ -287,60 +286,49 @@ impl Rules {
         made: usize,
         replay: &Replay,
         rng: &Rng,
-    ) -> Option<(RetryReason, Duration)> {
-        let made = u32::try_from(made).unwrap_or(u32::MAX);
-        if made.saturating_add(1) >= self.attempts || !replay.is_whole() {
+    ) -> Option<Duration> {
+        if self.once || !replay.is_whole() {
             return None;
         }
-        let (safety, reason) = match (answer, class) {
-            (Err(error), _) => self.of_error(error)?,
-            (Ok(_), Some(class)) if class.retryable => (self.processed(), RetryReason::Failure),
+        let (safety, outcome, pushback) = match (answer, class) {
+            (Err(error), _) => {
+                let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
+                (safety, of_error(error.kind())?, Pushback::None)
+            }
+            (Ok(_), Some(class)) if class.retryable => (self.processed(), class.outcome, class.pushback),
             (Ok(_), _) => return None,
         };
-        if safety == RetrySafety::MaybeProcessed {
-            return None;
-        }
-        let kind = answer.as_ref().err().map(Error::kind);
-        // Nothing left this process, so there is no load to save anybody from.
-        let free = safety == RetrySafety::NotSent && kind != Some(ErrorKind::Overloaded);
-        // Another endpoint is tried at once; when that fails too, something larger may be wrong.
-        let wait = match made.checked_sub(1) {
-            None if free => Duration::ZERO,
-            earlier => self.backoff.wait(earlier.map_or(0, |n| n + u32::from(!free)), rng),
-        };
-        let wait = class.and_then(|class| class.retry_after).map_or(wait, |asked| wait.max(asked));
-        let now = Instant::now();
-        if self.call.headers_by.is_some_and(|by| by.remaining(now) <= wait) {
-            return None;
-        }
+        let attempts = u32::try_from(made).unwrap_or(u32::MAX).saturating_add(1);
+        let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
+        let route = &self.call.route;
         let metrics = self.call.cluster.cluster.metrics();
-        if !free && !self.call.route.budget.withdraw(now) {
-            metrics.budget_exhausted.inc();
-            tracing::debug!(route = %self.call.route.name, "the retry budget is exhausted");
-            return None;
+        match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
+            RetryDecision::Retry { after, reason } => {
+                metrics.retries.inc(reason);
+                tracing::debug!(route = %route.name, reason = reason.as_str(), ?after, "attempt is repeated");
+                Some(after)
+            }
+            RetryDecision::Stop(reason) => {
+                if reason == StopReason::Budget {
+                    metrics.budget_exhausted.inc();
+                }
+                tracing::debug!(route = %route.name, %reason, "attempt is not repeated");
+                None
+            }
         }
-        metrics.retries.inc(reason);
-        Some((reason, wait))
     }
 
     fn processed(&self) -> RetrySafety {
         if self.idempotent { RetrySafety::Idempotent } else { RetrySafety::MaybeProcessed }
     }
+}
 
-    /// `None` for what another attempt cannot mend.
-    fn of_error(&self, error: &Error) -> Option<(RetrySafety, RetryReason)> {
-        let reason = match error.kind() {
-            ErrorKind::Timeout => RetryReason::Timeout,
-            ErrorKind::Connect
-            | ErrorKind::PeerIdentity
-            | ErrorKind::Connection
-            | ErrorKind::Overloaded
-            | ErrorKind::Body => RetryReason::Unreachable,
-            _ => return None,
-        };
-        Some(match error.is_never_sent() {
-            true => (RetrySafety::NotSent, RetryReason::NotSent),
-            false => (self.processed(), reason),
-        })
-    }
+/// `None` for what another attempt cannot mend.
+fn of_error(kind: ErrorKind) -> Option<Outcome> {
+    Some(match kind {
+        ErrorKind::Timeout => Outcome::Timeout,
+        ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
+        ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection | ErrorKind::Body => Outcome::Unreachable,
+        _ => return None,
+    })
 }
