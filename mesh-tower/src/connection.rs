@@ -48,7 +48,6 @@ impl Connection {
 
     /// A connection that no socket backs, for tests of single layers.
     #[cfg(test)]
-    #[allow(dead_code)] // each layer's tests take what they need
     pub(crate) fn for_test(peer: Peer) -> Arc<Self> {
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8443));
         Arc::new(Self::new(peer, Vec::new(), local_addr, http::Version::HTTP_2))

@@ -123,6 +123,8 @@ fn log_refused(address: SocketAddr, refused: &HandshakeRefused) {
     let reason = refused.reason();
     match refused {
         HandshakeRefused::Peer(_) => tracing::warn!(%address, reason, error = %refused, "client refused"),
+        // Port probes open and close a connection, all day.
+        HandshakeRefused::Io(_) if reason == "io" => tracing::debug!(%address, error = %refused, "no TLS handshake"),
         HandshakeRefused::Io(_) => tracing::info!(%address, reason, error = %refused, "TLS handshake failed"),
     }
 }
@@ -160,6 +162,8 @@ where
         address,
         activity: Arc::clone(&activity),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
+        max_headers: config.max_headers,
+        metrics: Arc::clone(&shared.ground.metrics),
     };
     let clock = &*shared.ground.clock;
     // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.

@@ -9,9 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::ConnectInfo;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
+use mesh_core::telemetry::Metrics;
 use pin_project_lite::pin_project;
 use tower::ServiceExt;
 use tower::util::Oneshot;
@@ -29,6 +30,9 @@ pub(super) struct Edge<S> {
     pub(super) address: SocketAddr,
     pub(super) activity: Arc<Activity>,
     pub(super) max_body: usize,
+    /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
+    pub(super) max_headers: usize,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for Edge<S>
@@ -41,13 +45,18 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
+        if request.headers().len() > self.max_headers {
+            self.metrics.server.rejected("too_many_headers");
+            tracing::info!(peer = ?self.connection.peer().address, limit = self.max_headers, "too many headers");
+            return ResponseFuture { response: None, in_flight: Some(in_flight) };
+        }
         // gRPC limits each message instead; a stream of them has no length.
         let unlimited = request.body().is_end_stream() || grpc::is_grpc(request.headers());
         let mut request =
             request.map(|body| if unlimited { Body::new(body) } else { Body::new(Limited::new(body, self.max_body)) });
         request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(ConnectInfo(self.address));
-        ResponseFuture { response: self.service.clone().oneshot(request), in_flight: Some(in_flight) }
+        ResponseFuture { response: Some(self.service.clone().oneshot(request)), in_flight: Some(in_flight) }
     }
 }
 
@@ -56,8 +65,9 @@ pin_project! {
     where
         S: Service<Request<Body>>,
     {
+        // `None`: refused here.
         #[pin]
-        response: Oneshot<S, Request<Body>>,
+        response: Option<Oneshot<S, Request<Body>>>,
         in_flight: Option<InFlight>,
     }
 }
@@ -70,7 +80,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.response.poll(cx))?;
+        let response = match this.response.as_pin_mut() {
+            Some(response) => ready!(response.poll(cx))?,
+            None => {
+                let mut refused = Response::new(Body::empty());
+                *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                refused
+            }
+        };
         match this.in_flight.take() {
             Some(in_flight) => Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight)))),
             None => Poll::Pending, // polled after it was ready: nobody waits any more

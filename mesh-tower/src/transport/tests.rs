@@ -269,6 +269,29 @@ async fn clients_that_prove_nothing_are_refused_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn old_tls_and_no_tls_get_nothing() {
+    let net = Net::start(|_| {}, hello);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls12 = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::from(client_address().ip());
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls12));
+    let error = connector.connect(name, net.pipe().await).await.unwrap_err();
+    assert_eq!(alert_in(&error), Some(rustls::AlertDescription::ProtocolVersion));
+    until("TLS 1.2 is counted", || net.metrics.transport.handshakes("incompatible") == 1).await;
+
+    let mut plain = net.pipe().await;
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "answered in plain text");
+    until("plain text is counted", || net.metrics.transport.handshakes("not_tls") == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_with_another_name_is_refused_by_the_client() {
     let net = Net::start(|_| {}, hello);
     for expected in [&["spiffe://td/ns/shop/sa/payments"][..], &[]] {
@@ -509,6 +532,7 @@ async fn bodies_and_heads_have_limits_and_grpc_bodies_do_not() {
         |config| {
             config.max_body_bytes = 10;
             config.max_header_bytes = 1024;
+            config.max_headers = 8;
         },
         |request| async move {
             match request.into_body().collect().await {
@@ -528,6 +552,12 @@ async fn bodies_and_heads_have_limits_and_grpc_bodies_do_not() {
     let grpc = Request::post("https://orders/a.B/C").header("content-type", "application/grpc+proto");
     let grpc = send.send_request(grpc.body(Body::from("0123456789a")).unwrap()).await.unwrap();
     assert_eq!(text(grpc).await, "11");
+    let many = |count| (0..count).fold(Request::post("https://orders/"), |r, n| r.header("x", n.to_string()));
+    for (count, status) in [(7, 200), (8, 431)] {
+        // hyper adds `content-length: 0`
+        let response = send.send_request(many(count).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status, "{count} headers");
+    }
     let large = Request::post("https://orders/").header("x", "y".repeat(2000)).body(Body::empty()).unwrap();
     let refused = send.send_request(large).await;
     assert!(refused.is_err() || refused.unwrap().status() == 431);
