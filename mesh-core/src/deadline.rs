@@ -35,3 +35,21 @@ impl Deadline {
         other.map_or(self, |other| self.min(other))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_only_ever_shortened_and_never_underflows() {
+        let now = Instant::now();
+        let after = |secs| Deadline::after(now, Duration::from_secs(secs));
+        assert_eq!(after(2).nearest(Some(after(1))), after(1));
+        assert_eq!(after(1).nearest(Some(after(2))), after(1));
+        assert_eq!(after(1).nearest(None), after(1));
+        let passed = after(1).instant();
+        assert!(after(1).expired(passed) && !after(2).expired(passed));
+        assert_eq!(after(1).remaining(passed + Duration::from_secs(9)), Duration::ZERO);
+        assert!(!Deadline::after(now, Duration::MAX).expired(passed), "too far away to be represented");
+    }
+}
