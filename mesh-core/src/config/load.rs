@@ -102,6 +102,10 @@ fn read_policy(path: &Path) -> PolicyFile {
 /// Reads a file of at most [`yaml::MAX_TEXT`] bytes.
 pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     use std::io::Read;
+    // Opening a pipe would wait for its writer.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err("is not a regular file".to_owned());
+    }
     let limit = yaml::MAX_TEXT as u64 + 1;
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));

@@ -12,6 +12,40 @@ workload: { name: orders, namespace: shop }
 identity: { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
 ";
 
+const FULL: &str = "
+workload:  { name: orders, namespace: shop, service_account: oa, labels: { app: orders }, locality: { region: eu-west, zone: a } }
+identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
+listeners:
+  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, header_timeout: 2s, idle_timeout: 3s, max_connection_age: 4m,
+             drain_timeout: 0s, max_connections: 5, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
+health:    { address: '0.0.0.0:8081' }
+tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
+policies:  [ policies/, /abs/p.yaml ]
+authorization: { no_policy: allow, root_namespace: root }
+clusters:
+  payments:
+    discover:   { static: ['127.0.0.1:8443'] }
+    identities: [ 'spiffe://shop.example/ns/shop/sa/payments' ]
+    balance:    { policy: peak_ewma, decay: 1s, default_rtt: 1us, failure_penalty: 0s }
+    outlier:    { consecutive_failures: 0, base_ejection: 10ms, max_ejection: 10ms, max_ejection_percent: 100 }
+    pool:       { http: http2, connect_timeout: 10ms, max_connections: 1, max_pending: 0, ping_interval: 1s, ping_timeout: 1s, idle_timeout: 1s }
+    token:      { file: token.jwt }
+routes:
+  payments:
+    - match:   { method: POST, path: /shop.Payments/Charge }
+      cluster: payments
+      timeout: 2s
+      retry:   { attempts: 3, per_try_timeout: 300ms, idempotent: true, backoff: 1ms, max_backoff: 2ms, max_replay_bytes: 1MiB,
+                 budget: { ratio: 12.5%, min_per_second: 1, window: 1s } }
+    - match:   { path: '/a/*' }
+      cluster: payments
+limits:    { max_concurrent_requests: 1, rate: { per_second: 10, burst: 20, max_principals: 30 } }
+audit:     { sink: { file: { path: audit.jsonl } }, queue: 16 }
+telemetry: { exporter: { otlp: { endpoint: 'http://127.0.0.1:4318' } } }
+egress:    registry_only
+reload:    { interval: 50ms }
+";
+
 fn read(text: &str) -> Result<Config, Vec<String>> {
     let mut errors = Errors::default();
     let config = Config::parse("mesh.yaml", text, Path::new("/etc/mesh"), |_| {}, &mut errors);
@@ -129,42 +163,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
 
 #[test]
 fn every_field_can_be_written() {
-    let config = read(
-        "
-workload:  { name: orders, namespace: shop, service_account: oa, labels: { app: orders }, locality: { region: eu-west, zone: a } }
-identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
-listeners:
-  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, header_timeout: 2s, idle_timeout: 3s, max_connection_age: 4m,
-             drain_timeout: 0s, max_connections: 5, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
-health:    { address: '0.0.0.0:8081' }
-tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
-policies:  [ policies/, /abs/p.yaml ]
-authorization: { no_policy: allow, root_namespace: root }
-clusters:
-  payments:
-    discover:   { static: ['127.0.0.1:8443'] }
-    identities: [ 'spiffe://shop.example/ns/shop/sa/payments' ]
-    balance:    { policy: peak_ewma, decay: 1s, default_rtt: 1us, failure_penalty: 0s }
-    outlier:    { consecutive_failures: 0, base_ejection: 10ms, max_ejection: 10ms, max_ejection_percent: 100 }
-    pool:       { http: http2, connect_timeout: 10ms, max_connections: 1, max_pending: 0, ping_interval: 1s, ping_timeout: 1s, idle_timeout: 1s }
-    token:      { file: token.jwt }
-routes:
-  payments:
-    - match:   { method: POST, path: /shop.Payments/Charge }
-      cluster: payments
-      timeout: 2s
-      retry:   { attempts: 3, per_try_timeout: 300ms, idempotent: true, backoff: 1ms, max_backoff: 2ms, max_replay_bytes: 1MiB,
-                 budget: { ratio: 12.5%, min_per_second: 1, window: 1s } }
-    - match:   { path: '/a/*' }
-      cluster: payments
-limits:    { max_concurrent_requests: 1, rate: { per_second: 10, burst: 20, max_principals: 30 } }
-audit:     { sink: { file: { path: audit.jsonl } }, queue: 16 }
-telemetry: { exporter: { otlp: { endpoint: 'http://127.0.0.1:4318' } } }
-egress:    registry_only
-reload:    { interval: 50ms }
-",
-    )
-    .unwrap();
+    let config = read(FULL).unwrap();
     assert_eq!(config.workload.labels, BTreeMap::from([("app".into(), "orders".into())]));
     assert_eq!(config.workload.locality, Locality { region: "eu-west".into(), zone: "a".into() });
     assert_eq!(config.policies, [PathBuf::from("/etc/mesh/policies/"), PathBuf::from("/abs/p.yaml")]);
@@ -269,7 +268,7 @@ authorization: { no_policy: Allow, root_namespace: '' }
                 "mesh.yaml:7:41: routes.b: at least one route is required",
                 "mesh.yaml:8:36: limits.max_concurrent_requests: 0 is out of range: expected 1 to 1000000",
                 "mesh.yaml:8:59: limits.rate.per_second: 0 is out of range: expected 0.001 to 1000000",
-                "mesh.yaml:8:69: limits.rate.burst: -1 is out of range: expected 0 to 4294967295",
+                "mesh.yaml:8:69: limits.rate.burst: -1 is out of range: expected at least 0",
                 "mesh.yaml:9:17: audit.queue: 15 is out of range: expected 16 to 1000000",
                 "mesh.yaml:10:21: reload.interval: 10ms is out of range: expected 50ms to 1m",
                 "mesh.yaml:11:29: authorization.no_policy: unknown value `Allow`; did you mean `allow`?",
@@ -389,4 +388,22 @@ fn policies_are_read_whole_and_a_directory_by_name() {
     let seen: Vec<_> =
         errors.issues().iter().map(|issue| issue.message.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(seen, ["holds no policy; delete the file if that is meant", "cannot be read"]);
+}
+
+proptest::proptest! {
+    /// A file that was torn while it was written: the beginning of one text and the end of another, with holes.
+    #[test]
+    fn a_torn_file_is_refused_or_good_but_never_half_good(
+        cut in 0..FULL.len(), rest in 0..FULL.len(), hole in 0..FULL.len(), junk in "[ -~\\n]{0,4}",
+    ) {
+        let piece = |range: std::ops::Range<usize>| FULL.get(range).unwrap_or_default();
+        let torn = format!("{}{junk}{}", piece(0..cut), piece(rest..FULL.len()));
+        let holed = format!("{}{junk}{}", piece(0..hole), piece(hole + 7..FULL.len()));
+        for text in [torn, holed] {
+            match read(&text) {
+                Ok(config) => proptest::prop_assert_eq!(config.check(), Ok(())),
+                Err(issues) => proptest::prop_assert!(!issues.is_empty(), "refused in silence: {}", text),
+            }
+        }
+    }
 }

@@ -83,7 +83,14 @@ macro_rules! whole_numbers {
     ($($type:ty),*) => {$(
         impl Decode for $type {
             fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
-                Self::decode_within(node, &(<$type>::MIN..=<$type>::MAX), errors)
+                let Value::Int(number) = node.value else { return node.expected("a whole number", errors) };
+                let value = <$type>::try_from(number).ok();
+                if value.is_none() {
+                    // The type's limits are not the setting's range, which may be narrower and is not known here.
+                    let bound = if number < 0 { format!("at least {}", <$type>::MIN) } else { format!("at most {}", <$type>::MAX) };
+                    errors.push(&node.place, format!("{number} is out of range: expected {bound}"));
+                }
+                value
             }
         }
 
@@ -265,7 +272,7 @@ mod tests {
 
     #[test]
     fn numbers_stay_in_range_and_text_is_text() {
-        assert_eq!(read::<u32>(json!(-1)).unwrap_err(), "-1 is out of range: expected 0 to 4294967295");
+        assert_eq!(read::<u32>(json!(-1)).unwrap_err(), "-1 is out of range: expected at least 0");
         assert_eq!(read::<u16>(json!("1")).unwrap_err(), "expected a whole number, found \"1\"");
         assert_eq!(read::<String>(json!(true)).unwrap_err(), "expected a string (put it in quotes), found true");
         assert_eq!(read::<f64>(json!(2)), Ok(2.0));

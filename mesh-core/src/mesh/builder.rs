@@ -9,10 +9,10 @@ use super::compile::Compiler;
 use super::identity::Judge;
 use super::origin::{Base, Loaded, Origin};
 use super::reload::Reload;
-use super::{Inner, Mesh, StartError, extensions, plug, tasks};
+use super::{Inner, Mesh, StartError, extensions, tasks};
 use crate::audit::{Audit, AuditSink};
 use crate::clock::{SystemClock, WallClock};
-use crate::config::{Config, ConfigError, Errors};
+use crate::config::{Config, ConfigError, Errors, PlugConfig};
 use crate::identity::IdentitySource;
 use crate::plugin::{Context, Plugin, Registry};
 use crate::policy::AuthorizationPolicy;
@@ -107,7 +107,8 @@ impl MeshBuilder {
         let sink = match audit_sink {
             Some(sink) => Some(sink),
             None => {
-                let configured = config.audit.sink.clone().unwrap_or_else(|| plug("log"));
+                let configured =
+                    config.audit.sink.clone().unwrap_or_else(|| PlugConfig::new("log", &serde_json::Value::Null));
                 registry.audit_sink(&configured, &context, &mut errors)
             }
         };

@@ -38,7 +38,7 @@ use futures_core::Stream;
 
 use crate::audit::Audit;
 use crate::clock::WallClock;
-use crate::config::{Config, ConfigError, Errors, Node, Place, PlugConfig, Workload, suggestion};
+use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
 use crate::discover::Resolve;
 use crate::identity::{Identity, SpiffeId};
 use crate::plugin::{Context, Exporter, Registry};
@@ -164,7 +164,7 @@ impl Mesh {
     fn build<T>(
         &self,
         cluster: &str,
-        build: impl FnOnce(&crate::config::ClusterConfig, &Context, &mut Errors) -> Option<T>,
+        build: impl FnOnce(&ClusterConfig, &Context, &mut Errors) -> Option<T>,
     ) -> Result<T, ConfigError> {
         let revision = self.inner.revision.load();
         let mut errors = Errors::default();
@@ -258,9 +258,4 @@ pub enum NotReady {
 fn rfc3339(time: SystemTime) -> String {
     let format = time::format_description::well_known::Rfc3339;
     time::OffsetDateTime::from(time).format(&format).unwrap_or_else(|_| "a time out of range".to_owned())
-}
-
-/// The default sink, and what stands for a source that was given in code.
-fn plug(kind: &str) -> PlugConfig {
-    PlugConfig { kind: kind.to_owned(), settings: Node::from(&serde_json::json!({})) }
 }

@@ -13,7 +13,7 @@ use crate::token::{KeySource, TokenSource};
 /// Kinds that are known to exist elsewhere, and where.
 const ELSEWHERE: [(&str, &str); 13] = [
     ("dev_ca", "feature `dev-ca` of mesh-core"),
-    ("otlp", "feature `otel` of mesh-tower, registered by `.with(mesh_tower::otel::plugin())`"),
+    ("otlp", "feature `otel` of mesh-tower: register it with `.with(otlp.plugin())` of `mesh_tower::otel::Otlp`"),
     ("url", "a plugin that fetches keys over HTTP (`file` reads them from disk)"),
     ("dns", "a DNS plugin, crate `mesh-dns`"),
     ("spire", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
