@@ -1,8 +1,10 @@
 //! Where a configuration comes from: a file or code, what code changes in it, and the policies it names.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::tasks;
 use crate::config::{Config, ConfigError, Errors, Node, Place, Sources, base_dir, read_text};
 use crate::policy::AuthorizationPolicy;
 
@@ -93,7 +95,7 @@ impl Origin {
         let origin = Arc::clone(&self);
         match tokio::task::spawn_blocking(move || read(&origin)).await {
             Ok(reading) => Arc::new(reading),
-            // The runtime is going down, or an edit panicked; either is a reading that cannot be used.
+            // The runtime is going down.
             Err(error) => {
                 let mut errors = Errors::default();
                 errors.push(&Place::code(), format!("the configuration could not be read: {error}"));
@@ -105,7 +107,16 @@ impl Origin {
 
     fn config(&self, text: Option<&Result<String, String>>) -> (Parsed, Option<Vec<PathBuf>>) {
         let mut errors = Errors::default();
-        let edit = |config: &mut Config| self.edits.iter().for_each(|edit| edit(config));
+        let mut panicked = None;
+        // Unwind safe: what a panicking edit left half done is thrown away.
+        let mut edit = |config: &mut Config| {
+            let mut edited = config.clone();
+            let edits = || self.edits.iter().for_each(|edit| edit(&mut edited));
+            match catch_unwind(AssertUnwindSafe(edits)) {
+                Ok(()) => *config = edited,
+                Err(panic) => panicked = Some(tasks::message(&*panic)),
+            }
+        };
         let config = match (&self.base, text) {
             (Base::Nothing, _) => {
                 let message = "no configuration: call `config_file` or `config` before `start`";
@@ -127,6 +138,9 @@ impl Origin {
                 None
             }
         };
+        if let Some(message) = panicked {
+            errors.push(&Place::code(), format!("an edit of the configuration panicked: {message}"));
+        }
         let paths = config.as_ref().map(|(config, _)| config.policies.clone());
         (errors.finish(config), paths)
     }

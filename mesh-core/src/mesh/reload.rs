@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::Revision;
 use super::compile::Compiler;
 use super::origin::{Origin, Reading};
-use crate::config::{ConfigError, Errors};
+use super::{Revision, tasks};
+use crate::config::{ConfigError, Errors, Place};
 use crate::snapshot::Snapshot;
 use crate::telemetry::UpdateResult;
 
@@ -36,7 +36,14 @@ impl Reload {
         loop {
             tokio::time::sleep(self.revision.load().config.poll_interval).await;
             let Some(reading) = self.changed(&seen).await else { continue };
-            let result = self.apply(&reading).await;
+            let metrics = Arc::clone(&self.compiler.metrics);
+            // A plugin that panics over one configuration must not keep all later ones out: a revocation may be among
+            // them. The compiler keeps nothing of a revision that failed.
+            let result = tasks::caught(self.apply(&reading), &metrics).await.unwrap_or_else(|panic| {
+                let mut errors = Errors::default();
+                errors.push(&Place::code(), format!("compiling the configuration panicked: {panic}"));
+                errors.finish(None)
+            });
             self.report(result);
             seen = reading;
         }

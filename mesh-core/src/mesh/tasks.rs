@@ -1,5 +1,6 @@
 //! Background work that cannot die unnoticed and cannot outlive its mesh.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,18 +52,29 @@ impl Drop for Task {
 
 /// A panic ends the task, as it must, but is logged and counted first.
 async fn supervised(name: &'static str, task: impl Future<Output = ()>, metrics: Arc<Metrics>) {
+    if let Err(message) = caught(task, &metrics).await {
+        tracing::error!(task = name, message, "a background task panicked; what it kept up to date stays as it is");
+    }
+}
+
+/// The result of `task`, or the message of its panic, which is counted.
+pub(super) async fn caught<T>(task: impl Future<Output = T>, metrics: &Metrics) -> Result<T, String> {
     let mut task = Box::pin(task);
     let ended = std::future::poll_fn(|cx| {
         // Unwind safe: nothing of the task is used again after a panic.
         match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(|()| Ok(())),
+            Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         }
     });
-    if let Err(panic) = ended.await {
+    ended.await.map_err(|panic| {
         metrics.runtime.task_panics.inc();
-        let text = panic.downcast_ref::<&str>().copied();
-        let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-        tracing::error!(task = name, message, "a background task panicked; what it kept up to date stays as it is");
-    }
+        message(&*panic)
+    })
+}
+
+/// What a panic said.
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }

@@ -196,6 +196,28 @@ async fn code_changes_what_the_file_says_at_every_reload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_over_one_configuration_does_not_keep_the_next_one_out() {
+    let home = Home::new();
+    let plugin = Plugin::new("test").resolver("boom", |_, _, _| panic!("in the plugin"));
+    let edit = |config: &mut Config| assert_ne!(config.limits.max_concurrent_requests, 666, "in the edit");
+    let mesh = home.builder().with(plugin).edit(edit).start().await.unwrap();
+    let broken = [
+        (MESH.replace("static: ['127.0.0.1:8443']", "boom: {}"), "in the plugin"),
+        (MESH.replace("requests: 100", "requests: 666"), "in the edit"),
+    ];
+    for ((text, told), generation) in broken.into_iter().zip(2..) {
+        home.write("mesh.yaml", &text);
+        until("refused", || mesh.reload_error().is_some_and(|error| error.to_string().contains(told))).await;
+        sleep(Duration::from_secs(5)).await;
+        home.write("mesh.yaml", MESH);
+        until("in force again", || mesh.revision().generation() == generation).await;
+        assert_eq!(mesh.reload_error(), None);
+    }
+    // Each was refused once, not at every poll.
+    assert!(mesh.metrics().encode().contains("reloads_total{result=\"error\"} 2"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_that_cannot_succeed_says_everything_that_is_missing() {
     let home = Home::new();
     let builder = || Mesh::builder().config_file(home.path("mesh.yaml"));
