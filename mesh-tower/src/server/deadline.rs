@@ -19,8 +19,9 @@ use crate::reject::{Kind, Reject};
 
 /// Refuses expired requests before any work, and drops the handler when the deadline passes: 504 / DEADLINE_EXCEEDED.
 ///
-/// Only the caller sets a deadline; without one nothing is bounded here. A response that has begun is cut at the
-/// deadline by the stack's response body.
+/// Only the caller sets a deadline; without one nothing is bounded here. A gRPC response that has begun is cut at the
+/// deadline by the stack's response body; an HTTP response that has begun may finish, because what HTTP callers send
+/// covers the response head.
 ///
 /// # Position
 /// Below the canonical request, which reads the deadline; above authentication, so that expired work costs no signature

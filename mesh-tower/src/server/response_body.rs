@@ -18,7 +18,7 @@ use super::telemetry::Flight;
 use crate::grpc::{self, Code};
 
 pin_project! {
-    /// The handler's body: polled in its request's context, cut at its deadline, at a panic, and when its permit is
+    /// The handler's body: polled in its request's context, cut at the deadline of a gRPC call, at a panic, and when its permit is
     /// revoked. The only box that the stack adds to a response.
     pub(super) struct ResponseBody {
         #[pin]
@@ -38,7 +38,9 @@ struct Cut(&'static str);
 
 impl ResponseBody {
     pub(super) fn new(inner: Body, flight: Flight) -> Self {
-        let deadline = flight.exchange.context().and_then(|context| context.deadline());
+        // `grpc-timeout` covers the whole call; what HTTP callers send, the response head.
+        let context = flight.exchange.context().filter(|_| flight.exchange.grpc);
+        let deadline = context.and_then(|context| context.deadline());
         Self { inner, expiry: expiry(deadline), recheck: Recheck::default(), flight: Some(flight) }
     }
 }

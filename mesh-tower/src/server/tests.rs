@@ -393,7 +393,7 @@ async fn a_place_is_taken_until_the_body_ends_or_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_ends_handlers_and_bodies() {
+async fn the_deadline_ends_handlers_and_grpc_bodies() {
     let kit = Kit::new("").await;
     let timed = |request| with(request, "grpc-timeout", "100m");
     let slow = service_fn(|_| async {
@@ -408,8 +408,15 @@ async fn the_deadline_ends_handlers_and_bodies() {
         let frames = futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>();
         Ok(Response::new(Body::new(StreamBody::new(frames))))
     });
-    let response = stack(&kit.mesh, endless).oneshot(timed(request(WEB, "/a"))).await.unwrap();
-    assert!(response.into_body().collect().await.is_err());
+    let late = service_fn(|_| async {
+        let frame = futures_util::stream::once(async {
+            sleep(Duration::from_secs(9)).await;
+            Ok::<_, Infallible>(http_body::Frame::data("late".into()))
+        });
+        Ok(Response::new(Body::new(StreamBody::new(frame))))
+    });
+    let response = stack(&kit.mesh, late).oneshot(timed(request(WEB, "/a"))).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "late");
     let response = stack(&kit.mesh, endless).oneshot(timed(grpc(request(WEB, "/S/M")))).await.unwrap();
     let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
     assert_eq!(grpc::status(&trailers), Some(Code::DEADLINE_EXCEEDED));
