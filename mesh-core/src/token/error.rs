@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// More than one `Authorization` header, or something in it that is no bearer token.
-    #[error("the request carries more than one token, or none that can be read")]
+    /// More than one credential, in one `Authorization` header or in several.
+    #[error("the request carries more than one credential")]
     Ambiguous,
     /// Beyond 8 KiB.
     #[error("the token is larger than 8 KiB")]

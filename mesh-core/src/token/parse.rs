@@ -92,23 +92,35 @@ fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
 
 /// The bearer token in all `Authorization` headers of a request: none, one, or a refusal.
 ///
-/// Another scheme is no token. Two headers are refused whatever they hold, because proxies join them with a comma and
-/// then disagree about which counts. (RFC 6750 2.1)
+/// Another scheme is no token. Two headers are refused whatever they hold, and so is a joined pair, because proxies
+/// join them with a comma and then disagree about which counts. (RFC 6750 2.1; the scheme's case does not matter, RFC
+/// 9110 11.1)
 pub fn bearer<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<&'a str>, TokenError> {
     let mut headers = headers.into_iter();
     let Some(header) = headers.next() else { return Ok(None) };
     if headers.next().is_some() {
         return Err(TokenError::Ambiguous);
     }
-    let Some((scheme, rest)) = header.split_at_checked("Bearer".len()) else { return Ok(None) };
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(None);
+    let Some(rest) = after_scheme(header) else {
+        // `Basic x, Bearer y`: two credentials, of which nobody can choose.
+        let hidden = header.split(|byte| *byte == b',').skip(1).any(|part| after_scheme(part.trim_ascii()).is_some());
+        return if hidden { Err(TokenError::Ambiguous) } else { Ok(None) };
+    };
+    match rest.strip_prefix(b" ").and_then(|token| std::str::from_utf8(token).ok()) {
+        Some(token) if is_b64token(token) => Ok(Some(token)),
+        _ if rest.contains(&b',') => Err(TokenError::Ambiguous),
+        _ => Err(TokenError::Malformed("expected one bearer token after `Bearer `")),
     }
-    // RFC 7235 2.1: one or more spaces; nothing of a token is a space or a comma.
-    let token = rest.strip_prefix(b" ").ok_or(TokenError::Ambiguous)?.trim_ascii();
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-    match std::str::from_utf8(token) {
-        Ok(text) if !text.is_empty() && token.iter().all(plain) => Ok(Some(text)),
-        _ => Err(TokenError::Ambiguous),
-    }
+}
+
+/// What follows the word `Bearer`, if this is a credential of that scheme.
+fn after_scheme(credential: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = credential.split_at_checked("Bearer".len())?;
+    let ends = rest.first().is_none_or(|byte| b" \t,".contains(byte));
+    (ends && scheme.eq_ignore_ascii_case(b"bearer")).then_some(rest)
+}
+
+/// What a bearer token may consist of. (RFC 6750 2.1)
+pub(super) fn is_b64token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
 }

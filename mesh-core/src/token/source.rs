@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::parse::is_b64token;
 use super::watch::{Read, poll};
 use crate::config::{Errors, Node};
 use crate::plugin::Context;
@@ -94,10 +95,8 @@ fn parse(path: &Path, read: &Read) -> Result<Arc<str>, TokenSourceError> {
     let refuse = |why: &str| TokenSourceError(format!("the token file {} {why}", path.display()));
     let bytes = read.contents().map_err(|error| refuse(&format!("cannot be read: {error}")))?;
     let token = bytes.trim_ascii();
-    // What may stand in an `Authorization` header. (RFC 6750 2.1)
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     match std::str::from_utf8(token) {
-        Ok(text) if !text.is_empty() && token.iter().all(plain) => Ok(text.into()),
+        Ok(text) if is_b64token(text) => Ok(text.into()),
         _ if token.is_empty() => Err(refuse("is empty")),
         _ => Err(refuse("holds no bearer token: expected one token and nothing else")),
     }
