@@ -68,6 +68,11 @@ impl CompiledRule {
         }
     }
 
+    pub(super) fn asks_for_tokens(&self) -> bool {
+        let alternatives = self.from.iter().chain(&self.to).flatten();
+        alternatives.chain(&self.when).any(|test| test.check.is_about_token())
+    }
+
     pub(super) fn matches(&self, request: &Request<'_>, action: Action, token: Token) -> bool {
         let all = |tests: &[Test]| tests.iter().all(|test| test.holds(request, action, token));
         let any = |alternatives: &[Alternative]| {

@@ -38,6 +38,8 @@ pub struct PolicyEngine {
     deny: RuleSet,
     allow: RuleSet,
     allow_policies: usize,
+    /// Whether any rule looks at the token at all.
+    asks_for_tokens: bool,
     no_policy: NoPolicy,
 }
 
@@ -63,6 +65,7 @@ impl PolicyEngine {
             deny: RuleSet::default(),
             allow: RuleSet::default(),
             allow_policies: 0,
+            asks_for_tokens: false,
             no_policy: options.no_policy,
         };
         for document in documents.iter().filter(|document| document.selects(workload, &options.root_namespace)) {
@@ -84,7 +87,8 @@ impl PolicyEngine {
                 place: document.place.clone(),
             });
         }
-        engine
+        let asks_for_tokens = engine.rules().any(|(_, rule)| rule.asks_for_tokens());
+        Self { asks_for_tokens, ..engine }
     }
 
     /// The verdict: any DENY rule denies; else without ALLOW policies `no_policy` or allow; else any ALLOW rule.
@@ -92,7 +96,8 @@ impl PolicyEngine {
     /// Does not allocate. The first matching rule in the order of the documents is the one that is named.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         let mut decision = self.evaluate(request, Token::AsSent);
-        decision.token_would_help = decision.verdict == Verdict::Deny
+        decision.token_would_help = self.asks_for_tokens
+            && decision.verdict == Verdict::Deny
             && request.token.is_none()
             && self.evaluate(request, Token::Ideal).verdict == Verdict::Allow;
         decision
