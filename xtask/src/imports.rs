@@ -24,7 +24,7 @@ pub(crate) fn check(root: &Path) -> Verdict {
     for krate in CRATES {
         let sources = read(&root.join(krate).join("src"))?;
         modules += sources.len();
-        circles.extend(circles_of(&sources)?.into_iter().map(|circle| format!("{krate}: {}", circle.join(" -> "))));
+        circles.extend(circles_of(&sources)?.into_iter().map(|circle| format!("{krate}: {circle}")));
     }
     if circles.is_empty() {
         Ok(Counts::one(format!("{modules} modules")))
@@ -55,7 +55,7 @@ fn read(src: &Path) -> Result<Sources, String> {
 }
 
 /// The circles among these modules, each as the way around.
-fn circles_of(sources: &Sources) -> Result<Vec<Vec<String>>, String> {
+fn circles_of(sources: &Sources) -> Result<Vec<String>, String> {
     let mut parsed = BTreeMap::new();
     for (module, text) in sources {
         let file = syn::parse_file(text).map_err(|e| format!("cannot parse module {}: {e}", label(module)))?;
@@ -64,18 +64,36 @@ fn circles_of(sources: &Sources) -> Result<Vec<Vec<String>>, String> {
         parsed.insert(module.clone(), (paths.found, paths.facade));
     }
     let facades: BTreeMap<_, _> = parsed.iter().map(|(module, (_, facade))| (module.clone(), facade.clone())).collect();
-    let mut edges: BTreeMap<&Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    let mut edges = Edges::new();
     for (module, (found, _)) in &parsed {
-        let targets = found.iter().map(|path| resolve(path, sources, &facades));
-        edges.insert(module, targets.filter(|target| !target.starts_with(module)).collect());
-    }
-    let mut circles = BTreeSet::new();
-    for start in sources.keys() {
-        if let Some(circle) = way_back(start, &edges) {
-            circles.insert(circle);
+        let targets = edges.entry(module).or_default();
+        for path in found {
+            let target = resolve(path, sources, &facades);
+            // A parent that puts its children together is a facade.
+            if !target.starts_with(module) {
+                targets.entry(target).or_default().insert(path.last().cloned().unwrap_or_default());
+            }
         }
     }
-    Ok(circles.into_iter().map(|circle| circle.iter().map(|module| label(module)).collect()).collect())
+    let circles: BTreeSet<_> = sources.keys().filter_map(|start| way_back(start, &edges)).collect();
+    Ok(circles.iter().map(|circle| told(circle, &edges)).collect())
+}
+
+/// Who imports which names from whom.
+type Edges<'a> = BTreeMap<&'a Vec<String>, BTreeMap<Vec<String>, BTreeSet<String>>>;
+
+/// `a -(X, Y)-> b -(Z)-> a`: what to move, to break it.
+fn told(circle: &[Vec<String>], edges: &Edges<'_>) -> String {
+    let mut text = String::new();
+    for (at, module) in circle.iter().enumerate() {
+        text.push_str(&label(module));
+        let names = circle.get(at + 1).and_then(|next| edges.get(module)?.get(next));
+        if let Some(names) = names {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            text.push_str(&format!(" -({})-> ", names.join(", ")));
+        }
+    }
+    text
 }
 
 /// The deepest module that `path` names, through re-exports of its own children.
@@ -106,12 +124,12 @@ fn resolve(
 }
 
 /// The shortest way from `start` back to it, begun at its smallest module so that each circle is told once.
-fn way_back(start: &Vec<String>, edges: &BTreeMap<&Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<Vec<String>>> {
+fn way_back(start: &Vec<String>, edges: &Edges<'_>) -> Option<Vec<Vec<String>>> {
     let mut queue = std::collections::VecDeque::from([vec![start.clone()]]);
     let mut seen = BTreeSet::new();
     while let Some(way) = queue.pop_front() {
         let Some(targets) = way.last().and_then(|last| edges.get(last)) else { continue };
-        for target in targets {
+        for target in targets.keys() {
             if target == start {
                 let smallest = way.iter().min()?;
                 let at = way.iter().position(|module| module == smallest)?;
@@ -219,7 +237,7 @@ mod tests {
         let split =
             |path: &str| path.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
         let sources = files.iter().map(|(path, text)| (split(path), (*text).to_owned())).collect();
-        circles_of(&sources).unwrap().iter().map(|circle| circle.join(" -> ")).collect()
+        circles_of(&sources).unwrap()
     }
 
     #[test]
@@ -230,7 +248,7 @@ mod tests {
             ("b", "fn f() -> crate::c::C { crate::c::C }"),
             ("c", "use super::{a::A, d};"),
         ]);
-        assert_eq!(found, ["a -> b -> c -> a"]);
+        assert_eq!(found, ["a -(B)-> b -(C)-> c -(A)-> a"]);
     }
 
     #[test]
@@ -253,6 +271,6 @@ mod tests {
         let found = circles(&[("a", "use crate::b::B;"), ("b", "#[cfg(test)] mod tests { use crate::a::A; }")]);
         assert_eq!(found, Vec::<String>::new());
         let found = circles(&[("a", "use crate::b::B;"), ("b", "mod inner { use crate::a::A; }")]);
-        assert_eq!(found, ["a -> b -> a"]);
+        assert_eq!(found, ["a -(B)-> b -(A)-> a"]);
     }
 }
