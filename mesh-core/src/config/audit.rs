@@ -1,7 +1,9 @@
 //! `audit:` and `telemetry:` - where records and spans go.
 
 use super::check::Checker;
-use super::walk::{Decode, Errors, Fields};
+use super::issue::Errors;
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::{Node, PlugConfig};
 
 /// Where audit records go. Default: the `log` sink.

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::issue::Errors;
+use super::issue::Place;
 use super::nearest::suggestion;
 use super::values::Quantity;
-use super::walk::Errors;
-use super::yaml::{Node, Place, Value};
+use super::yaml::{Node, Value};
 use super::{Config, ConfigError, RouteMatch};
 
 /// Notes problems of fields by their path, and finds their place in the file, if there is one.

@@ -1,6 +1,8 @@
 //! `identity:` - the trust domain, and the source of certificates and roots.
 
-use super::walk::{Decode, Errors, Fields};
+use super::issue::Errors;
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::{Node, PlugConfig};
 use crate::identity::TrustDomain;
 

@@ -2,7 +2,9 @@
 
 use super::Node;
 use super::check::Checker;
-use super::walk::{Decode, Errors, Fields};
+use super::issue::Errors;
+use super::walk::Fields;
+use super::yaml::Decode;
 
 /// Limits that hold for all requests of this process together, and for each caller.
 #[derive(Debug, Clone, PartialEq)]

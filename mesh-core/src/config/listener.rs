@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::check::Checker;
+use super::issue::Errors;
 use super::values::Size;
-use super::walk::{Decode, Errors, Fields};
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::yaml::Node;
 
 /// One mutually authenticated port and the limits of its connections.

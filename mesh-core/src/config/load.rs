@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::walk::{Decode, Errors, Fields};
-use super::yaml::{self, Node, Place};
+use super::issue::Errors;
+use super::issue::Place;
+use super::walk::Fields;
+use super::yaml::Decode;
+use super::yaml::{self, Node};
 use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use crate::identity::TrustDomain;
 use crate::policy::{AuthorizationPolicy, parse_documents, refuse_duplicates};

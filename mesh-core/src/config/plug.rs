@@ -1,6 +1,7 @@
 //! A choice among registered kinds: `source: { files: { ... } }`.
 
-use super::walk::{Decode, Errors};
+use super::issue::Errors;
+use super::yaml::Decode;
 use super::yaml::Node;
 
 /// The name of a kind and the settings its factory reads.

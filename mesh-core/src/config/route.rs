@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::check::Checker;
+use super::issue::Errors;
 use super::values::{Percent, Size};
-use super::walk::{Decode, Errors, Fields};
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::yaml::Node;
 
 /// One way for some of a service's requests.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::check::Checker;
-use super::walk::{Decode, Errors, Fields};
+use super::issue::Errors;
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::{Node, PlugConfig};
 
 /// One issuer of JWTs. A token is only ever checked with the keys of the issuer it names.

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::walk::{Decode, Errors};
+use super::issue::Errors;
+use super::yaml::Decode;
 use super::yaml::{Node, Value};
 use crate::identity::{SpiffeId, TrustDomain};
 

@@ -1,74 +1,12 @@
 //! From tree to values: collects every error and leaves no field unread.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::issue::{Errors, Place};
 use super::nearest::suggestion;
 use super::values::Quantity;
-use super::yaml::{Entry, Node, Place, Value};
-
-/// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigIssue {
-    /// Where.
-    pub place: Place,
-    /// What was found, what was expected, what to do.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigIssue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
-    }
-}
-
-/// Collects problems, so that the user sees all of them at once.
-#[derive(Debug, Default)]
-pub struct Errors {
-    issues: Vec<ConfigIssue>,
-}
-
-impl Errors {
-    /// Notes a problem.
-    pub fn push(&mut self, place: &Place, message: impl Into<String>) {
-        self.issues.push(ConfigIssue { place: place.clone(), message: message.into() });
-    }
-
-    /// Whether nothing was noted.
-    pub fn is_empty(&self) -> bool {
-        self.issues.is_empty()
-    }
-
-    /// What was noted, in order.
-    pub fn issues(&self) -> &[ConfigIssue] {
-        &self.issues
-    }
-
-    /// Takes over what an error says.
-    pub fn extend(&mut self, error: &super::ConfigError) {
-        self.issues.extend_from_slice(error.issues());
-    }
-
-    /// Everything that was noted, as an error; `None` if nothing was.
-    pub fn into_error(self) -> Option<super::ConfigError> {
-        (!self.issues.is_empty()).then(|| super::ConfigError::new(self.issues))
-    }
-
-    /// `Ok(value)` if nothing was noted and there is a value.
-    pub fn finish<T>(self, value: Option<T>) -> Result<T, super::ConfigError> {
-        match value {
-            Some(value) if self.issues.is_empty() => Ok(value),
-            _ => Err(super::ConfigError::new(self.issues)),
-        }
-    }
-}
-
-/// A value that can be read from a [`Node`].
-pub trait Decode: Sized {
-    /// Reads the value, or notes why it cannot and returns `None`.
-    fn decode(node: &Node, errors: &mut Errors) -> Option<Self>;
-}
+use super::yaml::{Decode, Entry, Node, Value};
 
 impl Node {
     /// Notes that this node should have been something else.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::check::Checker;
-use super::walk::{Decode, Errors, Fields};
+use super::issue::Errors;
+use super::walk::Fields;
+use super::yaml::Decode;
 use super::yaml::Node;
 use crate::identity::{SpiffeId, TrustDomain};
 

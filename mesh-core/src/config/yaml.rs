@@ -7,12 +7,11 @@
 //! what YAML allows but nobody means - duplicate keys, keys that are not strings, custom tags - is refused.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::walk::Errors;
+use super::issue::{Errors, Place, join};
 
 /// Bytes of one file.
 pub const MAX_TEXT: usize = 1024 * 1024;
@@ -22,46 +21,6 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_NODES: usize = 100_000;
 /// Bytes of strings and field paths of one file's tree: a long string repeated by aliases is no small thing.
 const MAX_EXPANDED: usize = 32 * 1024 * 1024;
-
-/// Where something stands in a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file as the user named it; `<code>` for values that did not come from a file.
-    pub file: Arc<str>,
-    /// 1-based; 0 when unknown.
-    pub line: u32,
-    /// 1-based; 0 when unknown.
-    pub column: u32,
-    /// For example `clusters.payments.outlier.base_ejection` or `spec.rules[0].from[1]`.
-    pub path: String,
-}
-
-impl Place {
-    /// The place of settings that were given in code.
-    pub fn code() -> Self {
-        Self { file: "<code>".into(), line: 0, column: 0, path: String::new() }
-    }
-
-    /// A whole file.
-    pub fn file(name: &str) -> Self {
-        Self { file: name.into(), line: 0, column: 0, path: String::new() }
-    }
-
-    /// The same position, for the field `name` below it.
-    pub fn field(&self, name: &str) -> Self {
-        Self { path: join(&self.path, name), ..self.clone() }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        if self.path.is_empty() { Ok(()) } else { write!(f, ": {}", self.path) }
-    }
-}
 
 /// One node of the tree. Equality is that of the values: moved text is no change.
 #[derive(Debug, Clone)]
@@ -112,6 +71,12 @@ impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key && self.value == other.value
     }
+}
+
+/// A value that can be read from a [`Node`].
+pub trait Decode: Sized {
+    /// Reads the value, or notes why it cannot and returns `None`.
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self>;
 }
 
 /// Parses every document of `text`. Problems go to `errors`; a broken file yields the documents before the break.
@@ -355,10 +320,6 @@ impl<'e> Builder<'e> {
         }
         Ok(())
     }
-}
-
-fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 // Recursion below is at most `MAX_DEPTH` deep: trees are built with that bound.

@@ -18,6 +18,7 @@ mod bundle;
 mod certificate;
 #[cfg(feature = "dev-ca")]
 pub mod dev_ca;
+mod error;
 mod files;
 mod id;
 mod key;
@@ -31,6 +32,7 @@ mod testkit;
 mod verify;
 
 pub use bundle::{BundleError, TrustBundle, TrustBundleSet};
+pub use error::SvidError;
 pub use files::{FilesConfig, FilesSource};
 pub use id::{SpiffeId, SpiffeIdError, TrustDomain, WorkloadPath};
 pub use key::PrivateKey;
@@ -39,4 +41,4 @@ pub use principal::{Peer, Principal};
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};
 pub use svid::X509Svid;
-pub use verify::{PeerRole, SvidError, VerifiedSvid, check_leaf, verify_svid};
+pub use verify::{PeerRole, VerifiedSvid, check_leaf, verify_svid};
