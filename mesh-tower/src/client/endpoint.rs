@@ -82,15 +82,15 @@ impl<S> Endpoint<S> {
             return Err(error.never_sent());
         }
         let grpc = call.grpc;
-        let span = tracing::debug_span!(
+        let span = tracing::info_span!(
             "mesh.attempt",
             otel.kind = "client",
             mesh.route = &*call.route.name,
             mesh.cluster = &*call.route.cluster,
         );
         let trace = match request.extensions().get::<Observed>() {
-            Some(Observed(observation)) => observation.trace.child(&self.rng),
-            None => TraceContext::root(&self.rng),
+            Some(Observed(observation)) => TraceContext::of_inner_span(&span, &observation.trace, &self.rng),
+            None => TraceContext::of_span(&span, None, &self.rng),
         };
         let headers = request.headers_mut();
         trace.write_to(headers);

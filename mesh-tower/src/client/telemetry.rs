@@ -74,11 +74,6 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let TelemetryLayer { service, rng, unrouted } = &self.layer;
-        let trace = match RequestContext::current() {
-            Some(context) => context.trace().clone(),
-            // The caller may have a tracer of its own.
-            None => TraceContext::from_headers(request.headers()).unwrap_or_else(|| TraceContext::root(rng)),
-        };
         let span = tracing::info_span!(
             "mesh.call",
             otel.kind = "client",
@@ -89,6 +84,13 @@ where
             error.kind = tracing::field::Empty,
             mesh.attempts = tracing::field::Empty,
         );
+        let trace = match (TraceContext::of_current_span(), RequestContext::current()) {
+            // A span of the handler's own may stand between the request and this call.
+            (Some(outer), _) => TraceContext::of_inner_span(&span, &outer, rng),
+            (None, Some(context)) => TraceContext::of_span(&span, Some(context.trace().clone()), rng),
+            // The caller may have a tracer of its own.
+            (None, None) => TraceContext::of_span(&span, TraceContext::from_headers(request.headers()), rng),
+        };
         let observed = Observed(Arc::new(Observation { trace, metrics: OnceLock::new() }));
         let grpc = grpc::is_grpc(request.headers());
         request.extensions_mut().insert(observed.clone());

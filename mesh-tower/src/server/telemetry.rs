@@ -78,7 +78,7 @@ where
             return ResponseFuture::refused(unwired(&self.mesh, "telemetry", &request));
         };
         let span = span(&connection, request.method());
-        let trace = join(&self.mesh, &span, TraceContext::from_headers(request.headers()));
+        let trace = TraceContext::of_span(&span, TraceContext::from_headers(request.headers()), self.mesh.rng());
         span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
         span.record("span_id", format_args!("{:016x}", trace.span_id()));
         let exchange = Exchange::begin(&self.mesh, connection, trace, &request);
@@ -107,22 +107,6 @@ fn span(connection: &Connection, method: &Method) -> Span {
         trace_id = Empty,
         span_id = Empty,
     )
-}
-
-/// The trace context of our own span, below the caller's if there is one.
-fn join(mesh: &Mesh, span: &Span, parent: Option<TraceContext>) -> TraceContext {
-    #[cfg(feature = "otel")]
-    {
-        if let Some(parent) = &parent {
-            crate::otel::adopt(span, parent);
-        }
-        if let Some(ours) = crate::otel::trace_of(span) {
-            return ours.with_state_of(parent.as_ref());
-        }
-    }
-    #[cfg(not(feature = "otel"))]
-    let _ = span;
-    parent.map_or_else(|| TraceContext::root(mesh.rng()), |parent| parent.child(mesh.rng()))
 }
 
 /// A request on its way: counted when its response has ended or its caller is gone, whichever comes first.
