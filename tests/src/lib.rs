@@ -1,1 +1,7 @@
-//! .
+//! The whole mesh over real sockets: what no crate can prove alone.
+//!
+//! One test binary; every test binds port 0 on loopback and mints its own authority.
+#![cfg(test)]
+
+mod kit;
+mod security;

@@ -108,7 +108,9 @@ impl TestMesh {
         for service in &self.services {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             let id = service.spiffe_id(&domain, &self.namespace)?;
-            if directory.services.insert(service.name().to_owned(), (listener.local_addr()?, id)).is_some() {
+            let member = (listener.local_addr()?, id);
+            directory.clusters.entry(service.cluster().to_owned()).or_default().push(member.clone());
+            if directory.services.insert(service.name().to_owned(), member).is_some() {
                 return Err(format!("two services are called `{}`", service.name()).into());
             }
             listeners.push(listener);
@@ -125,8 +127,11 @@ impl TestMesh {
 /// Where every service is, and who.
 #[derive(Debug, Default)]
 struct Directory {
-    services: BTreeMap<String, (std::net::SocketAddr, SpiffeId)>,
+    services: BTreeMap<String, Member>,
+    clusters: BTreeMap<String, Vec<Member>>,
 }
+
+type Member = (std::net::SocketAddr, SpiffeId);
 
 /// The authority of one test.
 struct Authority {

@@ -116,6 +116,12 @@ impl RunningTestMesh {
         Ok(())
     }
 
+    /// Ends `service` as a crash would: its port is closed and every connection cut, while its audit records stay.
+    pub fn stop(&self, service: &str) -> Result<(), TestError> {
+        self.running(service)?.server.abort();
+        Ok(())
+    }
+
     /// A certificate of `id` as PEM, for a client that is no mesh client.
     pub fn svid_pem(&self, id: &str) -> Result<SvidPem, TestError> {
         let id = SpiffeId::parse(id).map_err(boxed)?;

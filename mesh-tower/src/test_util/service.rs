@@ -1,5 +1,6 @@
 //! One service of a test.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
 /// call unless a [`policy`](Self::policy) is given.
 pub struct TestService {
     name: String,
+    cluster: Option<String>,
     config_file: Option<PathBuf>,
     policies: Vec<String>,
     edits: Vec<Edit>,
@@ -34,7 +36,21 @@ pub struct TestService {
 impl TestService {
     /// A service without routes.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), config_file: None, policies: Vec::new(), edits: Vec::new(), app: None, grpc: None }
+        Self {
+            name: name.into(),
+            cluster: None,
+            config_file: None,
+            policies: Vec::new(),
+            edits: Vec::new(),
+            app: None,
+            grpc: None,
+        }
+    }
+
+    /// Makes it one endpoint of the cluster `name`, beside all that say the same. Default: a cluster of its own name.
+    pub fn endpoint_of(mut self, cluster: impl Into<String>) -> Self {
+        self.cluster = Some(cluster.into());
+        self
     }
 
     /// Its routes, made when its mesh has started, so that they can hold clients.
@@ -75,6 +91,10 @@ impl TestService {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn cluster(&self) -> &str {
+        self.cluster.as_deref().unwrap_or(&self.name)
     }
 
     pub(super) fn spiffe_id(&self, domain: &TrustDomain, namespace: &str) -> Result<SpiffeId, BoxError> {
@@ -149,9 +169,11 @@ impl Directory {
     pub(super) fn write_to(&self, config: &mut Config) {
         config.listeners.clear();
         config.health = None;
-        for (name, (address, id)) in &self.services {
-            let discover = PlugConfig::new("static", &serde_json::json!([address.to_string()]));
-            let identities = vec![id.clone()];
+        for (name, members) in &self.clusters {
+            let addresses: Vec<_> = members.iter().map(|(address, _)| address.to_string()).collect();
+            let discover = PlugConfig::new("static", &serde_json::json!(addresses));
+            let identities: BTreeSet<_> = members.iter().map(|(_, id)| id.clone()).collect();
+            let identities = identities.into_iter().collect();
             match config.clusters.get_mut(name) {
                 Some(cluster) => (cluster.discover, cluster.identities) = (discover, identities),
                 None => {
