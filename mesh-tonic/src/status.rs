@@ -1,0 +1,27 @@
+//! From the mesh's errors to gRPC's.
+
+use std::sync::Arc;
+
+use mesh_tower::{Error, ErrorKind};
+use tonic::{Code, Status};
+
+/// The status of a call that the mesh could not complete.
+///
+/// Its message is bare, because a handler that passes it on with `?` sends it to its own caller; the whole story is the
+/// status's `source`, which never goes over the wire.
+pub fn status(error: Error) -> Status {
+    let (code, message) = match error.kind() {
+        ErrorKind::Timeout => (Code::DeadlineExceeded, "deadline exceeded"),
+        ErrorKind::Unresolved
+        | ErrorKind::NoEndpoints
+        | ErrorKind::Connect
+        | ErrorKind::PeerIdentity
+        | ErrorKind::Connection
+        | ErrorKind::Overloaded
+        | ErrorKind::Body => (Code::Unavailable, "upstream unavailable"),
+        _ => (Code::Internal, "upstream call failed"),
+    };
+    let mut status = Status::new(code, message);
+    status.set_source(Arc::new(error));
+    status
+}
