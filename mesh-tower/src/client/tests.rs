@@ -643,3 +643,92 @@ fn an_unknown_service_suggests_the_nearest() {
         assert_eq!(error.nearest.as_deref(), nearest, "{error}");
     }
 }
+
+/// Dials a TLS server that demands a certificate which this side does not have.
+struct RefusesUs(tokio_rustls::TlsAcceptor, tokio_rustls::TlsConnector);
+
+impl RefusesUs {
+    fn new() -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let own = rcgen::generate_simple_self_signed(["shop".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let roots = Arc::new(roots);
+        let callers =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(callers.build().unwrap())
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self(Arc::new(server).into(), Arc::new(client).into())
+    }
+}
+
+impl Dial for RefusesUs {
+    fn dial(&self, _: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+        Box::pin(async move {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(self.0.accept(far));
+            let io = self.1.connect("shop".try_into().unwrap(), near).await.expect("TLS 1.3 tells it only later");
+            Ok(Dialed { io: Box::new(io), http2: true, peer: None, retire_at: None })
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_our_certificate_is_named_as_the_reason() {
+    let host = SocketAddr::from(([10, 0, 0, 1], 80));
+    let mut rig = Rig::new(&Net::default(), &[], None);
+    let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
+    rig.cluster = Arc::new(RuntimeCluster::for_test("shop", &config, Box::new(RefusesUs::new())));
+    rig.cluster.cluster.update(vec![Address::new(host)], Instant::now());
+    for _ in 0..5 {
+        let error = rig.send(post("charge")).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_never_sent()), (ErrorKind::PeerIdentity, true), "{error}");
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    }
+    assert!(!rig.cluster.cluster.endpoints()[0].available(Instant::now()));
+    assert_eq!(rig.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_grows_old_is_replaced_without_failing_a_request() {
+    /// Connections that retire after a minute.
+    struct Aging(Net);
+    impl Dial for Aging {
+        fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+            Box::pin(async move {
+                let dialed = self.0.dial(address).await?;
+                Ok(Dialed { retire_at: Some(Instant::now() + Duration::from_secs(60)), ..dialed })
+            })
+        }
+    }
+    let net = Net::default();
+    let slow = |_| async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        answer(200, "ok")
+    };
+    let host = net.slow_host(1, slow);
+    let mut rig = Rig::new(&net, &[], None);
+    let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
+    rig.cluster = Arc::new(RuntimeCluster::for_test("shop", &config, Box::new(Aging(net.clone()))));
+    rig.cluster.cluster.update(vec![Address::new(host)], Instant::now());
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(300) {
+        let (one, two) = tokio::join!(rig.get(), async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            rig.get().await
+        });
+        assert_eq!((one.unwrap().status(), two.unwrap().status()), (StatusCode::OK, StatusCode::OK));
+    }
+    assert_eq!(net.dialed(host), 6, "the first, and one a minute");
+    assert_eq!(rig.cluster.cluster.endpoints()[0].transport().connections(), 1);
+}

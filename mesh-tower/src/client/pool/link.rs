@@ -204,7 +204,7 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
         Ok(()) => End { error: None, refused_us: false, ping_timeout: false },
         Err(error) => End {
             error: Some(chain(error).into()),
-            refused_us: crate::tls::alert_in(error).is_some() && !link.is_proven(),
+            refused_us: !link.is_proven() && is_alert(error),
             ping_timeout: error.is_timeout(),
         },
     };
@@ -223,6 +223,13 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
     if let Some(pool) = pool.upgrade() {
         pool.lost(&link, &end, closed.is_some());
     }
+}
+
+/// Whether the peer ended the connection with a TLS alert.
+///
+/// h2 keeps of an I/O error only its kind and text (`h2::proto::Error::Io`), so on HTTP/2 rustls' words must do.
+fn is_alert(error: &hyper::Error) -> bool {
+    crate::tls::alert_in(error).is_some() || chain(error).contains("received fatal alert")
 }
 
 enum Step {
