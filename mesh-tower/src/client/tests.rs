@@ -461,31 +461,44 @@ async fn a_bidirectional_stream_is_not_held_back_by_the_peek() {
 
 #[tokio::test(start_paused = true)]
 async fn giving_up_anywhere_frees_everything() {
-    let net = Net::default();
-    let body_never_ends = |_| {
+    let body_never_ends = || {
         let first = futures_util::stream::iter([Ok::<_, Error>(Frame::data(Bytes::from_static(b"x")))]);
         let rest = futures_util::StreamExt::chain(first, futures_util::stream::pending());
         Response::new(RequestBody::new(StreamBody::new(rest)))
     };
-    for http2 in [true, false] {
-        for (n, connecting) in [(1, true), (2, false), (3, false)] {
-            let host = if n == 3 { net.host(n, body_never_ends) } else { net.slow_host(n, frozen) };
-            net.edit(host, |host| (host.http2, host.frozen) = (http2, connecting));
-            let rig = Rig::with(&net, &[host], Some(retry(|_| {})), |config| config.pool.max_connections = 1);
-            for _ in 0..3 {
-                let call = timeout(Duration::from_millis(20), async {
-                    let response = rig.get().await.unwrap();
-                    text(response).await
-                });
-                assert!(call.await.is_err(), "host {n} never finishes");
-                rig.until(|rig| rig.in_flight() == 0).await;
+    // Given up while connecting, while waiting for headers, while reading the body.
+    for (http2, connecting, body) in [
+        (true, true, false),
+        (true, false, false),
+        (true, false, true),
+        (false, true, false),
+        (false, false, false),
+        (false, false, true),
+    ] {
+        let net = Net::default();
+        let hits = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&hits);
+        let host = net.slow_host(1, move |_| {
+            count.fetch_add(1, SeqCst);
+            async move {
+                if !body {
+                    std::future::pending::<()>().await;
+                }
+                body_never_ends()
             }
-            if !connecting {
-                // The stream that was given up is free again: this call reaches the server, too.
-                net.edit(host, |host| host.dialed.store(0, SeqCst));
-                net.host(n, ok);
-            }
+        });
+        net.edit(host, |host| (host.http2, host.frozen, host.streams) = (http2, connecting, 1));
+        let rig = Rig::with(&net, &[host], Some(retry(|_| {})), |config| config.pool.max_connections = 1);
+        for _ in 0..3 {
+            let call = timeout(Duration::from_millis(20), async {
+                let response = rig.get().await.unwrap();
+                text(response).await
+            });
+            assert!(call.await.is_err(), "it never finishes");
+            rig.until(|rig| rig.in_flight() == 0).await;
         }
+        let expected = if connecting { 0 } else { 3 };
+        assert_eq!(hits.load(SeqCst), expected, "each call got the only stream: http2 {http2}, body {body}");
     }
 }
 
