@@ -1,9 +1,20 @@
 //! Where generated gRPC code meets the mesh.
 //!
+//! | to | use |
+//! |---|---|
+//! | call a service | [`Channel`], under a generated client |
+//! | serve tonic services | [`router`], in [`mesh_tower::Serve::grpc`] |
+//! | know the caller in a handler | [`RequestExt::principal`] |
+//! | turn the mesh's errors into statuses | [`status()`] |
+//!
 //! Thin on purpose: gRPC's wire facts are [`mesh_tower::grpc`], so that another gRPC crate may take tonic's place.
 
 mod channel;
+mod request;
+mod server;
 mod status;
 
 pub use channel::{Body, Channel, ResponseFuture};
+pub use request::RequestExt;
+pub use server::router;
 pub use status::status;

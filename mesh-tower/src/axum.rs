@@ -42,10 +42,6 @@ impl Principal {
     pub(crate) fn new(caller: Caller) -> Self {
         Self(Arc::new(caller))
     }
-
-    pub(crate) fn is_anonymous(&self) -> bool {
-        self.0.svid.is_none() && self.0.token.is_none()
-    }
 }
 
 impl Deref for Principal {

@@ -29,6 +29,11 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whether nothing was proved: neither a certificate nor a token.
+    pub fn is_anonymous(&self) -> bool {
+        self.svid.is_none() && self.token.is_none()
+    }
+
     /// The SPIFFE ID in its certificate.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         self.svid.as_deref().map(|svid| &svid.id)
