@@ -4,4 +4,6 @@
 #![cfg(test)]
 
 mod kit;
+mod reload;
 mod security;
+mod traffic;

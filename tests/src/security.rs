@@ -67,6 +67,17 @@ async fn orders(issuer: &TestIssuer) -> (RunningTestMesh, Reached) {
     (TestMesh::new().with(orders).start().await.unwrap(), reached)
 }
 
+/// Name, caller, path, `authorization`; HTTP and gRPC status, the start of the reason, policy and rule.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<String>,
+    (u16, &'static str),
+    &'static str,
+    Option<(&'static str, u32)>,
+);
+
 /// The one record that a request left.
 async fn only_record(mesh: &RunningTestMesh, seen: &mut usize, name: &str) -> AuditRecord {
     let mut records = mesh.audit("orders").await.unwrap();
@@ -138,7 +149,7 @@ async fn policy_and_tokens_decide_and_each_decision_is_one_record() {
     let good = bearer(issuer.token("alice", "orders").unwrap());
     let unsigned = good.as_ref().unwrap().rsplit_once('.').map(|(head, _)| format!("{head}."));
     let ok = (200, "0");
-    let rows: Vec<(&str, &str, &str, Option<String>, (u16, &str), &str, Option<(&str, u32)>)> = vec![
+    let rows: Vec<Row> = vec![
         ("allowed", WEB, "/", None, ok, "allow_rule", Some(("test/callers", 0))),
         ("good token", WEB, "/paid", good.clone(), ok, "allow_rule", Some(("test/callers", 1))),
         ("DENY", BATCH, "/admin", None, (403, "7"), "deny_rule", Some(("test/no-batch", 1))),
