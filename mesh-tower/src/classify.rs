@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use mesh_core::cluster::Outcome;
+use mesh_core::health::Outcome;
 use mesh_core::retry::Pushback;
 
 use crate::grpc;

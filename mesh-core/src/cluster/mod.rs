@@ -17,7 +17,7 @@ mod pick;
 mod set;
 
 pub use endpoint::{EndpointReport, EndpointState, Readiness};
-pub use pick::{Outcome, Pick, PickError, Tried};
+pub use pick::{Pick, PickError, Tried};
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{EndpointState, Settings};
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
-use crate::telemetry::AttemptOutcome;
+use crate::health::Outcome;
 
 /// Endpoints that earlier attempts of the same request were sent to.
 #[derive(Debug, Clone, Default)]
@@ -30,40 +30,6 @@ impl Tried {
     /// Whether there was no earlier attempt.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-/// How an attempt ended, as far as the endpoint's health is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answered, and the answer does not speak against it (also 4xx, and gRPC codes that blame the caller).
-    Success,
-    /// It answered with an error of its own (5xx, 429; UNAVAILABLE, INTERNAL, ...), maybe with the wait it asked for.
-    Failure {
-        /// `Retry-After` or `grpc-retry-pushback-ms`.
-        retry_after: Option<Duration>,
-    },
-    /// It did not answer in time.
-    Timeout,
-    /// It could not be reached, or the connection broke.
-    Unreachable,
-    /// The caller went away first: says nothing about the endpoint.
-    Cancelled,
-}
-
-impl Outcome {
-    fn label(self) -> AttemptOutcome {
-        match self {
-            Self::Success => AttemptOutcome::Success,
-            Self::Failure { .. } => AttemptOutcome::Failure,
-            Self::Timeout => AttemptOutcome::Timeout,
-            Self::Unreachable => AttemptOutcome::Unreachable,
-            Self::Cancelled => AttemptOutcome::Cancelled,
-        }
-    }
-
-    fn speaks_against(self) -> bool {
-        matches!(self, Self::Failure { .. } | Self::Timeout | Self::Unreachable)
     }
 }
 

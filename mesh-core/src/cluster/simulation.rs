@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::*;
 use crate::config::BalanceConfig;
+use crate::health::Outcome;
 
 const ENDPOINTS: usize = 10;
 

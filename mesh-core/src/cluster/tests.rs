@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::{Node, Place, PlugConfig, yaml::Value};
 use crate::discover::EndpointKey;
+use crate::health::Outcome;
 
 const FAILURE: Outcome = Outcome::Failure { retry_after: None };
 

@@ -1,6 +1,6 @@
 //! `audit:` and `telemetry:` - where records and spans go.
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::issue::Errors;
 use super::walk::Fields;
 use super::yaml::Decode;

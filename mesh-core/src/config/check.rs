@@ -4,113 +4,13 @@
 //! read goes through the same checks, and its problems still name the file's line where the value came from one.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::checker::Checker;
 use super::issue::Errors;
-use super::issue::Place;
 use super::nearest::suggestion;
-use super::values::Quantity;
-use super::yaml::{Node, Value};
+use super::yaml::Node;
 use super::{Config, ConfigError, RouteMatch};
-
-/// Notes problems of fields by their path, and finds their place in the file, if there is one.
-pub(super) struct Checker<'a> {
-    root: Option<&'a Node>,
-    errors: &'a mut Errors,
-    path: String,
-    /// What could not be read was noted and left out: its absence is no second problem.
-    partial: bool,
-}
-
-impl Checker<'_> {
-    /// Runs `check` for the fields of `name`.
-    pub(super) fn below(&mut self, name: &str, check: impl FnOnce(&mut Checker<'_>)) {
-        let path = self.path(name);
-        check(&mut Checker { root: self.root, errors: self.errors, path, partial: self.partial });
-    }
-
-    /// Notes a problem of a field.
-    pub(super) fn error(&mut self, field: &str, message: impl Into<String>) {
-        let path = self.path(field);
-        self.errors.push(&place(self.root, &path), message);
-    }
-
-    /// Whether items of this list could not be read, so that neither their number nor their indices are known.
-    pub(super) fn has_gaps(&self, field: &str, read: usize) -> bool {
-        let path = self.path(field);
-        let node = self.root.filter(|_| self.partial).and_then(|root| find(root, &path));
-        node.is_some_and(|node| !matches!(&node.value, Value::List(items) if items.len() == read))
-    }
-
-    /// Whether the file has this name in a top-level section, but with settings that could not be read.
-    fn has_unread(&self, section: &str, name: &str) -> bool {
-        let node = self.root.filter(|_| self.partial).and_then(|root| find(root, section));
-        node.is_some_and(|node| match &node.value {
-            Value::Map(entries) => entries.iter().any(|entry| entry.key == name),
-            value => *value != Value::Null,
-        })
-    }
-
-    /// A value out of its range is a problem.
-    pub(super) fn range<T: Quantity>(&mut self, field: &str, value: T, range: RangeInclusive<T>) {
-        if !range.contains(&value) {
-            let (min, max) = (range.start().show(), range.end().show());
-            self.error(field, format!("{} is out of range: expected {min} to {max}", value.show()));
-        }
-    }
-
-    /// A value below another is a problem.
-    pub(super) fn at_least(&mut self, field: &str, value: Duration, floor_name: &str, floor: Duration) {
-        if value < floor {
-            self.error(field, format!("{} is less than {floor_name} ({})", value.show(), floor.show()));
-        }
-    }
-
-    /// A value above another is a problem.
-    pub(super) fn at_most(&mut self, field: &str, value: Duration, ceiling_name: &str, ceiling: Duration) {
-        if value > ceiling {
-            self.error(field, format!("{} is more than {ceiling_name} ({})", value.show(), ceiling.show()));
-        }
-    }
-
-    fn path(&self, field: &str) -> String {
-        let joined = self.path.is_empty() || field.is_empty() || field.starts_with('[');
-        if joined { format!("{}{field}", self.path) } else { format!("{}.{field}", self.path) }
-    }
-}
-
-/// The node at a field path.
-fn find<'n>(node: &'n Node, path: &str) -> Option<&'n Node> {
-    if node.place.path == path {
-        return Some(node);
-    }
-    let rest = path.strip_prefix(node.place.path.as_str())?;
-    // `a.b` lies below `a`, `a.bc` does not lie below `a.b`.
-    if !node.place.path.is_empty() && !rest.starts_with(['.', '[']) {
-        return None;
-    }
-    match &node.value {
-        Value::List(items) => items.iter().find_map(|item| find(item, path)),
-        Value::Map(entries) => entries.iter().find_map(|entry| find(&entry.value, path)),
-        _ => None,
-    }
-}
-
-/// Where the field stands; a field that was left out stands where its mapping does.
-fn place(root: Option<&Node>, path: &str) -> Place {
-    let Some(root) = root else { return Place { path: path.to_owned(), ..Place::code() } };
-    let mut shorter = path;
-    loop {
-        if let Some(node) = find(root, shorter) {
-            return Place { path: path.to_owned(), ..node.place.clone() };
-        }
-        shorter = shorter.rfind(['.', '[']).and_then(|end| shorter.get(..end)).unwrap_or_default();
-        if shorter.is_empty() {
-            return Place { path: path.to_owned(), ..root.place.clone() };
-        }
-    }
-}
 
 impl Config {
     /// Holds every value against its range and the sections against each other.
@@ -124,7 +24,7 @@ impl Config {
 
     /// `root` is the file's tree, for places; `partial` says that some of it could not be read.
     pub(super) fn check_into(&self, root: Option<&Node>, partial: bool, errors: &mut Errors) {
-        let at = &mut Checker { root, errors, path: String::new(), partial };
+        let at = &mut Checker::new(root, partial, errors);
         at.below("workload", |at| self.workload.check(&self.identity.trust_domain, at));
         at.below("authorization", |at| {
             if self.root_namespace.is_empty() {
@@ -146,7 +46,7 @@ impl Config {
 
     /// Notes every field that differs from `running` and cannot be changed while the process runs.
     pub(crate) fn check_change(&self, running: &Self, root: Option<&Node>, errors: &mut Errors) {
-        let at = &mut Checker { root, errors, path: String::new(), partial: false };
+        let at = &mut Checker::new(root, false, errors);
         let addresses = |config: &Self| -> Vec<_> {
             config.listeners.iter().map(|(name, listener)| (name.clone(), listener.address)).collect()
         };

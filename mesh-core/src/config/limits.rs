@@ -1,7 +1,7 @@
 //! `limits:` - what the server stack admits.
 
 use super::Node;
-use super::check::Checker;
+use super::checker::Checker;
 use super::issue::Errors;
 use super::walk::Fields;
 use super::yaml::Decode;

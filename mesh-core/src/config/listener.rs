@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::issue::Errors;
 use super::values::Size;
 use super::walk::Fields;

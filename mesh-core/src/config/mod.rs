@@ -16,6 +16,7 @@
 
 mod audit;
 mod check;
+mod checker;
 mod cluster;
 mod identity;
 mod issue;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::issue::Errors;
 use super::walk::Fields;
 use super::yaml::Decode;

@@ -29,6 +29,8 @@
 //!   is above 1) has to sit out its time.
 //! - While it is out, outcomes of its last attempts are not counted.
 
+mod outcome;
 mod outlier;
 
+pub use outcome::Outcome;
 pub use outlier::{OutlierDetector, may_eject};

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::Outcome;
 use crate::balance::millis;
-use crate::cluster::Outcome;
 use crate::config::OutlierConfig;
 use crate::telemetry::EjectReason;
 

@@ -19,42 +19,23 @@
 //! ```
 
 mod builtin;
+mod context;
 mod registry;
 
+pub use context::Context;
 pub use registry::Registry;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::audit::AuditSink;
-use crate::clock::WallClock;
-use crate::config::{Errors, Node, Workload};
+use crate::config::{Errors, Node};
 use crate::discover::Resolve;
-use crate::identity::{IdentitySource, TrustDomain};
-use crate::rng::Rng;
+use crate::identity::IdentitySource;
 use crate::token::{KeySource, TokenSource};
-
-/// What a factory may use beside its settings.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// Relative paths in settings start here.
-    pub base_dir: Arc<Path>,
-    /// Who this process is.
-    pub workload: Arc<Workload>,
-    /// Its trust domain.
-    pub trust_domain: TrustDomain,
-    /// Calendar time.
-    pub clock: Arc<dyn WallClock>,
-    /// Randomness.
-    pub rng: Rng,
-    /// How often watched files are compared.
-    pub poll_interval: Duration,
-}
 
 type Factory<T> = Arc<dyn Fn(&Node, &Context, &mut Errors) -> Option<T> + Send + Sync>;
 

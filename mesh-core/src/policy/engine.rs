@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::compile::{CompiledRule, Token};
 use super::index::RuleSet;
-use super::{Action, AuthorizationPolicy, Decision, Explanation, Reason, Request, Verdict};
+use super::{Action, AuthorizationPolicy, Decision, Reason, Request, Verdict};
 use crate::config::{NoPolicy, Place, Workload};
 use crate::identity::TrustDomain;
 
@@ -130,11 +130,6 @@ impl PolicyEngine {
             rule: rule.map(|rule| rule.index),
             token_would_help: false,
         }
-    }
-
-    /// The same verdict with the way to it. Slower; for people.
-    pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        super::explain::explain(self, request)
     }
 
     /// The policies that select the workload, in the order of the documents.

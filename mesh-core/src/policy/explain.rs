@@ -62,29 +62,32 @@ fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error
     serializer.serialize_str(text)
 }
 
-pub(super) fn explain(engine: &PolicyEngine, request: &Request<'_>) -> Explanation {
-    let decision = engine.decide(request);
-    let name = |rule: &CompiledRule| {
-        engine.policies().get(rule.policy).map_or_else(|| Arc::from(""), |policy| Arc::clone(&policy.name))
-    };
-    let steps: Vec<ExplainStep> = engine
-        .rules()
-        .map(|(action, rule)| {
-            let misses = misses(rule, request, action);
-            ExplainStep { policy: name(rule), action, rule: rule.index, matched: misses.is_empty(), misses }
-        })
-        .collect();
-    let nearest = (decision.verdict == Verdict::Deny && decision.policy.is_none())
-        .then(|| steps.iter().enumerate().filter(|(_, step)| step.action == Action::Allow))
-        .and_then(|allow| allow.min_by_key(|(_, step)| step.misses.len()))
-        .map(|(at, _)| at);
-    let allow_nothing = engine
-        .policies()
-        .iter()
-        .filter(|policy| policy.action == Action::Allow && policy.rules == 0)
-        .map(|policy| policy.name.to_string())
-        .collect();
-    Explanation { decision, steps, nearest, allow_nothing }
+impl PolicyEngine {
+    /// The same verdict with the way to it. Slower; for people.
+    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+        let decision = self.decide(request);
+        let name = |rule: &CompiledRule| {
+            self.policies().get(rule.policy).map_or_else(|| Arc::from(""), |policy| Arc::clone(&policy.name))
+        };
+        let steps: Vec<ExplainStep> = self
+            .rules()
+            .map(|(action, rule)| {
+                let misses = misses(rule, request, action);
+                ExplainStep { policy: name(rule), action, rule: rule.index, matched: misses.is_empty(), misses }
+            })
+            .collect();
+        let nearest = (decision.verdict == Verdict::Deny && decision.policy.is_none())
+            .then(|| steps.iter().enumerate().filter(|(_, step)| step.action == Action::Allow))
+            .and_then(|allow| allow.min_by_key(|(_, step)| step.misses.len()))
+            .map(|(at, _)| at);
+        let allow_nothing = self
+            .policies()
+            .iter()
+            .filter(|policy| policy.action == Action::Allow && policy.rules == 0)
+            .map(|policy| policy.name.to_string())
+            .collect();
+        Explanation { decision, steps, nearest, allow_nothing }
+    }
 }
 
 /// Every field that kept a rule from matching; empty exactly if it matches.

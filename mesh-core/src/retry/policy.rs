@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Backoff, RetryBudget};
-use crate::cluster::Outcome;
 use crate::config::RetryConfig;
 use crate::deadline::Deadline;
+use crate::health::Outcome;
 use crate::rng::Rng;
 use crate::telemetry::RetryReason;
 

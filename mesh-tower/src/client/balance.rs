@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use mesh_core::cluster::{Outcome, Pick, PickError};
+use mesh_core::cluster::{Pick, PickError};
 use mesh_core::deadline::Deadline;
+use mesh_core::health::Outcome;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_layer::Layer;

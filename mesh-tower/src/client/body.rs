@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
-use mesh_core::cluster::Outcome;
+use mesh_core::health::Outcome;
 use tokio::time::{Instant, Sleep};
 
 use super::balance::InFlight;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::cluster::Outcome;
+use mesh_core::health::Outcome;
 use mesh_core::retry::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
 use mesh_core::rng::Rng;
 use mesh_core::telemetry::Label;

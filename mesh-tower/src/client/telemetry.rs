@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::cluster::Outcome;
+use mesh_core::health::Outcome;
 use mesh_core::rng::Rng;
 use mesh_core::telemetry::{ClusterMetrics, RequestOutcome};
 use pin_project_lite::pin_project;
