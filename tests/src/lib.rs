@@ -7,3 +7,4 @@ mod kit;
 mod reload;
 mod security;
 mod traffic;
+mod wiring;
