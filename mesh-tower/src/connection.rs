@@ -47,7 +47,7 @@ impl Connection {
     }
 
     /// A connection that no socket backs, for tests of single layers.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "dev-ca"))]
     pub(crate) fn for_test(peer: Peer) -> Arc<Self> {
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8443));
         Arc::new(Self::new(peer, Vec::new(), local_addr, http::Version::HTTP_2))

@@ -12,6 +12,7 @@ use mesh_core::deadline::Deadline;
 use mesh_core::identity::SpiffeId;
 use tokio::task::JoinHandle;
 
+mod span;
 mod trace;
 
 pub use trace::TraceContext;

@@ -15,6 +15,7 @@ mod fixture;
 pub mod grpc;
 #[cfg(feature = "otel")]
 pub mod otel;
+mod principal;
 mod reject;
 mod serve;
 pub mod server;
@@ -23,10 +24,11 @@ pub mod test_util;
 pub mod tls;
 mod transport;
 
-pub use axum::{Principal, PrincipalRejection, RouteLayer, RouteService};
+pub use axum::{PrincipalRejection, RouteLayer, RouteService};
 pub use client::Client;
 pub use connection::Connection;
 pub use context::RequestContext;
 pub use error::{BoxError, Error, ErrorKind};
 pub use mesh_core::{Config, Mesh};
+pub use principal::Principal;
 pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};

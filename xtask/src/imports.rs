@@ -218,6 +218,9 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         self.add_use(&item.tree, &[], public);
     }
 
+    /// Who may see an item is no import of theirs.
+    fn visit_visibility(&mut self, _visibility: &'ast Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.add(&segments);
@@ -262,6 +265,16 @@ mod tests {
             ("token", "mod verify; pub use verify::Token;"),
             ("token::verify", "use crate::identity::SpiffeId;"),
             ("config", "pub struct Config;"),
+        ]);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn to_be_seen_by_the_parent_is_no_import_of_it() {
+        let found = circles(&[
+            ("serve", "mod error; use crate::admin;"),
+            ("serve::error", "impl Error { pub(super) fn unknown() {} }"),
+            ("admin", "use crate::serve::error::Error;"),
         ]);
         assert_eq!(found, Vec::<String>::new());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use mesh_core::cluster::{Pick, PickError};
+use mesh_core::cluster::PickError;
 use mesh_core::deadline::Deadline;
 use mesh_core::health::Outcome;
 use pin_project_lite::pin_project;
@@ -15,9 +15,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Body;
-use super::attempts::{AttemptOutcome, Attempts};
+use super::attempts::AttemptOutcome;
 use super::call::{Call, call};
-use super::pool::{Chosen, Pool};
+use super::in_flight::InFlight;
+use super::pool::Chosen;
 use super::registry::RuntimeCluster;
 use crate::error::{Error, ErrorKind};
 use crate::{classify, grpc};
@@ -124,7 +125,7 @@ where
                     match call.cluster.cluster.pick(&call.tried, now) {
                         Ok(pick) => {
                             request.extensions_mut().insert(Chosen(Arc::clone(pick.endpoint())));
-                            *this.flight = Some(InFlight { pick: Some(pick), deadline: call.headers_by });
+                            *this.flight = Some(InFlight::new(pick, call.headers_by));
                             *this.grpc = call.grpc;
                             let future = this.inner.call(request);
                             this.state.set(State::Attempt { future });
@@ -154,7 +155,7 @@ where
                     let result = ready!(future.poll(cx));
                     let Some(flight) = this.flight.take() else { return Poll::Pending };
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(flight.answered(response, *this.grpc)),
+                        Ok(response) => Ok(answered(flight, response, *this.grpc)),
                         Err(error) => Err(flight.failed(error)),
                     });
                 }
@@ -179,72 +180,15 @@ async fn resolved(cluster: Arc<RuntimeCluster>, deadline: Option<Deadline>) {
     }
 }
 
-/// One attempt's claim on an endpoint, until its body ends.
-pub(crate) struct InFlight {
-    pick: Option<Pick<Pool>>,
-    deadline: Option<Deadline>,
-}
-
-impl std::fmt::Debug for InFlight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InFlight").field("over", &self.pick.is_none()).finish_non_exhaustive()
+fn answered(mut flight: InFlight, mut response: Response<Body>, is_grpc: bool) -> Response<Body> {
+    let class = classify::headers(is_grpc, response.status(), response.headers());
+    let how = match grpc::status(response.headers()) {
+        Some(code) if is_grpc => AttemptOutcome::Grpc(code.0),
+        _ => AttemptOutcome::Answered(response.status()),
+    };
+    if let Some(attempts) = flight.answered(class.map_or(Outcome::Success, |class| class.outcome), how) {
+        response.extensions_mut().insert(attempts);
     }
-}
-
-impl InFlight {
-    fn answered(mut self, mut response: Response<Body>, is_grpc: bool) -> Response<Body> {
-        let class = classify::headers(is_grpc, response.status(), response.headers());
-        let outcome = class.map_or(Outcome::Success, |class| class.outcome);
-        if let Some(pick) = &mut self.pick {
-            pick.headers(outcome, Instant::now());
-            let how = match grpc::status(response.headers()) {
-                Some(code) if is_grpc => AttemptOutcome::Grpc(code.0),
-                _ => AttemptOutcome::Answered(response.status()),
-            };
-            let attempts = Attempts::one(Some(pick.endpoint().endpoint().key.clone()), how);
-            response.extensions_mut().insert(attempts);
-        }
-        // The headers have told the latency; from here on an expired deadline is the body's affair.
-        self.deadline = None;
-        response.body_mut().guard_attempt(self, is_grpc && class.is_none());
-        response
-    }
-
-    fn failed(mut self, error: Error) -> Error {
-        let Some(pick) = self.pick.take() else { return error };
-        let key = pick.endpoint().endpoint().key.clone();
-        let outcome = match error.kind() {
-            ErrorKind::Timeout => Outcome::Timeout,
-            ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
-            ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => Outcome::Unreachable,
-            // A body that the caller broke off, a token that is missing: not the endpoint's fault.
-            _ => Outcome::Cancelled,
-        };
-        pick.finish(outcome, Instant::now());
-        let attempts = Attempts::one(Some(key.clone()), AttemptOutcome::Failed(error.kind()));
-        error.at_endpoint(&key).with_attempts(attempts)
-    }
-
-    /// The answer ended: `None` as its headers said, else as its body showed.
-    pub(crate) fn finish(mut self, outcome: Option<Outcome>, now: Instant) {
-        if let Some(pick) = self.pick.take() {
-            // Dropped after its headers, a pick counts as what they said.
-            if let Some(outcome) = outcome {
-                pick.finish(outcome, now);
-            }
-        }
-    }
-}
-
-impl Drop for InFlight {
-    /// A call that is dropped because its time is up was too slow; dropped earlier, it says nothing. Without the
-    /// difference a frozen endpoint would keep its good name, because nobody waits for it to the end.
-    fn drop(&mut self) {
-        if let Some(pick) = self.pick.take() {
-            let now = Instant::now();
-            if self.deadline.is_some_and(|deadline| deadline.expired(now)) {
-                pick.finish(Outcome::Timeout, now);
-            }
-        }
-    }
+    response.body_mut().guard_attempt(flight, is_grpc && class.is_none());
+    response
 }

@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use mesh_core::health::Outcome;
 use tokio::time::{Instant, Sleep};
 
-use super::balance::InFlight;
+use super::counting::CallGuard;
+use super::in_flight::InFlight;
 use super::pool::Lease;
-use super::telemetry::CallGuard;
 use crate::classify::{self, Class};
 use crate::error::{BoxError, Error, ErrorKind};
 

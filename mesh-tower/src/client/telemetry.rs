@@ -9,17 +9,17 @@ use http::{Request, Response};
 use mesh_core::Mesh;
 use mesh_core::health::Outcome;
 use mesh_core::rng::Rng;
-use mesh_core::telemetry::{ClusterMetrics, RequestOutcome};
+use mesh_core::telemetry::ClusterMetrics;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
 use super::Body;
 use super::call::{Observation, Observed};
+use super::counting::Counting;
 use crate::context::{RequestContext, TraceContext};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::{classify, grpc};
 
 /// Puts a span and metrics around each call.
@@ -95,7 +95,7 @@ where
         let grpc = grpc::is_grpc(request.headers());
         request.extensions_mut().insert(observed.clone());
         let future = span.in_scope(|| self.inner.call(request));
-        let counting = Counting { observed, unrouted: Arc::clone(unrouted), started: Instant::now(), over: false };
+        let counting = Counting::begin(observed, Arc::clone(unrouted));
         ResponseFuture { future, span, counting, service: Arc::clone(service), grpc }
     }
 }
@@ -136,9 +136,8 @@ where
                     this.span.record("mesh.attempts", attempts.len());
                 }
                 let class = classify::headers(*this.grpc, response.status(), response.headers());
-                let outcome = class.map_or(RequestOutcome::Success, |class| of_outcome(class.outcome));
-                let guard = this.counting.headers(outcome);
-                response.body_mut().guard_call(guard);
+                let outcome = class.map_or(Outcome::Success, |class| class.outcome);
+                response.body_mut().guard_call(this.counting.answered(outcome));
                 Ok(response)
             }
             Err(error) => {
@@ -146,81 +145,9 @@ where
                 this.span.record("error.kind", error.kind().as_str());
                 this.span.record("mesh.attempts", error.attempts().len());
                 tracing::debug!(parent: &*this.span, %error, "call failed");
-                drop(this.counting.headers(of_error(error.kind())));
+                this.counting.failed(error.kind());
                 Err(error)
             }
         })
-    }
-}
-
-/// Counts a call that the caller gives up before its headers.
-struct Counting {
-    observed: Observed,
-    unrouted: Arc<ClusterMetrics>,
-    started: Instant,
-    over: bool,
-}
-
-impl Counting {
-    fn metrics(&self) -> &Arc<ClusterMetrics> {
-        self.observed.0.metrics.get().unwrap_or(&self.unrouted)
-    }
-
-    fn headers(&mut self, outcome: RequestOutcome) -> CallGuard {
-        self.over = true;
-        let metrics = Arc::clone(self.metrics());
-        metrics.request_duration.observe(self.started.elapsed());
-        CallGuard { metrics, outcome }
-    }
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        if !self.over {
-            self.metrics().requests.inc(RequestOutcome::Cancelled);
-        }
-    }
-}
-
-/// Counts the call when its body ends, or is dropped: then as the headers said.
-#[derive(Debug)]
-pub(crate) struct CallGuard {
-    metrics: Arc<ClusterMetrics>,
-    outcome: RequestOutcome,
-}
-
-impl CallGuard {
-    /// The body said more than the headers.
-    pub(crate) fn finish(mut self, outcome: Option<Outcome>) {
-        if let (Some(outcome), RequestOutcome::Success) = (outcome, self.outcome) {
-            self.outcome = of_outcome(outcome);
-        }
-    }
-}
-
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        self.metrics.requests.inc(self.outcome);
-    }
-}
-
-fn of_outcome(outcome: Outcome) -> RequestOutcome {
-    match outcome {
-        Outcome::Success => RequestOutcome::Success,
-        Outcome::Failure { .. } => RequestOutcome::Failure,
-        Outcome::Timeout => RequestOutcome::Timeout,
-        Outcome::Unreachable => RequestOutcome::Unreachable,
-        Outcome::Cancelled => RequestOutcome::Cancelled,
-    }
-}
-
-fn of_error(kind: ErrorKind) -> RequestOutcome {
-    match kind {
-        ErrorKind::Timeout => RequestOutcome::Timeout,
-        ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => RequestOutcome::Unreachable,
-        ErrorKind::Unresolved | ErrorKind::NoEndpoints => RequestOutcome::NoEndpoints,
-        ErrorKind::Unroutable => RequestOutcome::NoRoute,
-        ErrorKind::Overloaded => RequestOutcome::Overloaded,
-        _ => RequestOutcome::Internal,
     }
 }

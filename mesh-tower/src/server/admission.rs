@@ -1,7 +1,6 @@
 //! Sheds load before it costs anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use http::Request;
@@ -10,6 +9,7 @@ use tower_layer::Layer;
 
 use super::exchange::Exchange;
 use super::gate::{Gate, Gated};
+use super::places::{AdmissionPermit, Places};
 use crate::reject::{Kind, Reject};
 
 /// Refuses requests beyond `limits.max_concurrent_requests` with 503 / UNAVAILABLE.
@@ -26,32 +26,10 @@ pub struct AdmissionLayer {
     taken: Arc<Places>,
 }
 
-/// How many requests of one mesh hold a place.
-#[derive(Debug, Default)]
-struct Places(AtomicUsize);
-
-/// A place in the concurrency limit, given back on drop.
-#[derive(Debug)]
-pub(super) struct AdmissionPermit(Arc<Places>);
-
 impl AdmissionLayer {
     /// The layer of this mesh; all layers of one mesh count together.
     pub fn new(mesh: &Mesh) -> Self {
         Self { mesh: mesh.clone(), taken: mesh.extension(Places::default) }
-    }
-}
-
-impl AdmissionPermit {
-    fn take(places: &Arc<Places>, limit: usize) -> Option<Self> {
-        let permit = Self(Arc::clone(places));
-        let before = places.0.fetch_add(1, Ordering::Relaxed);
-        (before < limit).then_some(permit)
-    }
-}
-
-impl Drop for AdmissionPermit {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -81,23 +59,5 @@ impl Gate for AdmissionLayer {
         let permit = AdmissionPermit::take(&self.taken, limit).ok_or(Reject::new(Kind::Overloaded, "overloaded"))?;
         exchange.hold(permit);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_given_back_and_a_refusal_takes_none() {
-        let places = Arc::new(Places::default());
-        let one = AdmissionPermit::take(&places, 2).unwrap();
-        let two = AdmissionPermit::take(&places, 2).unwrap();
-        assert!(AdmissionPermit::take(&places, 2).is_none());
-        drop(one);
-        let three = AdmissionPermit::take(&places, 2).unwrap();
-        assert!(AdmissionPermit::take(&places, 1).is_none());
-        drop((two, three));
-        assert_eq!(places.0.load(Ordering::Relaxed), 0);
     }
 }

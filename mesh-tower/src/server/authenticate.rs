@@ -12,7 +12,7 @@ use tower_layer::Layer;
 
 use super::exchange::Exchange;
 use super::gate::{Gate, Gated};
-use crate::axum::Principal;
+use crate::principal::Principal;
 use crate::reject::{Kind, Reject};
 
 /// Verifies the bearer token, if there is one, and makes the request's one principal.

@@ -15,12 +15,12 @@ use mesh_core::telemetry::DenialLabels;
 use mesh_core::{Mesh, Revision};
 use tokio::time::Instant;
 
-use super::admission::AdmissionPermit;
-use crate::axum::Principal;
+use super::places::AdmissionPermit;
 use crate::canonical::Canonical;
 use crate::connection::Connection;
 use crate::context::{RequestContext, TraceContext};
 use crate::grpc;
+use crate::principal::Principal;
 use crate::reject::{Kind, Reject};
 
 #[derive(Debug)]

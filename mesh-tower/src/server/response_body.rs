@@ -13,8 +13,8 @@ use tokio::time::Sleep;
 
 use super::authorize::{Recheck, revoked};
 use super::deadline::expiry;
+use super::flight::Flight;
 use super::handler::PANICKED;
-use super::telemetry::Flight;
 use crate::grpc::{self, Code};
 
 pin_project! {

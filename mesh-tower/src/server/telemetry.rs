@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use mesh_core::Mesh;
-use mesh_core::telemetry::RequestLabels;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -16,10 +15,10 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::exchange::{Exchange, unwired};
+use super::flight::{Flight, method_class};
 use super::response_body::ResponseBody;
 use crate::connection::Connection;
 use crate::context::TraceContext;
-use crate::grpc::{self, Code};
 use crate::reject::Reject;
 
 /// Starts the exchange of a request, and a span, and counts how it ended. Fails open: nothing here refuses, except a
@@ -107,101 +106,6 @@ fn span(connection: &Connection, method: &Method) -> Span {
         trace_id = Empty,
         span_id = Empty,
     )
-}
-
-/// A request on its way: counted when its response has ended or its caller is gone, whichever comes first.
-#[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) exchange: Arc<Exchange>,
-    span: Span,
-    method: &'static str,
-    status: Option<StatusCode>,
-    code: Option<Code>,
-}
-
-impl Flight {
-    fn begin(exchange: Arc<Exchange>, method: &Method, span: Span) -> Self {
-        exchange.mesh.metrics().server.in_flight.inc();
-        Self { exchange, span, method: method_class(method), status: None, code: None }
-    }
-
-    fn head(&mut self, response: &Response<Body>) {
-        self.status = Some(response.status());
-        self.trailers(response.headers());
-    }
-
-    /// Notes the status of a gRPC call, wherever it stands.
-    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        if self.exchange.grpc {
-            self.code = grpc::status(trailers).or(self.code);
-        }
-    }
-
-    fn labels(&self) -> RequestLabels {
-        let exchange = &self.exchange;
-        let grpc_status = match (exchange.grpc, self.code) {
-            (true, Some(code)) => code.as_str(),
-            (true, None) => Code::CANCELLED.as_str(),
-            (false, _) => "-",
-        };
-        // A method that the handler knew is a bounded label, one that it did not know may be anything.
-        let known = exchange.grpc && exchange.rejected().is_none() && self.code != Some(Code::UNIMPLEMENTED);
-        let route = match exchange.canonical().filter(|_| known && self.code.is_some()) {
-            Some(canonical) => Arc::from(canonical.path()),
-            None => exchange.route().cloned().unwrap_or_else(|| Arc::from("-")),
-        };
-        RequestLabels { method: self.method, route, status: status_class(self.status), grpc_status }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let exchange = &self.exchange;
-        exchange.release();
-        let labels = self.labels();
-        let server = &exchange.mesh.metrics().server;
-        server.in_flight.dec();
-        server.finished(&labels, exchange.started.elapsed());
-        if !self.span.is_disabled() {
-            self.span.record("otel.name", format_args!("{} {}", labels.method, labels.route));
-            self.span.record("http.route", &*labels.route);
-            if let Some(status) = self.status {
-                self.span.record("http.response.status_code", status.as_u16());
-                if status.is_server_error() {
-                    self.span.record("otel.status_code", "ERROR");
-                }
-            }
-            if let Some(code) = self.code {
-                self.span.record("rpc.grpc.status_code", code.0);
-            }
-        }
-    }
-}
-
-fn method_class(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        "CONNECT" => "CONNECT",
-        "TRACE" => "TRACE",
-        _ => "OTHER",
-    }
-}
-
-fn status_class(status: Option<StatusCode>) -> &'static str {
-    match status.map_or(0, |status| status.as_u16() / 100) {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "-",
-    }
 }
 
 pin_project! {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::link::{Driven, Failure, Sender};
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, VerifiedPeer};
 
 /// Opens verified byte streams to endpoints. The seam that lets tests go without TLS.
@@ -103,18 +103,6 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
         let (send, connection) = http1::handshake(io).await.map_err(failed)?;
         Ok((Sender::Http1(send), Driven::Http1(Box::new(connection))))
     }
-}
-
-/// An error with all its causes on one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

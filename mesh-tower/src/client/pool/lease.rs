@@ -10,11 +10,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::{http1, http2};
 
-use super::dial::chain;
 use super::link::Link;
 use super::{Http1, Http2, Shared};
 use crate::client::replay::ReplayBody;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 
 /// How long an HTTP/1.1 connection may take to finish its exchange after the body was read.
 const SETTLE: Duration = Duration::from_secs(1);

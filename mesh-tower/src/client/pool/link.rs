@@ -14,10 +14,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
-use super::dial::chain;
 use crate::client::replay::ReplayBody;
 use crate::connect::BoxIo;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 use crate::tls::VerifiedPeer;
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.

@@ -10,6 +10,10 @@
 //! | `Connect`, `PeerIdentity`, `Connection`, `Body`, `Decode`, `TooLarge`, `Status` | 502 |
 //! | `Request`, `Unroutable`, `Token`, `Wiring` | 500 |
 
+mod kind;
+
+pub use kind::ErrorKind;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +26,18 @@ use crate::client::Attempts;
 
 /// Any error, as bodies and transports report them.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
 
 /// A call that did not succeed: what, at which service and endpoint, and why.
 ///
@@ -37,65 +53,6 @@ struct Inner {
     endpoint: Option<EndpointKey>,
     never_sent: bool,
     attempts: Attempts,
-}
-
-/// What went wrong, for decisions. Stable names in [`as_str`](Self::as_str) for metrics and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// Discovery had not answered before the deadline.
-    Unresolved,
-    /// The cluster has no endpoints.
-    NoEndpoints,
-    /// No connection could be made.
-    Connect,
-    /// An identity was refused: the endpoint's by us, or ours by the endpoint.
-    PeerIdentity,
-    /// The deadline, the route's timeout or the attempt's timeout passed.
-    Timeout,
-    /// Too many requests wait for a connection already; this one was not queued.
-    Overloaded,
-    /// A connection broke while the request was under way.
-    Connection,
-    /// A request or response body could not be read to its end.
-    Body,
-    /// A response body is not what the caller asked it to be decoded as.
-    Decode,
-    /// A response body is longer than the limit it was read with.
-    TooLarge,
-    /// The answer has an error status, and the caller asked for that to be an error.
-    Status(StatusCode),
-    /// The request cannot be sent as it is; a mistake in the calling code.
-    Request,
-    /// No route of the service matches, or the route names a cluster that cannot be built.
-    Unroutable,
-    /// The token that this cluster's calls must carry is not to be had. Fails closed: nothing was sent.
-    Token,
-    /// A layer misses another one that must stand around it.
-    Wiring,
-}
-
-impl ErrorKind {
-    /// A stable name for metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unresolved => "unresolved",
-            Self::NoEndpoints => "no_endpoints",
-            Self::Connect => "connect",
-            Self::PeerIdentity => "peer_identity",
-            Self::Timeout => "timeout",
-            Self::Overloaded => "overloaded",
-            Self::Connection => "connection",
-            Self::Body => "body",
-            Self::Decode => "decode",
-            Self::TooLarge => "too_large",
-            Self::Status(_) => "status",
-            Self::Request => "request",
-            Self::Unroutable => "unroutable",
-            Self::Token => "token",
-            Self::Wiring => "wiring",
-        }
-    }
 }
 
 impl Error {

@@ -3,10 +3,12 @@
 //! HTTP/1.1, HTTP/2 and gRPC share one port and one stack. HTTP and gRPC keep apart by content type, so that each
 //! keeps its own fallback: an unknown page is a 404, an unknown method is UNIMPLEMENTED.
 
+mod error;
+
+pub use error::ServeError;
+
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
-use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,7 +19,7 @@ use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::config::{ListenerConfig, suggestion};
+use mesh_core::config::ListenerConfig;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower::util::MapResponse;
@@ -254,43 +256,9 @@ where
     }
 }
 
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// An address could not be bound.
-    #[error("{what}: cannot bind {address}: {source}; is it in use, or not an address of this machine?")]
-    Bind {
-        /// Which part of the configuration names the address.
-        what: String,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A name that `listeners:` does not have.
-    #[error("no listener `{name}` in `listeners:`{hint}")]
-    UnknownListener {
-        /// The name.
-        name: String,
-        /// The nearest name, or all.
-        hint: String,
-    },
-    /// The listener is unusable.
-    #[error("the listener has no local address: {0}")]
-    Listener(#[source] io::Error),
-}
-
-impl ServeError {
-    fn unknown(mesh: &Mesh, name: &str) -> Self {
-        let revision = mesh.revision().load();
-        let hint = suggestion(name, revision.config.listeners.keys().map(String::as_str));
-        Self::UnknownListener { name: name.to_owned(), hint }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::Duration;
 

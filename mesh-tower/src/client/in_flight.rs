@@ -1,0 +1,77 @@
+//! One attempt from its pick to the end of its answer.
+
+use mesh_core::cluster::Pick;
+use mesh_core::deadline::Deadline;
+use mesh_core::health::Outcome;
+use tokio::time::Instant;
+
+use super::attempts::{AttemptOutcome, Attempts};
+use super::pool::Pool;
+use crate::error::{Error, ErrorKind};
+
+/// One attempt's claim on an endpoint, until its body ends.
+pub(crate) struct InFlight {
+    pick: Option<Pick<Pool>>,
+    deadline: Option<Deadline>,
+}
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").field("over", &self.pick.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl InFlight {
+    /// An attempt that counts as too slow if it is dropped, without an answer, after `deadline`.
+    pub(super) fn new(pick: Pick<Pool>, deadline: Option<Deadline>) -> Self {
+        Self { pick: Some(pick), deadline }
+    }
+
+    /// The headers came; the report of this attempt.
+    pub(super) fn answered(&mut self, outcome: Outcome, how: AttemptOutcome) -> Option<Attempts> {
+        // The headers have told the latency; from here on an expired deadline is the body's affair.
+        self.deadline = None;
+        let pick = self.pick.as_mut()?;
+        pick.headers(outcome, Instant::now());
+        Some(Attempts::one(Some(pick.endpoint().endpoint().key.clone()), how))
+    }
+
+    /// There will be no answer: `error` learns where the attempt went.
+    pub(super) fn failed(mut self, error: Error) -> Error {
+        let Some(pick) = self.pick.take() else { return error };
+        let key = pick.endpoint().endpoint().key.clone();
+        let outcome = match error.kind() {
+            ErrorKind::Timeout => Outcome::Timeout,
+            ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
+            ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => Outcome::Unreachable,
+            // A body that the caller broke off, a token that is missing: not the endpoint's fault.
+            _ => Outcome::Cancelled,
+        };
+        pick.finish(outcome, Instant::now());
+        let attempts = Attempts::one(Some(key.clone()), AttemptOutcome::Failed(error.kind()));
+        error.at_endpoint(&key).with_attempts(attempts)
+    }
+
+    /// The answer ended: `None` as its headers said, else as its body showed.
+    pub(crate) fn finish(mut self, outcome: Option<Outcome>, now: Instant) {
+        if let Some(pick) = self.pick.take() {
+            // Dropped after its headers, a pick counts as what they said.
+            if let Some(outcome) = outcome {
+                pick.finish(outcome, now);
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    /// A call that is dropped because its time is up was too slow; dropped earlier, it says nothing. Without the
+    /// difference a frozen endpoint would keep its good name, because nobody waits for it to the end.
+    fn drop(&mut self) {
+        if let Some(pick) = self.pick.take() {
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| deadline.expired(now)) {
+                pick.finish(Outcome::Timeout, now);
+            }
+        }
+    }
+}

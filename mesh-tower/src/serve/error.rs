@@ -1,0 +1,42 @@
+//! Why a server did not start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mesh_core::Mesh;
+use mesh_core::config::suggestion;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// An address could not be bound.
+    #[error("{what}: cannot bind {address}: {source}; is it in use, or not an address of this machine?")]
+    Bind {
+        /// Which part of the configuration names the address.
+        what: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name that `listeners:` does not have.
+    #[error("no listener `{name}` in `listeners:`{hint}")]
+    UnknownListener {
+        /// The name.
+        name: String,
+        /// The nearest name, or all.
+        hint: String,
+    },
+    /// The listener is unusable.
+    #[error("the listener has no local address: {0}")]
+    Listener(#[source] io::Error),
+}
+
+impl ServeError {
+    pub(super) fn unknown(mesh: &Mesh, name: &str) -> Self {
+        let revision = mesh.revision().load();
+        let hint = suggestion(name, revision.config.listeners.keys().map(String::as_str));
+        Self::UnknownListener { name: name.to_owned(), hint }
+    }
+}
