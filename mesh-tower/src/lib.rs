@@ -31,4 +31,6 @@ pub use context::RequestContext;
 pub use error::{BoxError, Error, ErrorKind};
 pub use mesh_core::{Config, Mesh};
 pub use principal::Principal;
-pub use serve::{HttpApp, Opaque, Serve, ServeError, Web, bind, serve, serve_service};
+pub use serve::{
+    HttpApp, Opaque, Serve, ServeError, Stack, Web, bind, serve, serve_service, serve_stack, shutdown_signal,
+};

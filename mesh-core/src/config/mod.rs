@@ -132,7 +132,7 @@ impl Config {
 }
 
 /// Why a configuration was refused: every problem, in file order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
     issues: Vec<ConfigIssue>,
 }
@@ -162,6 +162,13 @@ impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "configuration refused, {} problem(s)", self.issues.len())?;
         self.issues.iter().try_for_each(|issue| write!(f, "\n  {issue}"))
+    }
+}
+
+impl std::fmt::Debug for ConfigError {
+    /// As for people: it is what `main` shows of an error that it returns.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }
 

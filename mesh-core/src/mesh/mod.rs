@@ -214,7 +214,7 @@ async fn next<T>(stream: &mut Pin<Box<dyn Stream<Item = T> + Send>>) -> Option<T
 }
 
 /// Why a mesh did not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The configuration is wrong.
@@ -228,6 +228,13 @@ pub enum StartError {
         /// What the source said last, and what to do.
         message: String,
     },
+}
+
+impl std::fmt::Debug for StartError {
+    /// As for people: it is what `main` shows of an error that it returns.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// Why a process cannot prove who it is.

@@ -229,7 +229,7 @@ impl Future for ResponseFuture {
 }
 
 /// A service that the configuration does not name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no service `{service}` in `clusters:` or `routes:`{}", suggestion(.service, .known.iter().map(String::as_str)))]
 pub struct UnknownService {
     /// What was asked for.
@@ -238,6 +238,13 @@ pub struct UnknownService {
     pub nearest: Option<String>,
     /// Every known service.
     pub known: Vec<String>,
+}
+
+impl std::fmt::Debug for UnknownService {
+    /// As for people: it is what `main` shows of an error that it returns.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl UnknownService {

@@ -7,7 +7,7 @@ use mesh_core::Mesh;
 use mesh_core::config::suggestion;
 
 /// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// An address could not be bound.
@@ -31,6 +31,13 @@ pub enum ServeError {
     /// The listener is unusable.
     #[error("the listener has no local address: {0}")]
     Listener(#[source] io::Error),
+}
+
+impl std::fmt::Debug for ServeError {
+    /// As for people: it is what `main` shows of an error that it returns.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl ServeError {

@@ -4,8 +4,10 @@
 //! keeps its own fallback: an unknown page is a 404, an unknown method is UNIMPLEMENTED.
 
 mod error;
+mod signal;
 
 pub use error::ServeError;
+pub use signal::shutdown_signal;
 
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
@@ -65,6 +67,37 @@ pub fn serve_service<L: Accept, S: HttpApp>(mesh: &Mesh, listener: L, service: S
     Serve::new(mesh, listener, Opaque(service))
 }
 
+/// Serves layers that were put together by hand, behind mutual TLS.
+///
+/// The outermost must be a [`TelemetryLayer`](server::TelemetryLayer): it lets no answer out that no
+/// [`AuthorizeLayer`](server::AuthorizeLayer) below it permitted. Install [`RouteLayer`] in a router yourself, so that
+/// labels and audit records know its routes.
+///
+/// ```no_run
+/// use mesh_tower::server::{AuthenticateLayer, AuthorizeLayer, CanonicalLayer, HandlerLayer, TelemetryLayer};
+/// use tower::ServiceBuilder;
+///
+/// # async fn run(mesh: mesh_core::Mesh, router: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
+/// let stack = ServiceBuilder::new()
+///     .layer(TelemetryLayer::new(&mesh))
+///     .layer(CanonicalLayer::new(&mesh))
+///     .layer(AuthenticateLayer::new(&mesh))
+///     .layer(AuthorizeLayer::new(&mesh))
+///     .layer(HandlerLayer::new(&mesh))
+///     .service(router.layer(mesh_tower::RouteLayer));
+/// let listener = mesh_tower::bind(&mesh, "default").await?;
+/// mesh_tower::serve_stack(&mesh, listener, stack).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve_stack<L, S>(mesh: &Mesh, listener: L, stack: server::Telemetry<S>) -> Serve<L, Stack<S>>
+where
+    L: Accept,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    Serve::new(mesh, listener, Stack(stack))
+}
+
 /// Binds the address of a configured listener.
 ///
 /// # Errors
@@ -101,6 +134,10 @@ pub struct Web {
 /// A service that the mesh knows nothing of.
 #[derive(Debug)]
 pub struct Opaque<S>(S);
+
+/// A stack of layers that its user made.
+#[derive(Debug)]
+pub struct Stack<S>(server::Telemetry<S>);
 
 impl<L, A> Serve<L, A> {
     fn new(mesh: &Mesh, listener: L, app: A) -> Self {
@@ -156,6 +193,19 @@ impl<L: Accept, S: HttpApp> IntoFuture for Serve<L, Opaque<S>> {
     fn into_future(self) -> Self::IntoFuture {
         let service = server::stack(&self.mesh, self.app.0.into_service());
         Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
+    }
+}
+
+impl<L, S> IntoFuture for Serve<L, Stack<S>>
+where
+    L: Accept,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Output = Result<(), ServeError>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(run(self.mesh, self.listener, self.name, self.app.0, self.signal))
     }
 }
 

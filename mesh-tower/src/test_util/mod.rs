@@ -46,9 +46,16 @@ use crate::BoxError;
 const SVID_TTL: Duration = Duration::from_secs(3600);
 
 /// Why a test's mesh could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct TestError(#[from] BoxError);
+
+impl std::fmt::Debug for TestError {
+    /// As for people: it is what `main` shows of an error that it returns.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
 
 /// Services that are about to be started together.
 #[derive(Debug)]

@@ -49,15 +49,11 @@ impl RunningTestMesh {
     pub(super) async fn launch(&mut self, service: TestService, listener: TcpListener) -> Result<(), BoxError> {
         let name = service.name().to_owned();
         let (_, id) = self.find(&name)?;
-        let (builder, app, grpc) = service.into_parts(&self.domain, &id, &self.directory)?;
+        let (builder, serve) = service.into_parts(&self.domain, &id, &self.directory)?;
         let (identity, audit) = (MemorySource::new(self.authority.mint(&id)?), MemorySink::default());
         let builder = builder.identity_source(Arc::new(identity.clone())).audit_sink(Box::new(audit.clone()));
         let mesh = builder.start().await.map_err(|error| format!("service `{name}`: {error}"))?;
-        let mut serve = crate::serve(&mesh, listener, app(&mesh)?);
-        if let Some(grpc) = grpc {
-            serve = serve.grpc(grpc(&mesh)?);
-        }
-        let server = tokio::spawn(serve.into_future()).abort_handle();
+        let server = tokio::spawn(serve(&mesh, listener)?).abort_handle();
         self.services.insert(name, Running { mesh, audit, identity, id, server });
         Ok(())
     }

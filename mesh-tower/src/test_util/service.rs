@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::future::{Future, IntoFuture};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,11 +12,14 @@ use mesh_core::config::{Config, Errors, IdentityConfig, NoPolicy, PlugConfig, Wo
 use mesh_core::identity::{SpiffeId, TrustDomain};
 use mesh_core::policy::parse_documents;
 use mesh_core::{Mesh, MeshBuilder};
+use tokio::net::TcpListener;
 
 use super::{Directory, TestIssuer};
-use crate::BoxError;
+use crate::{BoxError, ServeError};
 
 type App = Box<dyn FnOnce(&Mesh) -> Result<Router, BoxError> + Send>;
+type Server = Pin<Box<dyn Future<Output = Result<(), ServeError>> + Send>>;
+type Serving = Box<dyn FnOnce(&Mesh, TcpListener) -> Result<Server, BoxError> + Send>;
 type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
 
 /// One service: its routes, and as much of its real configuration as the test should cover.
@@ -31,6 +36,7 @@ pub struct TestService {
     edits: Vec<Edit>,
     app: Option<App>,
     grpc: Option<App>,
+    serving: Option<Serving>,
 }
 
 impl TestService {
@@ -44,6 +50,7 @@ impl TestService {
             edits: Vec::new(),
             app: None,
             grpc: None,
+            serving: None,
         }
     }
 
@@ -65,6 +72,23 @@ impl TestService {
         self
     }
 
+    /// Serves it as its own `main` does, instead of by [`app`](Self::app) and [`grpc`](Self::grpc).
+    ///
+    /// ```
+    /// # use mesh_tower::test_util::TestService;
+    /// let orders = TestService::new("orders")
+    ///     .serve_with(|mesh, listener| Ok(mesh_tower::serve(mesh, listener, axum::Router::new())));
+    /// ```
+    pub fn serve_with<F, S>(mut self, serve: F) -> Self
+    where
+        F: FnOnce(&Mesh, TcpListener) -> Result<S, BoxError> + Send + 'static,
+        S: IntoFuture<Output = Result<(), ServeError>>,
+        S::IntoFuture: Send + 'static,
+    {
+        self.serving = Some(Box::new(|mesh, listener| Ok(Box::pin(serve(mesh, listener)?.into_future()))));
+        self
+    }
+
     /// Its real `mesh.yaml`.
     pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.config_file = Some(path.into());
@@ -77,10 +101,16 @@ impl TestService {
         self
     }
 
-    /// Accepts the tokens of `issuer` for `audience`.
+    /// Accepts the tokens of `issuer` for `audience`. If its configuration has an issuer of that name, only the keys
+    /// change: the rest of it is what the test is for.
     pub fn issuer(self, issuer: &TestIssuer, audience: &str) -> Self {
         let accepted = issuer.config(audience);
-        self.config(move |config| config.tokens.push(accepted.clone()))
+        self.config(move |config| {
+            match config.tokens.iter_mut().find(|configured| configured.issuer == accepted.issuer) {
+                Some(configured) => configured.jwks = accepted.jwks.clone(),
+                None => config.tokens.push(accepted.clone()),
+            }
+        })
     }
 
     /// Any other change of its configuration.
@@ -114,13 +144,13 @@ impl TestService {
         Ok(SpiffeId::for_workload(domain, &workload.namespace, &workload.service_account)?)
     }
 
-    /// The builder of its mesh, and its routes.
+    /// The builder of its mesh, and how it is served.
     pub(super) fn into_parts(
         self,
         domain: &TrustDomain,
         id: &SpiffeId,
         directory: &Arc<Directory>,
-    ) -> Result<(MeshBuilder, App, Option<App>), BoxError> {
+    ) -> Result<(MeshBuilder, Serving), BoxError> {
         let mut builder = Mesh::builder();
         builder = match &self.config_file {
             Some(file) => builder.config_file(file),
@@ -137,8 +167,16 @@ impl TestService {
         for edit in self.edits {
             builder = builder.edit(move |config| edit(config));
         }
-        let app = self.app.unwrap_or_else(|| Box::new(|_mesh| Ok(Router::new())));
-        Ok((builder, app, self.grpc))
+        let (app, grpc) = (self.app, self.grpc);
+        let default = move |mesh: &Mesh, listener| {
+            let router = app.map_or_else(|| Ok(Router::new()), |app| app(mesh))?;
+            let mut serve = crate::serve(mesh, listener, router);
+            if let Some(grpc) = grpc {
+                serve = serve.grpc(grpc(mesh)?);
+            }
+            Ok(serve.into_future())
+        };
+        Ok((builder, self.serving.unwrap_or_else(|| Box::new(default))))
     }
 }
 
