@@ -29,7 +29,10 @@ async fn both_stacks_work() -> Result<(), BoxError> {
     let answer = own_stack::client(&web, "relay").oneshot(hello()).await?;
     assert_eq!((answer.status(), answer.headers()["x-served-by"].to_str()?), (StatusCode::OK, "own-stack"));
     let records = shop.audit("relay").await?;
-    assert_eq!((records[0].policy.as_deref(), records[0].route.as_deref()), (Some("shop/relay-callers"), Some("/hello")));
+    assert_eq!(
+        (records[0].policy.as_deref(), records[0].route.as_deref()),
+        (Some("shop/relay-callers"), Some("/hello"))
+    );
 
     let stranger = shop.client_as("spiffe://shop.example/ns/shop/sa/stranger", "relay").await?;
     let refused = stranger.get("/hello").send().await?;
@@ -55,9 +58,8 @@ fn without(missing: &str, mesh: &Mesh) -> server::Telemetry<Relay> {
 #[tokio::test]
 async fn a_server_without_one_of_its_layers_denies() -> Result<(), BoxError> {
     for missing in ["nothing", "canonical", "authenticate", "authorize"] {
-        let relay = TestService::new("relay").serve_with(move |mesh, listener| {
-            Ok(mesh_tower::serve_stack(mesh, listener, without(missing, mesh)))
-        });
+        let relay = TestService::new("relay")
+            .serve_with(move |mesh, listener| Ok(mesh_tower::serve_stack(mesh, listener, without(missing, mesh))));
         let shop = start(relay).await?;
 
         let status = shop.client_as(WEB, "relay").await?.get("/hello").send().await?.status();

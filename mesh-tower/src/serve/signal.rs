@@ -2,8 +2,8 @@
 
 /// Waits for the signal to stop: SIGTERM, which Kubernetes sends, or ctrl-c.
 ///
-/// For [`with_graceful_shutdown`](super::Serve::with_graceful_shutdown). Where signals cannot be had it never ends, and the log
-/// says so.
+/// For [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown). Where signals cannot be had it never ends, and
+/// the log says so. Cancel safe.
 pub async fn shutdown_signal() {
     let interrupt = async {
         if let Err(error) = tokio::signal::ctrl_c().await {
