@@ -62,28 +62,26 @@ impl ClusterRegistry {
             return Ok(Arc::clone(cluster));
         }
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest one, whatever this request has pinned: what an old revision made would stay for all.
+        let newest = mesh.revision().load();
         let mut clusters = HashMap::clone(&self.clusters.load());
-        // A request that pinned an older revision does not turn the others back.
-        if self.generation.load(Acquire) < revision.generation() {
-            clusters.retain(|name, cluster| match revision.config.clusters.get(&**name) {
+        if self.generation.load(Acquire) < newest.generation() {
+            clusters.retain(|name, cluster| match newest.config.clusters.get(&**name) {
                 Some(config) => cluster.reconfigure(mesh, config),
                 None => false,
             });
         }
-        let cluster = match clusters.get(name) {
-            Some(cluster) => Arc::clone(cluster),
-            None => {
-                let Some(config) = revision.config.clusters.get(&**name) else {
-                    return Err(Error::new(ErrorKind::Unroutable, format!("cluster `{name}` is not configured")));
-                };
-                let cluster = Arc::new(RuntimeCluster::start(mesh, name, config)?);
-                clusters.insert(Arc::clone(name), Arc::clone(&cluster));
-                cluster
-            }
+        let found = match (clusters.get(name), newest.config.clusters.get(&**name)) {
+            (Some(cluster), _) => Ok(Arc::clone(cluster)),
+            (None, Some(config)) => RuntimeCluster::start(mesh, name, config).map(Arc::new),
+            (None, None) => Err(Error::new(ErrorKind::Unroutable, format!("cluster `{name}` is not configured"))),
         };
+        if let Ok(cluster) = &found {
+            clusters.insert(Arc::clone(name), Arc::clone(cluster));
+        }
         self.clusters.store(Arc::new(clusters));
-        self.generation.fetch_max(revision.generation(), Release);
-        Ok(cluster)
+        self.generation.fetch_max(newest.generation(), Release);
+        found
     }
 }
 
@@ -158,4 +156,72 @@ fn dial(mesh: &Mesh, config: &ClusterConfig) -> Box<dyn Dial> {
         identity: mesh.identity().clone(),
         clock: Arc::clone(mesh.clock()),
     })
+}
+
+#[cfg(all(test, feature = "dev-ca"))]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Everything that a request finds out about a cluster.
+    fn seen(cluster: &RuntimeCluster) -> (String, usize) {
+        let config = cluster.config.load();
+        (config.identities[0].to_string(), config.pool.max_pending)
+    }
+
+    fn write(dir: &Path, clusters: &[(&str, &str, usize)]) {
+        let mut text = "workload: { name: web, namespace: shop }\n\
+                        identity: { trust_domain: td, source: { dev_ca: { dir: ca } } }\n\
+                        clusters:\n"
+            .to_owned();
+        for (name, account, max_pending) in clusters {
+            text.push_str(&format!(
+                "  {name}: {{ discover: {{ static: ['127.0.0.1:1'] }}, \
+                 identities: ['spiffe://td/ns/shop/sa/{account}'], pool: {{ max_pending: {max_pending} }} }}\n"
+            ));
+        }
+        std::fs::write(dir.join("mesh.yaml"), text).unwrap();
+    }
+
+    async fn reloaded(mesh: &Mesh, dir: &Path, clusters: &[(&str, &str, usize)]) -> Arc<Versioned<Revision>> {
+        let mut changes = mesh.revision().subscribe();
+        write(dir, clusters);
+        tokio::time::timeout(Duration::from_secs(60), changes.changed()).await.expect("no reload")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clusters_follow_reloads_and_old_requests_turn_nothing_back() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &[("payments", "payments", 1), ("stock", "stock", 1), ("gone", "gone", 1)]);
+        let mesh = Mesh::builder().config_file(dir.path().join("mesh.yaml")).start().await.unwrap();
+        let registry = ClusterRegistry::of(&mesh);
+        let names = ["payments", "stock", "gone", "new"].map(Arc::<str>::from);
+        let [payments, stock, gone, new] = &names;
+        let old = mesh.revision().load();
+        let first = [payments, stock, gone].map(|name| registry.find(&mesh, &old, name).unwrap());
+        assert!(Arc::ptr_eq(&first[0], &registry.find(&mesh, &old, payments).unwrap()));
+
+        // Another identity for one, another setting for another, one less, one more.
+        let clusters = [("payments", "till", 1), ("stock", "stock", 2), ("new", "new", 1)];
+        let revision = reloaded(&mesh, dir.path(), &clusters).await;
+        let find = |revision, name| registry.find(&mesh, revision, name);
+        let kept = find(&revision, stock).unwrap();
+        assert!(Arc::ptr_eq(&kept, &first[1]), "settings are put in force, connections are kept");
+        assert_eq!(seen(&kept), ("spiffe://td/ns/shop/sa/stock".to_owned(), 2));
+        assert_eq!((kept.settings.load().max_pending, first[1].settings.load().max_pending), (2, 2));
+
+        // A request that began before the reload is the first to ask again: it must not bring the old identity back.
+        let by_old = find(&old, payments).unwrap();
+        let by_new = find(&revision, payments).unwrap();
+        assert!(!Arc::ptr_eq(&by_new, &first[0]));
+        assert!(Arc::ptr_eq(&by_new, &by_old));
+        assert_eq!(seen(&by_new), ("spiffe://td/ns/shop/sa/till".to_owned(), 1));
+        assert_eq!(seen(&first[0]).0, "spiffe://td/ns/shop/sa/payments", "a call under way keeps what it began with");
+
+        assert!(find(&revision, new).is_ok());
+        assert_eq!(find(&revision, gone).unwrap_err().kind(), ErrorKind::Unroutable);
+        assert_eq!(registry.clusters.load().len(), 3);
+    }
 }
