@@ -15,7 +15,8 @@ use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::ConnectFailure;
 use tokio::time::Instant;
 
-use super::link::{Driven, Failure, Sender};
+use super::last_words::LastWords;
+use super::link::{Driven, Failure, Protocol, Sender};
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, VerifiedPeer};
@@ -88,6 +89,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
     let failed = |error: hyper::Error| {
         Failure::new(ErrorKind::Connect, ConnectFailure::Http, format!("HTTP handshake failed: {}", chain(&error)))
     };
+    let (io, heard) = LastWords::of(io);
     let io = TokioIo::new(io);
     if http2 {
         let (send, connection) = http2::Builder::new(TokioExecutor::new())
@@ -98,10 +100,10 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .handshake(io)
             .await
             .map_err(failed)?;
-        Ok((Sender::Http2(send), Driven::Http2(Box::new(connection))))
+        Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), heard }))
     } else {
         let (send, connection) = http1::handshake(io).await.map_err(failed)?;
-        Ok((Sender::Http1(send), Driven::Http1(Box::new(connection))))
+        Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), heard }))
     }
 }
 

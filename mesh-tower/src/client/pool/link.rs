@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
+use super::last_words::{Heard, LastWords};
 use crate::client::replay::ReplayBody;
-use crate::connect::BoxIo;
 use crate::error::{Error, ErrorKind, chain};
 use crate::tls::VerifiedPeer;
 
@@ -29,9 +29,14 @@ pub(super) enum Sender {
 }
 
 /// The half that must be polled.
-pub(super) enum Driven {
-    Http1(Box<http1::Connection<TokioIo<BoxIo>, ReplayBody>>),
-    Http2(Box<http2::Connection<TokioIo<BoxIo>, ReplayBody, TokioExecutor>>),
+pub(super) struct Driven {
+    pub(super) connection: Protocol,
+    pub(super) heard: Heard,
+}
+
+pub(super) enum Protocol {
+    Http1(Box<http1::Connection<TokioIo<LastWords>, ReplayBody>>),
+    Http2(Box<http2::Connection<TokioIo<LastWords>, ReplayBody, TokioExecutor>>),
 }
 
 /// Why there is no connection; shared by everybody who waited for it.
@@ -161,9 +166,9 @@ impl Link {
 
 impl Driven {
     fn poll(&mut self, cx: &mut std::task::Context<'_>, link: &Link) -> std::task::Poll<hyper::Result<()>> {
-        match self {
-            Self::Http1(connection) => Pin::new(connection).poll(cx),
-            Self::Http2(connection) => {
+        match &mut self.connection {
+            Protocol::Http1(connection) => Pin::new(connection).poll(cx),
+            Protocol::Http2(connection) => {
                 let polled = Pin::new(&mut *connection).poll(cx);
                 link.max.store(connection.current_max_send_streams(), Relaxed);
                 polled
@@ -197,13 +202,14 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
             }
         }
     };
+    let alert = driven.heard.alert();
     // Frees the socket before anybody is told.
     drop(driven);
     let end = match &result {
         Ok(()) => End { error: None, refused_us: false, ping_timeout: false },
         Err(error) => End {
-            error: Some(chain(error).into()),
-            refused_us: !link.is_proven() && is_alert(error),
+            refused_us: !link.is_proven() && alert.is_some(),
+            error: Some(alert.unwrap_or_else(|| chain(error).into())),
             ping_timeout: error.is_timeout(),
         },
     };
@@ -222,13 +228,6 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
     if let Some(pool) = pool.upgrade() {
         pool.lost(&link, &end, closed.is_some());
     }
-}
-
-/// Whether the peer ended the connection with a TLS alert.
-///
-/// h2 keeps of an I/O error only its kind and text (`h2::proto::Error::Io`), so on HTTP/2 rustls' words must do.
-fn is_alert(error: &hyper::Error) -> bool {
-    crate::tls::alert_in(error).is_some() || chain(error).contains("received fatal alert")
 }
 
 enum Step {

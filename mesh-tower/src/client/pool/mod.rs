@@ -24,6 +24,7 @@
 //! | the endpoint leaving the set | finish | gone |
 
 mod dial;
+mod last_words;
 mod lease;
 mod link;
 mod service;
