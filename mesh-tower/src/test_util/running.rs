@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_core::Mesh;
 use mesh_core::audit::{AuditRecord, MemorySink};
+use mesh_core::config::Config;
 use mesh_core::identity::dev_ca::{DevCa, SvidPem};
 use mesh_core::identity::{MemorySource, SpiffeId, TrustDomain};
+use mesh_core::{Mesh, MeshBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
@@ -70,21 +71,33 @@ impl RunningTestMesh {
         Ok(self.caller(SpiffeId::parse(id).map_err(boxed)?).await?)
     }
 
+    /// Like [`mesh_as`](Self::mesh_as), with more configuration: routes, timeouts, clusters outside of this test.
+    pub async fn mesh_with(
+        &self,
+        id: &str,
+        edit: impl Fn(&mut Config) + Send + Sync + 'static,
+    ) -> Result<Mesh, TestError> {
+        let id = SpiffeId::parse(id).map_err(boxed)?;
+        Ok(self.builder(&id)?.edit(edit).start().await.map_err(boxed)?)
+    }
+
     async fn caller(&self, id: SpiffeId) -> Result<Mesh, BoxError> {
         let mut callers = self.callers.lock().await;
         if let Some(mesh) = callers.get(&id) {
             return Ok(mesh.clone());
         }
-        let name = id.workload().map_or("caller", |path| path.service_account).to_owned();
-        let directory = Arc::clone(&self.directory);
-        let mesh = Mesh::builder()
-            .config(config_of(&self.domain, &id, &name, false)?)
-            .edit(move |config| directory.write_to(config))
-            .identity_source(Arc::new(MemorySource::new(self.authority.mint(&id)?)))
-            .start()
-            .await?;
+        let mesh = self.builder(&id)?.start().await?;
         callers.insert(id, mesh.clone());
         Ok(mesh)
+    }
+
+    fn builder(&self, id: &SpiffeId) -> Result<MeshBuilder, BoxError> {
+        let name = id.workload().map_or("caller", |path| path.service_account).to_owned();
+        let directory = Arc::clone(&self.directory);
+        Ok(Mesh::builder()
+            .config(config_of(&self.domain, id, &name, false)?)
+            .edit(move |config| directory.write_to(config))
+            .identity_source(Arc::new(MemorySource::new(self.authority.mint(id)?))))
     }
 
     /// Where `service` listens.
