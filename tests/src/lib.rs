@@ -3,7 +3,9 @@
 //! One test binary; every test binds port 0 on loopback and mints its own authority.
 #![cfg(test)]
 
+mod envoy;
 mod kit;
+mod probe;
 mod reload;
 mod security;
 mod traffic;

@@ -1,0 +1,8 @@
+//! Compiles the tests' proto without protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["probe.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    Ok(())
+}
