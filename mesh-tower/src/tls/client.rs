@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
 use super::identity::{Live, Resolver};
-use super::server::HandshakeRefused;
+use super::refusal::HandshakeRefused;
 use super::verifier::{Accepts, Verifier};
 use super::{H2, HTTP11, VerifiedPeer};
 
@@ -57,16 +57,7 @@ impl ClientTls {
         let config = self.config(&verifier).map_err(HandshakeRefused::tls)?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let handshake = connector.connect(ServerName::from(address.ip()), io).await;
-        match (handshake, verifier.verdict()) {
-            (_, Some(Err(refused))) => Err(HandshakeRefused::Peer(refused.clone())),
-            (Err(error), _) => Err(HandshakeRefused::Io(error)),
-            (Ok(stream), Some(Ok(svid))) => {
-                let (_, tls) = stream.get_ref();
-                let peer = VerifiedPeer::new(Arc::clone(svid), tls);
-                Ok((stream, peer))
-            }
-            (Ok(_), None) => Err(HandshakeRefused::unjudged()),
-        }
+        verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 
     fn config(&self, verifier: &Arc<Verifier>) -> Result<ClientConfig, rustls::Error> {

@@ -23,8 +23,8 @@ mod server;
 mod verifier;
 
 pub use client::ClientTls;
-pub use refusal::{PeerRefused, alert_in, handshake_reason};
-pub use server::{HandshakeRefused, ServerTls};
+pub use refusal::{HandshakeRefused, PeerRefused, alert_in, handshake_reason};
+pub use server::ServerTls;
 
 use std::sync::Arc;
 

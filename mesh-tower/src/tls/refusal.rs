@@ -34,6 +34,37 @@ impl PeerRefused {
     }
 }
 
+/// Why a handshake gave no stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeRefused {
+    /// We refused the peer.
+    #[error(transparent)]
+    Peer(#[from] PeerRefused),
+    /// TLS or the transport failed.
+    #[error("TLS handshake: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl HandshakeRefused {
+    pub(super) fn tls(error: rustls::Error) -> Self {
+        Self::Io(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// The verifier is mandatory and resumption is off; a handshake that passed it by all the same is refused.
+    pub(super) fn unjudged() -> Self {
+        Self::Peer(SvidError::NoCertificate.into())
+    }
+
+    /// A stable code for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Peer(refused) => refused.reason(),
+            Self::Io(error) => handshake_reason(error),
+        }
+    }
+}
+
 fn names(expected: &[SpiffeId]) -> String {
     match expected {
         [] => "nobody (the cluster lists no identities)".to_owned(),

@@ -1,6 +1,5 @@
 //! The accepting side.
 
-use std::io;
 use std::sync::Arc;
 
 use mesh_core::Mesh;
@@ -12,7 +11,7 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::{Live, Resolver};
-use super::refusal::{PeerRefused, handshake_reason};
+use super::refusal::HandshakeRefused;
 use super::verifier::{Accepts, Verifier};
 use super::{H2, HTTP11, VerifiedPeer};
 
@@ -46,16 +45,7 @@ impl ServerTls {
         let verifier = Verifier::new(Arc::clone(&self.live), Accepts::AnyClient);
         let config = self.config(&verifier).map_err(HandshakeRefused::tls)?;
         let handshake = hello.into_stream(Arc::new(config)).await;
-        match (handshake, verifier.verdict()) {
-            (_, Some(Err(refused))) => Err(HandshakeRefused::Peer(refused.clone())),
-            (Err(error), _) => Err(HandshakeRefused::Io(error)),
-            (Ok(stream), Some(Ok(svid))) => {
-                let (_, tls) = stream.get_ref();
-                let peer = VerifiedPeer::new(Arc::clone(svid), tls);
-                Ok((stream, peer))
-            }
-            (Ok(_), None) => Err(HandshakeRefused::unjudged()),
-        }
+        verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 
     fn config(&self, verifier: &Arc<Verifier>) -> Result<ServerConfig, rustls::Error> {
@@ -67,36 +57,5 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
-    }
-}
-
-/// Why an accepted connection got no stream.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandshakeRefused {
-    /// We refused the client.
-    #[error(transparent)]
-    Peer(#[from] PeerRefused),
-    /// TLS or the transport failed.
-    #[error("TLS handshake: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl HandshakeRefused {
-    pub(super) fn tls(error: rustls::Error) -> Self {
-        Self::Io(io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-
-    /// The verifier is mandatory and resumption is off; a handshake that passed it by all the same is refused.
-    pub(super) fn unjudged() -> Self {
-        Self::Peer(mesh_core::identity::SvidError::NoCertificate.into())
-    }
-
-    /// A stable code for logs and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Peer(refused) => refused.reason(),
-            Self::Io(error) => handshake_reason(error),
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The judge of one handshake: asks core about the chain, and remembers the answer.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +8,13 @@ use mesh_core::identity::{PeerRole, SpiffeId, SvidError, VerifiedSvid, verify_sv
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 
+use super::VerifiedPeer;
 use super::identity::Live;
-use super::refusal::PeerRefused;
+use super::refusal::{HandshakeRefused, PeerRefused};
 
 /// Whom one handshake accepts.
 #[derive(Debug)]
@@ -34,9 +38,21 @@ impl Verifier {
         Arc::new(Self { live, accepts, verdict: OnceLock::new() })
     }
 
-    /// What was judged; `None` where the handshake ended before a certificate came.
-    pub(super) fn verdict(&self) -> Option<&Result<Arc<VerifiedSvid>, PeerRefused>> {
-        self.verdict.get()
+    /// How the handshake ended. Our verdict goes before TLS's word: it knows why. Without one there is no peer.
+    pub(super) fn conclude<S>(
+        &self,
+        ended: io::Result<S>,
+        tls: impl FnOnce(&S) -> &CommonState,
+    ) -> Result<(S, VerifiedPeer), HandshakeRefused> {
+        match (ended, self.verdict.get()) {
+            (_, Some(Err(refused))) => Err(HandshakeRefused::Peer(refused.clone())),
+            (Err(error), _) => Err(HandshakeRefused::Io(error)),
+            (Ok(stream), Some(Ok(svid))) => {
+                let peer = VerifiedPeer::new(Arc::clone(svid), tls(&stream));
+                Ok((stream, peer))
+            }
+            (Ok(_), None) => Err(HandshakeRefused::unjudged()),
+        }
     }
 
     fn judge(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
