@@ -3,7 +3,8 @@
 //! | to | use |
 //! |---|---|
 //! | call a service | [`Channel`], under a generated client |
-//! | serve tonic services | [`router`], in [`mesh_tower::Serve::grpc`] |
+//! | serve tonic services | [`serve`] |
+//! | serve them beside axum's | [`router`], in [`mesh_tower::Serve::grpc`] |
 //! | know the caller in a handler | [`RequestExt::principal`] |
 //! | turn the mesh's errors into statuses | [`status()`] |
 //!
@@ -16,5 +17,5 @@ mod status;
 
 pub use channel::{Body, Channel, ResponseFuture};
 pub use request::RequestExt;
-pub use server::router;
+pub use server::{router, serve};
 pub use status::status;

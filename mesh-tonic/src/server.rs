@@ -1,7 +1,26 @@
 //! tonic's services on the port of the mesh.
 
 use axum::Router;
+use mesh_core::Mesh;
+use mesh_tower::accept::Accept;
+use mesh_tower::{Serve, Web};
 use tonic::service::Routes;
+
+/// Serves tonic services, and nothing beside them, on `listener`, behind mutual TLS and the mesh's server stack.
+///
+/// What [`mesh_tower::serve()`] is to an axum router; with HTTP on the same port, use that and [`router`].
+///
+/// ```
+/// use tonic::service::Routes;
+///
+/// # async fn run(mesh: mesh_core::Mesh, services: Routes) -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = mesh_tower::bind(&mesh, "default").await?;
+/// mesh_tonic::serve(&mesh, listener, services).with_graceful_shutdown(mesh_tower::shutdown_signal()).await?;
+/// # Ok(()) }
+/// ```
+pub fn serve<L: Accept>(mesh: &Mesh, listener: L, services: Routes) -> Serve<L, Web> {
+    mesh_tower::serve(mesh, listener, Router::new()).grpc(router(services))
+}
 
 /// Makes tonic services ready for [`mesh_tower::Serve::grpc`].
 ///

@@ -3,6 +3,7 @@
 
 mod bench_setup;
 mod count;
+mod examples;
 mod features;
 mod imports;
 mod peers;

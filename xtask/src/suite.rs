@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::run::{Counts, Log, Runner, Verdict, cargo};
-use crate::{count, features, imports, peers, sizes, tree};
+use crate::{count, examples, features, imports, peers, sizes, tree};
 
 struct Step {
     name: &'static str,
@@ -20,7 +20,7 @@ enum Peers {
 }
 
 /// One target directory and one set of flags for all of them: nothing is built twice.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "fmt", run: |root, runner, _| runner.step("fmt", |log| fmt(root, log)) },
     Step { name: "sizes", run: |root, runner, _| runner.step("sizes", |_| sizes::check(root)) },
     Step { name: "imports", run: |root, runner, _| runner.step("imports", |_| imports::check(root)) },
@@ -30,6 +30,7 @@ const STEPS: [Step; 10] = [
     Step { name: "tests", run: |root, runner, peers| runner.step("tests", |log| tests(root, log, *peers)) },
     Step { name: "doctests", run: |root, runner, _| runner.step("doctests", |log| doctests(root, log)) },
     Step { name: "docs", run: |root, runner, _| runner.step("docs", |log| docs(root, log)) },
+    Step { name: "examples", run: |root, runner, _| examples::steps(root, runner) },
     Step { name: "features", run: |root, runner, _| features::steps(root, runner) },
 ];
 

@@ -1,0 +1,5 @@
+//! What is generated from `proto/shop.proto`.
+
+pub mod pb {
+    tonic::include_proto!("shop");
+}
