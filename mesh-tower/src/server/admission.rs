@@ -15,7 +15,7 @@ use crate::reject::{Kind, Reject};
 /// Refuses requests beyond `limits.max_concurrent_requests` with 503 / UNAVAILABLE.
 ///
 /// The limit holds for all listeners of a mesh together and follows reloads. A place is taken until the end of the
-/// response body, or until the caller is gone.
+/// response body, or until the caller is gone; a refused request gives its place back at once.
 ///
 /// # Position
 /// Below the canonical request, whose refusals cost less than a place; above authentication, because a signature

@@ -140,6 +140,8 @@ impl Exchange {
 
     /// Refuses the request: once, counted, logged.
     pub(super) fn refuse(&self, reject: Reject) -> Response<Body> {
+        // A caller that never reads its refusal must not keep a place: whoever may do nothing could take them all.
+        self.release();
         if self.reject.set(reject).is_ok() {
             self.report(reject);
         }

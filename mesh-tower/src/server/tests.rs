@@ -392,6 +392,17 @@ async fn a_place_is_taken_until_the_body_ends_or_is_dropped() {
     assert_eq!(send().await.status(), 200);
 }
 
+#[tokio::test]
+async fn a_refusal_that_nobody_reads_keeps_no_place() {
+    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
+    let called = Arc::new(AtomicUsize::new(0));
+    let send = async |id| stack(&kit.mesh, ok(&called)).oneshot(request(id, "/a")).await.unwrap();
+    let unread = send(BATCH).await;
+    assert_eq!(unread.status(), 403);
+    assert_eq!(send(WEB).await.status(), 200, "an unread refusal starves those who may call");
+    drop(unread);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_deadline_ends_handlers_and_grpc_bodies() {
     let kit = Kit::new("").await;
