@@ -42,8 +42,8 @@ pub struct ListenerConfig {
     pub max_header_bytes: u32,
     /// Number of one request's headers. Default 100, range 8 to 1,000.
     pub max_headers: usize,
-    /// Bytes of one HTTP request body after decompression; gRPC bodies are limited per message by tonic. Default
-    /// 4 MiB, range 0 to 1 TiB.
+    /// Bytes of one HTTP request body after decompression. gRPC bodies are limited per message by tonic, and so unlimited
+    /// here for gRPC routers and for what `serve_service` serves. Default 4 MiB, range 0 to 1 TiB.
     pub max_body_bytes: u64,
 }
 

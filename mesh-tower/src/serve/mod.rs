@@ -28,7 +28,7 @@ use tower::util::MapResponse;
 use tower_service::Service;
 
 use crate::accept::{self, Accept};
-use crate::transport::Ground;
+use crate::transport::{BodyLimit, Ground};
 use crate::{RouteLayer, admin, grpc, server};
 
 /// The listener that is used unless another is named.
@@ -262,10 +262,14 @@ impl Service<Request<Body>> for Routes {
         Poll::Ready(Ok(())) // axum's routers always are
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match &mut self.grpc {
             Some(router) if grpc::is_grpc(request.headers()) => router.call(request),
-            _ => self.http.call(request),
+            // Without a gRPC router its content type is only a header, and must not lift the limit of the body.
+            _ => match request.extensions_mut().remove::<BodyLimit>() {
+                Some(limit) => self.http.call(limit.apply(request)),
+                None => self.http.call(request),
+            },
         }
     }
 }
@@ -374,6 +378,26 @@ mod tests {
         assert_eq!(send(&mut client, "/a.B/C", "text/plain", Vec::new()).await.0, StatusCode::NOT_FOUND);
         let (status, body) = send(&mut client, "/a.B/C", "application/grpc", Vec::new()).await;
         assert_eq!((status, body.as_str()), (StatusCode::OK, "grpc"));
+    }
+
+    #[tokio::test]
+    async fn a_grpc_content_type_does_not_lift_the_limit_of_http_bodies() {
+        let (ca, (listener, address)) = (ca(), listener().await);
+        let orders = mesh(&ca, "orders", |config| {
+            let mut listener = ListenerConfig::new(address);
+            listener.max_body_bytes = 1024;
+            config.listeners.insert("default".to_owned(), listener);
+        })
+        .await;
+        let http = Router::new().route("/items/length", post(|body: Bytes| async move { body.len().to_string() }));
+        tokio::spawn(serve(&orders, listener, http).into_future());
+        let web = mesh(&ca, "web", |_| {}).await;
+        let mut client = connect(&web, address).await;
+        let grpc = "application/grpc";
+        let fits = send(&mut client, "/items/length", grpc, vec![b'x'; 1024]).await;
+        assert_eq!(fits, (StatusCode::OK, "1024".to_owned()));
+        let (status, body) = send(&mut client, "/items/length", grpc, vec![b'x'; 1025]).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
     }
 
     /// A plain request, and the whole answer as text.

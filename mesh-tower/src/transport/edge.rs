@@ -50,13 +50,30 @@ where
             tracing::info!(peer = ?self.connection.peer().address, limit = self.max_headers, "too many headers");
             return ResponseFuture { response: None, in_flight: Some(in_flight) };
         }
+        let empty = request.body().is_end_stream();
         // gRPC limits each message instead; a stream of them has no length.
-        let unlimited = request.body().is_end_stream() || grpc::is_grpc(request.headers());
-        let mut request =
-            request.map(|body| if unlimited { Body::new(body) } else { Body::new(Limited::new(body, self.max_body)) });
+        let grpc = !empty && grpc::is_grpc(request.headers());
+        let mut request = request.map(Body::new);
+        if grpc {
+            // The caller chose the content type; who serves it as HTTP all the same puts the limit back.
+            request.extensions_mut().insert(BodyLimit(self.max_body));
+        } else if !empty {
+            request = BodyLimit(self.max_body).apply(request);
+        }
         request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(ConnectInfo(self.address));
         ResponseFuture { response: Some(self.service.clone().oneshot(request)), in_flight: Some(in_flight) }
+    }
+}
+
+/// The limit of a request body that has none yet, because its content type says gRPC.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit(usize);
+
+impl BodyLimit {
+    /// Puts the limit on the body.
+    pub(crate) fn apply(self, request: Request<Body>) -> Request<Body> {
+        request.map(|body| Body::new(Limited::new(body, self.0)))
     }
 }
 

@@ -8,3 +8,4 @@ mod lifetime;
 mod tests;
 
 pub(crate) use drive::{Ground, Shared, serve_connection};
+pub(crate) use edge::BodyLimit;
