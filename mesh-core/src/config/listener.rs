@@ -34,7 +34,8 @@ pub struct ListenerConfig {
     /// Open connections, further ones wait in the kernel's backlog. Default 10,000, range 1 to 1,000,000. Each idle
     /// HTTP/2 connection costs about 32 KiB.
     pub max_connections: usize,
-    /// Handshakes at once; further connections wait. Default 256, range 1 to 65,536. Each costs about 0.2 ms of one core.
+    /// Handshakes at once; further connections wait. One that lasts longer than 250 ms, which is its client's doing, is no
+    /// longer counted. Default 256, range 1 to 65,536. Each costs about 0.2 ms of one core.
     pub max_handshakes: usize,
     /// Requests at once on one HTTP/2 connection. Default 100, range 1 to 10,000.
     pub max_concurrent_streams: u32,

@@ -22,7 +22,7 @@ use mesh_core::telemetry::Metrics;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower_service::Service;
@@ -33,6 +33,9 @@ use super::lifetime::{CloseReason, Lifetime, Verdict};
 use crate::Connection;
 use crate::tls::{HandshakeRefused, ServerTls, VerifiedPeer};
 
+/// How long a handshake holds its slot. Slots bound the work of handshakes; waiting for the client is none, and whoever
+/// could hold slots by waiting could keep everybody else out without a certificate.
+const SLOT_TIME: Duration = Duration::from_millis(250);
 /// A quiet HTTP/2 connection is pinged this often, so that a peer which vanished is found out.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -109,14 +112,20 @@ pub(crate) async fn serve_connection<Io, S>(
     tracing::debug!(%address, %id, reason = reason.as_str(), "connection closed");
 }
 
-/// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none.
+/// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none. One that falls
+/// silent after it loses its slot after [`SLOT_TIME`] and goes on without.
 async fn handshake<Io>(io: Io, shared: &Shared) -> Result<(TlsStream<Io>, VerifiedPeer), HandshakeRefused>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-    let _slot = shared.handshakes.acquire().await.map_err(io::Error::other)?;
-    shared.ground.tls.handshake(hello).await
+    let slot = shared.handshakes.acquire().await.map_err(io::Error::other)?;
+    let mut handshake = pin!(shared.ground.tls.handshake(hello));
+    if let Ok(done) = timeout(SLOT_TIME, handshake.as_mut()).await {
+        return done;
+    }
+    drop(slot);
+    handshake.await
 }
 
 fn log_refused(address: SocketAddr, refused: &HandshakeRefused) {

@@ -321,6 +321,29 @@ async fn silent_clients_time_out_and_hold_no_handshake_slot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_that_fall_silent_in_the_handshake_do_not_keep_others_out() {
+    let net = Net::start(|config| config.max_handshakes = 1, hello);
+    let start = Instant::now();
+    // A ClientHello as any client sends it, and then nothing.
+    let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
+    let tls = for_test::client(&net.web, &net.clock, &[ORDERS], HttpVersion::Http2);
+    let dialing = tokio::spawn(async move { tls.handshake(ours, client_address()).await.is_ok() });
+    let mut client_hello = vec![0; 64 * 1024];
+    let length = theirs.read(&mut client_hello).await.unwrap();
+    dialing.abort();
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let mut pipe = net.pipe().await;
+        pipe.write_all(&client_hello[..length]).await.unwrap();
+        let answer = tokio::time::timeout(5 * S, pipe.read(&mut [0; 64])).await;
+        assert!(answer.is_ok_and(|read| read.unwrap() > 0), "kept out by {} silent clients", silent.len());
+        silent.push(pipe);
+    }
+    assert_eq!(net.connect(HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
+    assert!(start.elapsed() < 9 * S, "waited for the silent ones: {:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_asks_for_nothing_or_too_slowly_is_closed() {
     let net = Net::start(|_| {}, hello);
     for http in [HttpVersion::Http1, HttpVersion::Http2] {
