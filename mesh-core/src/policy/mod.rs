@@ -7,12 +7,14 @@
 //! | step | where |
 //! |---|---|
 //! | YAML to a typed document; what is not supported yet is an error, never ignored | `parse` |
+//! | values that could match no request are errors too | `unmatched`, by `canonical` |
 //! | the document | [`AuthorizationPolicy`] |
 //! | the documents that select a workload, as alternatives of tests | `compile` |
 //! | which rules can match a caller at all | `index` |
 //! | Istio's order: DENY, then ALLOW, then deny | [`PolicyEngine`] |
 //! | the way to the verdict, for people | [`Explanation`] |
 
+pub mod canonical;
 mod compile;
 mod decision;
 mod document;
@@ -22,6 +24,7 @@ mod index;
 mod parse;
 mod pattern;
 mod request;
+mod unmatched;
 
 #[cfg(test)]
 mod oracle;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
 use super::pattern::Pattern;
+use super::unmatched;
 use crate::config::yaml::{self, Value};
 use crate::config::{Errors, Fields, Node};
 
@@ -176,7 +177,7 @@ fn rule(node: &Node, errors: &mut Errors) -> Option<Rule> {
 fn source(node: &Node, errors: &mut Errors) -> Option<Source> {
     let mut fields = Fields::of(node, errors)?;
     let source = Source {
-        principals: clause(&mut fields, ["principals", "notPrincipals"], pattern),
+        principals: clause(&mut fields, ["principals", "notPrincipals"], principal),
         request_principals: clause(&mut fields, ["requestPrincipals", "notRequestPrincipals"], request_principal),
         namespaces: clause(&mut fields, ["namespaces", "notNamespaces"], pattern),
     };
@@ -203,9 +204,9 @@ fn source(node: &Node, errors: &mut Errors) -> Option<Source> {
 fn operation(node: &Node, errors: &mut Errors) -> Option<Operation> {
     let mut fields = Fields::of(node, errors)?;
     let operation = Operation {
-        hosts: clause(&mut fields, ["hosts", "notHosts"], pattern),
+        hosts: clause(&mut fields, ["hosts", "notHosts"], host),
         ports: clause(&mut fields, ["ports", "notPorts"], port),
-        methods: clause(&mut fields, ["methods", "notMethods"], pattern),
+        methods: clause(&mut fields, ["methods", "notMethods"], method),
         paths: clause(&mut fields, ["paths", "notPaths"], path),
     };
     if operation == Operation::default() {
@@ -231,7 +232,7 @@ fn condition(node: &Node, errors: &mut Errors) -> Option<Condition> {
     let key: String = fields.required("key")?;
     let place = fields.place("key");
     let condition = match key.as_str() {
-        "source.principal" => Condition::SourcePrincipal(clause(&mut fields, VALUES, pattern)),
+        "source.principal" => Condition::SourcePrincipal(clause(&mut fields, VALUES, principal)),
         "source.namespace" => Condition::SourceNamespace(clause(&mut fields, VALUES, pattern)),
         "destination.port" => Condition::DestinationPort(clause(&mut fields, VALUES, port)),
         "request.auth.principal" => Condition::RequestPrincipal(clause(&mut fields, VALUES, request_principal)),
@@ -242,6 +243,9 @@ fn condition(node: &Node, errors: &mut Errors) -> Option<Condition> {
             }
             (_, Some(rest)) if brackets(rest).is_some_and(|names| names.len() == 1) => {
                 let name = brackets(rest).unwrap_or_default().concat().to_ascii_lowercase();
+                if let Err(error) = unmatched::header(&name) {
+                    fields.errors().push(&place, error);
+                }
                 Condition::Header { name, values: clause(&mut fields, VALUES, pattern) }
             }
             _ if LATER.contains(&key) || key.starts_with("experimental.") => {
@@ -334,7 +338,25 @@ fn path(node: &Node, errors: &mut Errors) -> Option<Pattern> {
         errors.push(&node.place, format!("a path template (`{{*}}`, `{{**}}`) {NOT_YET}"));
         return None;
     }
-    pattern(node, errors)
+    matchable(node, errors, unmatched::path)
+}
+
+fn principal(node: &Node, errors: &mut Errors) -> Option<Pattern> {
+    matchable(node, errors, unmatched::principal)
+}
+
+fn host(node: &Node, errors: &mut Errors) -> Option<Pattern> {
+    matchable(node, errors, unmatched::host)
+}
+
+fn method(node: &Node, errors: &mut Errors) -> Option<Pattern> {
+    matchable(node, errors, unmatched::method)
+}
+
+/// A pattern that some request can match.
+fn matchable(node: &Node, errors: &mut Errors, check: fn(&Pattern) -> Result<(), String>) -> Option<Pattern> {
+    let pattern = pattern(node, errors)?;
+    noted(check(&pattern), node, errors).map(|()| pattern)
 }
 
 fn port(node: &Node, errors: &mut Errors) -> Option<u16> {
@@ -491,6 +513,33 @@ spec:
             (document("{ selector: { matchLabels: {} } }"), "spec.selector", "is empty"),
             (document("{ selector: { matchLabels: { app: '*' } } }"), "spec.selector", "compared exactly"),
             (when("key: source.principal"), "spec.rules[0].when[0]", "`values`, `notValues`"),
+            // A DENY with one of these would hold nothing.
+            (
+                source("principals: ['spiffe://shop.example/ns/shop/sa/web']"),
+                "spec.rules[0].from[0].source.principals[0]",
+                "without `spiffe://`",
+            ),
+            (source("principals: ['spiffe://*']"), "spec.rules[0].from[0].source.principals[0]", "without `spiffe://`"),
+            (source("notPrincipals: [Shop/ns/a/sa/b]"), "spec.rules[0].from[0].source.notPrincipals[0]", "byte 9"),
+            (source("principals: [shop.example]"), "spec.rules[0].from[0].source.principals[0]", "TRUST_DOMAIN/PATH"),
+            (
+                when("key: source.principal, notValues: [web]"),
+                "spec.rules[0].when[0].notValues[0]",
+                "TRUST_DOMAIN/PATH",
+            ),
+            (operation("paths: [admin]"), "spec.rules[0].to[0].operation.paths[0]", "path_form"),
+            (operation("paths: [/a//b]"), "spec.rules[0].to[0].operation.paths[0]", "path_empty_segment"),
+            (operation("paths: ['/a?b=*']"), "spec.rules[0].to[0].operation.paths[0]", "path_character"),
+            (operation("paths: ['/%61dmin/*']"), "spec.rules[0].to[0].operation.paths[0]", "path_needless_escape"),
+            (operation("notPaths: ['*/../x']"), "spec.rules[0].to[0].operation.notPaths[0]", "path_dot_segment"),
+            (operation("hosts: ['https://orders']"), "spec.rules[0].to[0].operation.hosts[0]", "HOST:PORT"),
+            (operation("hosts: ['orders.']"), "spec.rules[0].to[0].operation.hosts[0]", "HOST:PORT"),
+            (operation("methods: [get]"), "spec.rules[0].to[0].operation.methods[0]", "did you mean `GET`?"),
+            (when("key: 'request.headers[:path]', values: [a]"), "spec.rules[0].when[0].key", "`paths`"),
+            (when("key: 'request.headers[Host]', values: [a]"), "spec.rules[0].when[0].key", "`hosts`"),
+            (when("key: 'request.headers[X-Mesh-Id]', values: [a]"), "spec.rules[0].when[0].key", "forge"),
+            (when("key: 'request.headers[a b]', values: [a]"), "spec.rules[0].when[0].key", "no header"),
+            (when("key: 'request.headers[authorization]', values: [a]"), "spec.rules[0].when[0].key", "bearer token"),
             // Values.
             (operation("ports: ['65536']"), "spec.rules[0].to[0].operation.ports[0]", "0 to 65535"),
             (operation("ports: ['80-90']"), "spec.rules[0].to[0].operation.ports[0]", "0 to 65535"),
