@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::checker::Checker;
 use super::issue::Errors;
+use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
 use super::{Node, PlugConfig};
@@ -122,6 +123,13 @@ pub struct PoolConfig {
     pub ping_timeout: Duration,
     /// How long an unused connection is kept. Default 90 s, range 1 s to 24 h.
     pub idle_timeout: Duration,
+    /// How long a response body may come without a byte before it fails; 0: for ever. It bounds streams that nobody gave
+    /// a deadline; one that is quiet for good reason needs messages of its own against it. Default 5 min, range 0 to
+    /// 24 h. (Envoy)
+    pub stream_idle_timeout: Duration,
+    /// Decoded bytes of one response's headers, and of its trailers; more fail the request. Default 64 KiB, range 8 KiB
+    /// to 1 MiB. (Envoy: 60 KiB)
+    pub max_header_bytes: u32,
 }
 
 impl Default for PoolConfig {
@@ -134,6 +142,8 @@ impl Default for PoolConfig {
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(90),
+            stream_idle_timeout: Duration::from_secs(300),
+            max_header_bytes: 64 * 1024,
         }
     }
 }
@@ -250,6 +260,7 @@ impl Decode for PoolConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let default = Self::default();
         let mut fields = Fields::of(node, errors)?;
+        let header_bytes: Option<Size> = fields.optional("max_header_bytes");
         let pool = Self {
             http: fields.or("http", default.http),
             connect_timeout: fields.or("connect_timeout", default.connect_timeout),
@@ -258,6 +269,10 @@ impl Decode for PoolConfig {
             ping_interval: fields.or("ping_interval", default.ping_interval),
             ping_timeout: fields.or("ping_timeout", default.ping_timeout),
             idle_timeout: fields.or("idle_timeout", default.idle_timeout),
+            stream_idle_timeout: fields.or("stream_idle_timeout", default.stream_idle_timeout),
+            // Beyond `u32` is beyond the range, which is checked later.
+            max_header_bytes: header_bytes
+                .map_or(default.max_header_bytes, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
         };
         fields.finish();
         Some(pool)
@@ -272,6 +287,8 @@ impl PoolConfig {
         at.range("ping_interval", self.ping_interval, 100 * MILLI..=HOUR);
         at.range("ping_timeout", self.ping_timeout, 100 * MILLI..=HOUR);
         at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
+        at.range("stream_idle_timeout", self.stream_idle_timeout, Duration::ZERO..=24 * HOUR);
+        at.range("max_header_bytes", Size(self.max_header_bytes.into()), Size(8 << 10)..=Size(1 << 20));
     }
 }
 

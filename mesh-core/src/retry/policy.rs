@@ -104,13 +104,13 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// What holds without a `retry:` section: only what provably never was begun is sent again, twice at most, with
-    /// Envoy's waits, and no body is kept.
+    /// Envoy's waits. 64 KiB of a body are kept for it, because a server that goes away refuses what it has received.
     pub const UNSENT_ONLY: Self = Self {
         attempts: 3,
         per_try_timeout: None,
         idempotent: Some(false),
         backoff: Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
-        max_replay_bytes: 0,
+        max_replay_bytes: 64 * 1024,
     };
 
     /// The rules of a route's `retry:` section.

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,6 +31,7 @@ pub struct Body {
     peeked: Option<Frame<Bytes>>,
     grpc: bool,
     deadline: Option<Pin<Box<Sleep>>>,
+    idle: Option<Idle>,
     guards: Guards,
 }
 
@@ -39,6 +41,30 @@ enum Source {
     Empty,
     Incoming(Incoming),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+/// How long the stream may be silent, and since when it is.
+struct Idle {
+    timeout: Duration,
+    since: Option<Instant>,
+    /// Made when the stream is first waited for, and set anew only when it rings: not once for each chunk.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    /// Nothing has come: ready if that is so for too long.
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        let end = *self.since.get_or_insert(now) + self.timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if end <= now {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
 }
 
 #[derive(Default)]
@@ -61,7 +87,8 @@ impl Body {
     }
 
     pub(crate) fn incoming(body: Incoming, lease: Lease) -> Self {
-        let mut this = Self { source: Source::Incoming(body), ..Self::default() };
+        let idle = lease.stream_idle_timeout().map(|timeout| Idle { timeout, since: None, timer: None });
+        let mut this = Self { source: Source::Incoming(body), idle, ..Self::default() };
         this.guards.lease = Some(lease);
         this
     }
@@ -124,6 +151,7 @@ impl Body {
         }
         drop(guards.lease);
         self.deadline = None;
+        self.idle = None;
     }
 
     /// A reader that trusts `is_end_stream` never polls for the end.
@@ -185,8 +213,18 @@ impl http_body::Body for Body {
                 let error = Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended");
                 return Poll::Ready(Some(Err(error)));
             }
+            if let Some(idle) = &mut this.idle
+                && idle.poll_silent(cx).is_ready()
+            {
+                let message = format!("the response body was silent for {:?} (pool.stream_idle_timeout)", idle.timeout);
+                this.fail(Outcome::Timeout);
+                return Poll::Ready(Some(Err(Error::new(ErrorKind::Timeout, message))));
+            }
             return Poll::Pending;
         };
+        if let Some(idle) = &mut this.idle {
+            idle.since = None;
+        }
         match frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {

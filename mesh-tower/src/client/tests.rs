@@ -39,6 +39,8 @@ use super::*;
 use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
+mod wire;
+
 type Answer = Response<RequestBody>;
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 

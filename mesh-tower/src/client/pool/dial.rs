@@ -21,6 +21,9 @@ use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, VerifiedPeer};
 
+/// What hyper may read ahead over HTTP/1.1, however small the limit of headers is.
+const MIN_BUFFER: usize = 64 * 1024;
+
 /// Opens verified byte streams to endpoints. The seam that lets tests go without TLS.
 pub(crate) trait Dial: Send + Sync + 'static {
     fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>>;
@@ -97,12 +100,19 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .keep_alive_interval(settings.ping_interval)
             .keep_alive_timeout(settings.ping_timeout)
             .keep_alive_while_idle(false)
+            .max_header_list_size(settings.max_header_bytes)
             .handshake(io)
             .await
             .map_err(failed)?;
         Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), heard }))
     } else {
-        let (send, connection) = http1::handshake(io).await.map_err(failed)?;
+        let head = settings.max_header_bytes as usize;
+        let (send, connection) = http1::Builder::new()
+            .max_header_size(head)
+            .max_buf_size(head.max(MIN_BUFFER))
+            .handshake(io)
+            .await
+            .map_err(failed)?;
         Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), heard }))
     }
 }

@@ -44,6 +44,12 @@ impl Lease {
         matches!(self.send, Some(Send::Http2(_)))
     }
 
+    /// How long the answer's body may be silent.
+    pub(crate) fn stream_idle_timeout(&self) -> Option<Duration> {
+        let timeout = self.pool.settings.load().stream_idle_timeout;
+        (!timeout.is_zero()).then_some(timeout)
+    }
+
     /// Sends the request; the headers of the answer come back with the lease.
     pub(super) async fn send(mut self, request: Request<ReplayBody>) -> Result<(Response<Incoming>, Self), Error> {
         let result = match &mut self.send {

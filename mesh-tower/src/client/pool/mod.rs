@@ -416,7 +416,9 @@ impl Shared {
         if !expected {
             let cause = end.error.as_deref().unwrap_or("closed by the peer");
             tracing::debug!(endpoint = %self.address, %cause, "connection lost");
-            if !link.is_proven() {
+            // A server that goes away in good order while it works on our first request has accepted us.
+            let working = end.error.is_none() && link.open() > 0;
+            if !link.is_proven() && !working {
                 // It took the handshake and then hung up on us.
                 let (kind, counted) = if end.refused_us {
                     (ErrorKind::PeerIdentity, ConnectFailure::Identity)
