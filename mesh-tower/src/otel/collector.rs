@@ -45,7 +45,9 @@ impl HttpClient for Collector {
     where
         'a: 'async_trait,
     {
-        let sent = self.runtime.spawn(tokio::time::timeout(self.timeout, post(request)));
+        let limit = self.timeout;
+        // The timer too must begin on the runtime: the thread that calls has no clock.
+        let sent = self.runtime.spawn(async move { tokio::time::timeout(limit, post(request)).await });
         Box::pin(async move { sent.await?? })
     }
 }
