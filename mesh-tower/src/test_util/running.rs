@@ -78,7 +78,7 @@ impl RunningTestMesh {
         edit: impl Fn(&mut Config) + Send + Sync + 'static,
     ) -> Result<Mesh, TestError> {
         let id = SpiffeId::parse(id).map_err(boxed)?;
-        Ok(self.builder(&id)?.edit(edit).start().await.map_err(boxed)?)
+        self.builder(&id)?.edit(edit).start().await.map_err(boxed)
     }
 
     async fn caller(&self, id: SpiffeId) -> Result<Mesh, BoxError> {

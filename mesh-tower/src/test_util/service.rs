@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use mesh_core::config::{Config, Errors, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use mesh_core::identity::{SpiffeId, TrustDomain};
+use mesh_core::plugin::Plugin;
 use mesh_core::policy::parse_documents;
 use mesh_core::{Mesh, MeshBuilder};
 use tokio::net::TcpListener;
@@ -34,6 +35,7 @@ pub struct TestService {
     config_file: Option<PathBuf>,
     policies: Vec<String>,
     edits: Vec<Edit>,
+    plugins: Vec<Plugin>,
     app: Option<App>,
     grpc: Option<App>,
     serving: Option<Serving>,
@@ -48,6 +50,7 @@ impl TestService {
             config_file: None,
             policies: Vec::new(),
             edits: Vec::new(),
+            plugins: Vec::new(),
             app: None,
             grpc: None,
             serving: None,
@@ -113,6 +116,12 @@ impl TestService {
         })
     }
 
+    /// Adds the kinds of another crate.
+    pub fn plugin(mut self, plugin: Plugin) -> Self {
+        self.plugins.push(plugin);
+        self
+    }
+
     /// Any other change of its configuration.
     pub fn config(mut self, edit: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
         self.edits.push(Arc::new(edit));
@@ -164,6 +173,7 @@ impl TestService {
         builder = builder.policies(errors.finish(Some(documents))?);
         let directory = Arc::clone(directory);
         builder = builder.edit(move |config| directory.write_to(config));
+        builder = self.plugins.into_iter().fold(builder, MeshBuilder::with);
         for edit in self.edits {
             builder = builder.edit(move |config| edit(config));
         }
