@@ -5,6 +5,7 @@
 
 mod envoy;
 mod kit;
+mod otlp;
 mod probe;
 mod reload;
 mod security;
