@@ -1,5 +1,8 @@
 //! Attacks on JWT verifiers that this one survives, by the rows of the threat list. (RFC 8725, RFC 8725bis)
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::testkit::{ISSUER, TestKey, at, b64, claims, issuer, keys, now, verifier};
@@ -350,6 +353,53 @@ fn a_touched_token_fails_wherever_it_is_touched() {
             assert!(bench.judge_text(&touched).is_err(), "byte {at}");
         }
     }
+}
+
+#[test]
+fn row_19_a_token_that_was_accepted_is_refused_when_anything_it_stood_on_is_gone() {
+    let (key, other) = (TestKey::es256(), TestKey::es256());
+    let set = keys(&[key.jwk("k")]);
+    let verifier = TokenVerifier::default().with(issuer(ISSUER), set.clone());
+    let mut claims = with("nbf", at(0));
+    claims["exp"] = at(100);
+    let token = key.sign(&header(json!({})), &claims.to_string());
+    let judge = |seconds: i64| {
+        let moment = if seconds < 0 {
+            now() - Duration::from_secs(seconds.unsigned_abs())
+        } else {
+            now() + Duration::from_secs(seconds.unsigned_abs())
+        };
+        // A verifier that never saw the token says the same.
+        let fresh = TokenVerifier::default().with(issuer(ISSUER), set.clone()).verify(&token, moment);
+        let verdict = verifier.verify(&token, moment);
+        assert_eq!(verdict, fresh, "at {seconds}");
+        verdict
+    };
+    let first = judge(1).unwrap();
+    assert!(Arc::ptr_eq(&first, &verifier.verify(&token, now() + Duration::from_secs(50)).unwrap()), "not kept");
+    let leeway = i64::try_from(issuer(ISSUER).leeway.as_secs()).unwrap();
+    for (seconds, verdict) in [
+        (100 + leeway - 1, Ok(())),
+        (100 + leeway, Err(TokenError::Expired)),
+        (-leeway - 1, Err(TokenError::NotYetValid)),
+        (0, Ok(())),
+    ] {
+        assert_eq!(judge(seconds).map(drop), verdict, "at {seconds}");
+    }
+    // The key is withdrawn, replaced under its own name, and there again.
+    for (jwk, verdict) in [
+        (other.jwk("o"), Err(TokenError::UnknownKey)),
+        (other.jwk("k"), Err(TokenError::BadSignature)),
+        (key.jwk("k"), Ok(())),
+    ] {
+        set.publish(keys(&[jwk]).load().value().clone());
+        assert_eq!(judge(2).map(drop), verdict);
+    }
+    // Another set of issuers, made from this verifier, knows nothing of what this one accepted.
+    let stricter = TokenVerifier::default().with(issuer("https://other.example"), set.clone());
+    assert_eq!(stricter.verify(&token, now()).map(drop), Err(TokenError::UnknownIssuer));
+    let grown = verifier.clone().with(issuer("https://other.example"), set.clone());
+    assert!(!Arc::ptr_eq(&grown.verify(&token, now()).unwrap(), &verifier.verify(&token, now()).unwrap()));
 }
 
 #[test]

@@ -9,10 +9,12 @@
 //! | the one bearer token of a request | [`bearer`] |
 //! | size, three parts, strict base64url and JSON, forbidden headers | `parse`, `json` |
 //! | issuer, algorithm, key, signature, then claims | [`TokenVerifier`] |
+//! | what was verified a moment ago | `cache` |
 //! | an issuer's keys | [`Jwks`], from a [`KeySource`]: [`FileKeys`] |
 //! | tokens for our own calls | [`TokenSource`]: [`FileToken`] |
 
 mod algorithm;
+mod cache;
 mod error;
 mod file;
 mod json;

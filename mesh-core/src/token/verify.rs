@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+use super::cache::{Entry, TokenCache};
 use super::parse::{Unverified, string};
 use super::{Jwks, TokenError};
 use crate::config::IssuerConfig;
@@ -29,6 +30,8 @@ pub struct VerifiedToken {
 #[derive(Debug, Clone, Default)]
 pub struct TokenVerifier {
     issuers: Vec<Issuer>,
+    /// For these issuers and no others.
+    cache: Arc<TokenCache>,
 }
 
 /// One issuer: its rules, and its keys as they are now (`None` until the first set arrived).
@@ -42,30 +45,45 @@ impl TokenVerifier {
     /// Accepts tokens of one more issuer.
     pub fn with(mut self, config: IssuerConfig, keys: Snapshot<Option<Arc<Jwks>>>) -> Self {
         self.issuers.push(Issuer { config, keys });
-        self
+        Self { issuers: self.issuers, cache: Arc::default() }
     }
 
     /// Judges a compact JWS. Nothing but `iss`, `alg` and `kid` is used before the signature holds.
     ///
-    /// Fails closed: what is missing, doubled, of the wrong type or not understood is an error.
+    /// Fails closed: what is missing, doubled, of the wrong type or not understood is an error. A token that was accepted
+    /// in the last minutes, under the same keys, costs a comparison.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<VerifiedToken>, TokenError> {
+        let generation = |issuer: usize| self.issuers.get(issuer).map(|issuer| issuer.keys.generation());
+        if let Some(verified) = self.cache.find(token, now, generation) {
+            return Ok(verified);
+        }
         let unverified = Unverified::parse(token)?;
-        let issuer = self
+        let (index, issuer) = self
             .issuers
             .iter()
-            .find(|issuer| issuer.config.issuer == unverified.issuer)
+            .enumerate()
+            .find(|(_, issuer)| issuer.config.issuer == unverified.issuer)
             .ok_or(TokenError::UnknownIssuer)?;
         // Before any key is looked up: a key never decides which algorithms it is good for. (RFC 8725 3.1)
         if !issuer.config.algorithms.iter().any(|name| name == unverified.algorithm.name()) {
             return Err(TokenError::AlgorithmNotAccepted);
         }
-        let keys = issuer.keys.load();
-        let keys = keys.value().as_ref().ok_or(TokenError::NoKeys)?;
+        let snapshot = issuer.keys.load();
+        let keys = snapshot.value().as_ref().ok_or(TokenError::NoKeys)?;
         let key = keys.find(unverified.key_id.as_deref(), unverified.algorithm)?;
         if !key.verify(unverified.algorithm, unverified.signed, &unverified.signature) {
             return Err(TokenError::BadSignature);
         }
-        issuer.config.believe(unverified, now).map(Arc::new)
+        let verified = Arc::new(issuer.config.believe(unverified, now)?);
+        self.cache.insert(Entry {
+            token: token.into(),
+            verified: Arc::clone(&verified),
+            issuer: index,
+            generation: snapshot.generation(),
+            since: now,
+            until: verified.expires.checked_add(issuer.config.leeway).unwrap_or(verified.expires),
+        });
+        Ok(verified)
     }
 }
 

@@ -1,0 +1,155 @@
+//! Tokens whose signature was checked a moment ago.
+//!
+//! A caller sends the same token with each request for minutes, and checking an ES256 signature costs more than all else
+//! that is done for a request together. What a cache must not do is to make a token live longer or reach further than
+//! without it: so a whole token is compared and not its hash, only what was verified gets in, and an entry is dead as
+//! soon as its issuer's keys change in any way, at the token's own end, and when the clock stands before the check.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use super::VerifiedToken;
+
+/// Sets of [`WAYS`] entries: 1,024 in all.
+const SETS: usize = 256;
+const WAYS: usize = 4;
+/// Longer tokens are checked each time: at most 4 MiB of text is kept, beside the claims in it.
+const MAX_TOKEN: usize = 4 * 1024;
+/// However long a token lives, it is looked at anew after this time.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// What of a token is hashed: a part of its signature, which is as good as random.
+const TAIL: usize = 32;
+
+/// The cache of one verifier. Reading takes no lock.
+#[derive(Debug)]
+pub(super) struct TokenCache {
+    /// Seeded, so that nobody can aim at the entries of others.
+    hasher: RandomState,
+    slots: Box<[ArcSwapOption<Entry>]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) token: Box<str>,
+    pub(super) verified: Arc<VerifiedToken>,
+    /// Which issuer of the verifier, and which generation of its keys.
+    pub(super) issuer: usize,
+    pub(super) generation: u64,
+    /// When it was checked: later times can only end it, earlier ones were not asked about.
+    pub(super) since: SystemTime,
+    /// When it will no longer be accepted.
+    pub(super) until: SystemTime,
+}
+
+impl Entry {
+    fn holds(&self, now: SystemTime) -> bool {
+        self.since <= now && now < self.until && now.duration_since(self.since).is_ok_and(|age| age < MAX_AGE)
+    }
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        let slots = std::iter::repeat_with(ArcSwapOption::empty).take(SETS * WAYS).collect();
+        Self { hasher: RandomState::new(), slots }
+    }
+}
+
+impl TokenCache {
+    /// What `token` proved, if it would be found to prove the same now. `generation` tells that of an issuer's keys.
+    pub(super) fn find(
+        &self,
+        token: &str,
+        now: SystemTime,
+        generation: impl Fn(usize) -> Option<u64>,
+    ) -> Option<Arc<VerifiedToken>> {
+        self.set(token).iter().find_map(|slot| {
+            let entry = slot.load();
+            let entry = entry.as_ref().filter(|entry| *entry.token == *token)?;
+            let holds = entry.holds(now) && generation(entry.issuer) == Some(entry.generation);
+            holds.then(|| Arc::clone(&entry.verified))
+        })
+    }
+
+    /// Keeps a verified token, in the place of one that is dead, the same, or the oldest of its set.
+    pub(super) fn insert(&self, entry: Entry) {
+        if entry.token.len() > MAX_TOKEN {
+            return;
+        }
+        let age = |slot: &&ArcSwapOption<Entry>| {
+            let old = slot.load();
+            old.as_ref().filter(|old| old.holds(entry.since) && old.token != entry.token).map(|old| old.since)
+        };
+        // `None`, a free place, is less than any time.
+        if let Some(slot) = self.set(&entry.token).iter().min_by_key(age) {
+            slot.store(Some(Arc::new(entry)));
+        }
+    }
+
+    fn set(&self, token: &str) -> &[ArcSwapOption<Entry>] {
+        let bytes = token.as_bytes();
+        let tail = bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or_default();
+        let set = (self.hasher.hash_one(tail) % SETS as u64) as usize;
+        self.slots.get(set * WAYS..(set + 1) * WAYS).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn entry(token: &str, since: u64) -> Entry {
+        let verified = VerifiedToken {
+            issuer: "i".into(),
+            subject: None,
+            audiences: Vec::new(),
+            expires: EPOCH,
+            claims: serde_json::Map::new(),
+        };
+        let (since, until) = (EPOCH + Duration::from_secs(since), EPOCH + Duration::from_secs(10_000));
+        Entry { token: token.into(), verified: Arc::new(verified), issuer: 0, generation: 1, since, until }
+    }
+
+    #[test]
+    fn an_entry_answers_for_its_own_token_keys_and_time_only() {
+        let cache = TokenCache::default();
+        cache.insert(entry("head.payload.signature", 100));
+        let find = |token, now, generation| {
+            cache.find(token, EPOCH + Duration::from_secs(now), |issuer| (issuer == 0).then_some(generation)).is_some()
+        };
+        assert!(find("head.payload.signature", 100, 1) && find("head.payload.signature", 399, 1));
+        for (token, now, generation) in [
+            ("Head.payload.signature", 100, 1),
+            ("head.payload.signature ", 100, 1),
+            ("payload.signature", 100, 1),
+            ("", 100, 1),
+            ("head.payload.signature", 99, 1),
+            ("head.payload.signature", 400, 1),
+            ("head.payload.signature", 100, 2),
+        ] {
+            assert!(!find(token, now, generation), "{token} at {now}, keys {generation}");
+        }
+        assert!(cache.find("head.payload.signature", EPOCH + Duration::from_secs(100), |_| None).is_none());
+        cache.insert(entry(&"x".repeat(MAX_TOKEN + 1), 100));
+        assert!(!find(&"x".repeat(MAX_TOKEN + 1), 100, 1));
+    }
+
+    #[test]
+    fn a_full_set_forgets_its_oldest() {
+        let cache = TokenCache::default();
+        // The same tail, hence the same set.
+        let token = |n: u64| format!("{n}.{}", "s".repeat(TAIL));
+        for n in 0..=WAYS as u64 {
+            cache.insert(entry(&token(n), 100 + n));
+            cache.insert(entry(&token(n), 100 + n));
+        }
+        let now = EPOCH + Duration::from_secs(150);
+        let found: Vec<u64> =
+            (0..=WAYS as u64).filter(|n| cache.find(&token(*n), now, |_| Some(1)).is_some()).collect();
+        assert_eq!(found, [1, 2, 3, 4]);
+    }
+}
