@@ -31,7 +31,8 @@ impl EngineOptions {
 
 /// The policies that select one workload, compiled. Immutable; replaced as a whole on reload.
 ///
-/// Rules that name their callers exactly are found by the caller's name, so that they cost nothing to anybody else.
+/// Rules that name their callers are found by the caller's name, so that they cost nothing to anybody else; many rules
+/// of one caller are found by their paths.
 #[derive(Debug)]
 pub struct PolicyEngine {
     policies: Vec<PolicySummary>,

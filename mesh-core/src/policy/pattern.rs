@@ -125,16 +125,9 @@ impl PatternSet {
             || (!self.exact.is_empty() && std::str::from_utf8(value).is_ok_and(|text| self.exact.contains(text)))
     }
 
-    /// Every value, if all are exact.
-    pub(super) fn exact_only(&self) -> Option<impl Iterator<Item = &Arc<str>>> {
-        let plain = |pattern: &Pattern| matches!(pattern, Pattern::Exact(_));
-        self.others.iter().all(plain).then(|| {
-            let few = self.others.iter().filter_map(|pattern| match pattern {
-                Pattern::Exact(text) => Some(text),
-                _ => None,
-            });
-            few.chain(&self.exact)
-        })
+    /// Every pattern, in no order.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = Pattern> {
+        self.others.iter().cloned().chain(self.exact.iter().cloned().map(Pattern::Exact))
     }
 }
 
@@ -222,8 +215,7 @@ mod tests {
             assert!(!set.matches("v99") && !set.matches(""));
         }
         assert!(large.matches("wx"));
-        assert!(large.exact_only().is_none());
-        assert_eq!(small.exact_only().unwrap().count(), 8);
+        assert_eq!((small.patterns().count(), large.patterns().count()), (8, 10));
         assert_eq!(large.to_string(), "`v0`, `v1`, `v2`, `v3`, `v4` and 5 more");
     }
 }
