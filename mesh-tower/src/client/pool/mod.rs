@@ -262,7 +262,8 @@ impl Shared {
         }
         let mut lists = shared.lock();
         while let Some(connection) = lists.idle.pop() {
-            if connection.send.is_ready() && connection.link.claim() {
+            // One that is new takes its first request before its task has run: it is not ready, and good.
+            if !connection.send.is_closed() && connection.link.claim() {
                 return Some(Lease::http1(connection, Arc::clone(shared)));
             }
         }
