@@ -1,6 +1,7 @@
 //! The developer's hand: proves the workspace, installs real peers, prepares benches.
 #![allow(clippy::print_stdout)] // a command line tool speaks on stdout
 
+mod bench;
 mod bench_setup;
 mod count;
 mod examples;
@@ -45,6 +46,18 @@ enum Task {
         #[arg(long, default_value = "127.0.0.1:8443")]
         address: std::net::SocketAddr,
     },
+    /// Measures mesh against mtls side by side with the release binaries; prints a table of medians.
+    Bench {
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 4.0)]
+        secs: f64,
+        /// Runs of each arm, one after the other in turn.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Only these protocols (h1, h2, grpc); may be repeated.
+        #[arg(long)]
+        proto: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -56,6 +69,7 @@ fn main() -> ExitCode {
         }
         Task::Test { only, .. } => suite::run(&root, &only),
         Task::Peers => finish(peers::install(&root).map(|found| found.iter().for_each(|line| println!("{line}")))),
+        Task::Bench { secs, rounds, proto } => finish(bench::run(&root, secs, rounds, &proto)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }

@@ -40,6 +40,9 @@ struct Args {
     /// Seconds before that.
     #[arg(long, default_value_t = 2.0)]
     warmup: f64,
+    /// Adds the CPU time of this process, the server's say, to cpu_seconds.
+    #[arg(long, value_name = "PID")]
+    with_pid: Option<u32>,
     /// Goes on every request; may be repeated.
     #[arg(long, value_name = "K:V", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
@@ -50,7 +53,9 @@ struct Args {
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("expected NAME:VALUE")?;
     let name = name.trim().parse().map_err(|e| format!("{name}: {e}"))?;
-    let value = value.trim().parse().map_err(|e| format!("value of {name}: {e}"))?;
+    let mut value: HeaderValue = value.trim().parse().map_err(|e| format!("value of {name}: {e}"))?;
+    // As HTTP clients mark it: HPACK then keeps it out of its tables. (RFC 7541 7.1.3)
+    value.set_sensitive(name == http::header::AUTHORIZATION);
     Ok((name, value))
 }
 
@@ -69,7 +74,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<Measured, Error> {
-    let load = Load { warmup: seconds(args.warmup)?, duration: seconds(args.secs)? };
+    let load = Load { warmup: seconds(args.warmup)?, duration: seconds(args.secs)?, with_pid: args.with_pid };
     let headers: HeaderMap = args.header.into_iter().collect();
     let (proto, concurrency, connections) = (args.proto, args.conc, usize::from(args.conns));
     let tls = match args.mode {

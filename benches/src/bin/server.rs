@@ -56,7 +56,7 @@ async fn run(args: Args) -> Result<(), Error> {
         Stack::Plain(tls) => Err(plain::serve(listener, tls).await),
         // The socket is the flag's; limits and timeouts are those of the listener `default`.
         Stack::Mesh(mesh) => {
-            Ok(mesh_tower::serve(&mesh, listener, app::http()).grpc(app::grpc().into_axum_router()).await?)
+            Ok(mesh_tower::serve(&mesh, listener, app::http()).grpc(mesh_tonic::router(app::grpc())).await?)
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Load {
     pub warmup: Duration,
     /// Measured.
     pub duration: Duration,
+    /// A process whose CPU time counts beside our own.
+    pub with_pid: Option<u32>,
 }
 
 /// How long a caller waits after an error, so that a dead server does not turn the loop into a spin.
@@ -36,9 +38,9 @@ pub async fn drive<C: Caller>(callers: Vec<C>, load: Load) -> Result<Measured, E
         tasks.spawn(work(caller, begin, end));
     }
     tokio::time::sleep_until(begin).await;
-    let cpu_before = cpu::seconds();
+    let cpu_before = cpu::seconds_with(load.with_pid);
     tokio::time::sleep_until(end).await;
-    let cpu_after = cpu::seconds();
+    let cpu_after = cpu::seconds_with(load.with_pid);
     let mut total = Measured::new()?;
     while let Some(done) = tasks.join_next().await {
         total.add(&done??)?;
@@ -87,7 +89,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_measured_time_counts() {
-        let load = Load { warmup: Duration::from_secs(1), duration: Duration::from_secs(11) };
+        let load = Load { warmup: Duration::from_secs(1), duration: Duration::from_secs(11), with_pid: None };
         let measured = drive(vec![Every(0), Every(0)], load).await.unwrap();
         let report = measured.report();
         // Ten calls and one pause take 110 ms: 100 rounds a caller, nine answers and one error each.

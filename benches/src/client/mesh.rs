@@ -8,6 +8,7 @@ use http::{HeaderMap, Request, Uri};
 use http_body_util::Empty;
 use mesh_core::Mesh;
 use mesh_core::config::{HttpVersion, PlugConfig};
+use mesh_tonic::Channel;
 use mesh_tower::Client;
 use tower::Service as _;
 
@@ -58,7 +59,8 @@ impl MeshTarget {
 
     /// Callers of `perf.Echo/Unary`.
     pub fn grpc(&self, concurrency: usize) -> Vec<MeshGrpcCaller> {
-        let caller = || MeshGrpcCaller { client: EchoClient::new(self.client.clone()), headers: self.headers.clone() };
+        let channel = Channel::from(self.client.clone());
+        let caller = || MeshGrpcCaller { client: EchoClient::new(channel.clone()), headers: self.headers.clone() };
         (0..concurrency).map(|_| caller()).collect()
     }
 }
@@ -83,7 +85,7 @@ impl Caller for MeshHttpCaller {
 /// Sends 1 KiB to the echo.
 #[derive(Debug)]
 pub struct MeshGrpcCaller {
-    client: EchoClient<Client>,
+    client: EchoClient<Channel>,
     headers: HeaderMap,
 }
 

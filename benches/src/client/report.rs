@@ -81,7 +81,7 @@ pub struct Report {
     pub p99: f64,
     /// Microseconds.
     pub p999: f64,
-    /// User and system time of the client process within the measured time.
+    /// User and system time within the measured time: the client's, and that of the process it was told to add.
     pub cpu_seconds: Option<f64>,
     /// What the first error said, with its causes.
     pub first_error: Option<String>,

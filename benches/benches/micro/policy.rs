@@ -1,0 +1,76 @@
+//! `PolicyEngine::decide` by the number of rules and by how they are spread over callers.
+
+use std::cell::LazyCell;
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion};
+use mesh_core::config::{Errors, Workload};
+use mesh_core::identity::{SpiffeId, TrustDomain};
+use mesh_core::policy::{EngineOptions, NoHeaders, PolicyEngine, Request, Verdict, parse_documents};
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+fn engine(rules: usize, rule: impl Fn(usize) -> String) -> PolicyEngine {
+    let mut text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: { name: all, namespace: bench }\nspec:\n  rules:\n"
+        .to_owned();
+    for number in 0..rules {
+        let _ = writeln!(text, "  - {{ {} }}", rule(number));
+    }
+    let mut errors = Errors::default();
+    let documents = parse_documents("<bench>", &text, &mut errors);
+    assert!(errors.is_empty(), "{:?}", errors.issues());
+    let options = EngineOptions::new(TrustDomain::parse("bench.example").unwrap());
+    PolicyEngine::compile(&documents, &Workload::new("server", "bench"), &options)
+}
+
+/// One principal for each rule.
+fn spread(number: usize) -> String {
+    format!(
+        "from: [ {{ source: {{ principals: [bench.example/ns/n/sa/s{number}] }} }} ], \
+         to: [ {{ operation: {{ methods: [GET], paths: [\"/v1/items/{number}\"] }} }} ]"
+    )
+}
+
+/// All rules for one principal, which differ in their path.
+fn crowded(number: usize) -> String {
+    format!(
+        "from: [ {{ source: {{ principals: [bench.example/ns/n/sa/s0] }} }} ], \
+         to: [ {{ operation: {{ methods: [GET], paths: [\"/v1/items/{number}\"] }} }} ]"
+    )
+}
+
+pub(crate) fn decide(c: &mut Criterion) {
+    let mut group = c.benchmark_group("policy");
+    for size in SIZES {
+        let last = size - 1;
+        let spread: LazyCell<PolicyEngine, _> = LazyCell::new(|| engine(size, spread));
+        let crowded: LazyCell<PolicyEngine, _> = LazyCell::new(|| engine(size, crowded));
+        for (name, on_one, caller, path, verdict) in [
+            ("own_principals_match", false, last, last, Verdict::Allow),
+            ("own_principals_deny", false, size, last, Verdict::Deny),
+            ("one_principal_match", true, 0, last, Verdict::Allow),
+            ("one_principal_deny", true, 0, size, Verdict::Deny),
+        ] {
+            group.bench_function(BenchmarkId::new(name, size), |b| {
+                let engine = if on_one { &*crowded } else { &*spread };
+                let peer = SpiffeId::parse(&format!("spiffe://bench.example/ns/n/sa/s{caller}")).unwrap();
+                let path = format!("/v1/items/{path}");
+                let request = Request {
+                    peer: Some(&peer),
+                    token: None,
+                    method: "GET",
+                    path: &path,
+                    host: "server",
+                    port: 8443,
+                    route: None,
+                    source_ip: None,
+                    headers: &NoHeaders,
+                };
+                assert_eq!(engine.decide(&request).verdict, verdict);
+                b.iter(|| engine.decide(black_box(&request)));
+            });
+        }
+    }
+}
