@@ -30,6 +30,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// What one answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Class {
     /// For the endpoint's health.
     pub outcome: Outcome,

@@ -74,6 +74,7 @@ pub struct Dialer {
 
 /// A finished handshake with an endpoint that is who it should be.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Connected {
     /// The encrypted stream.
     pub io: TlsStream<BoxIo>,
@@ -117,6 +118,7 @@ impl fmt::Debug for Dialer {
 /// Why an endpoint could not be reached. No byte of a request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{address}: {cause}")]
+#[non_exhaustive]
 pub struct ConnectError {
     /// The endpoint.
     pub address: SocketAddr,

@@ -8,6 +8,7 @@ use super::{Node, PlugConfig};
 
 /// Where audit records go. Default: the `log` sink.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct AuditConfig {
     /// `{ log: {} }`, `{ stdout: {} }`, `{ file: { path: audit.jsonl } }`, or a registered kind.
     pub sink: Option<PlugConfig>,
@@ -24,6 +25,7 @@ impl Default for AuditConfig {
 
 /// Where spans go. Default: nowhere but the process's own `tracing` subscriber.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct TelemetryConfig {
     /// `{ otlp: { endpoint: "http://127.0.0.1:4318" } }`; needs a registered exporter.
     pub exporter: Option<PlugConfig>,

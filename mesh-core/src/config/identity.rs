@@ -15,6 +15,13 @@ pub struct IdentityConfig {
     pub source: PlugConfig,
 }
 
+impl IdentityConfig {
+    /// The identity that `source` gives in `trust_domain`.
+    pub fn new(trust_domain: TrustDomain, source: PlugConfig) -> Self {
+        Self { trust_domain, source }
+    }
+}
+
 impl Decode for IdentityConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;

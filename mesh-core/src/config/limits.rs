@@ -8,6 +8,7 @@ use super::yaml::Decode;
 
 /// Limits that hold for all requests of this process together, and for each caller.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LimitsConfig {
     /// Requests at once in this process; further ones are shed with 503 / UNAVAILABLE. Default 1,024, range 1 to
     /// 1,000,000.
@@ -24,6 +25,7 @@ impl Default for LimitsConfig {
 
 /// A token bucket for each authenticated principal.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RateLimitConfig {
     /// Sustained requests a second. Range 0.001 to 1,000,000.
     pub per_second: f64,

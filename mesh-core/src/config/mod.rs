@@ -11,6 +11,29 @@
 //! | ranges, and sections against each other (a route names a cluster that exists ...) | [`Config::check`] |
 //! | the files of a configuration and their policies, read whole | [`Sources`] |
 //!
+//! In code a section starts from its constructor or default; its fields are public, and each has a method to chain:
+//!
+//! ```
+//! use mesh_core::config::{ClusterConfig, OutlierConfig, PathMatch, PlugConfig, RetryConfig, RouteConfig, RouteMatch};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use mesh_core::{Config, config::{IdentityConfig, Workload}};
+//! # let source = PlugConfig::new("dev_ca", &serde_json::json!({ "dir": ".mesh" }));
+//! # let identity = IdentityConfig::new("shop.example".parse()?, source);
+//! # let mut config = Config::new(Workload::new("orders", "shop"), identity);
+//! let discover = PlugConfig::new("static", &serde_json::json!(["127.0.0.1:9443"]));
+//! let payments = ClusterConfig::new(discover, vec!["spiffe://shop.example/ns/shop/sa/payments".parse()?])
+//!     .outlier(OutlierConfig::default().consecutive_failures(3));
+//! let charges = RouteConfig::to("payments")
+//!     .matches(RouteMatch::default().method("POST").path(PathMatch::Prefix("/charges/".into())))
+//!     .retry(RetryConfig::default().attempts(5).idempotent(true));
+//!
+//! config.clusters.insert("payments".into(), payments);
+//! config.routes.insert("payments".into(), vec![charges]);
+//! config.check()?;
+//! # Ok(()) }
+//! ```
+//!
 //! Relative paths in a file are relative to that file's directory. Every duration carries a unit (`250ms`), every
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
@@ -26,6 +49,7 @@ mod load;
 mod nearest;
 mod plug;
 mod route;
+mod setters;
 mod token;
 mod values;
 pub mod walk;

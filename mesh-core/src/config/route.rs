@@ -46,6 +46,7 @@ pub struct RouteMatch {
 
 /// How a path is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PathMatch {
     /// `/a/b`: this path.
     Exact(String),
@@ -91,6 +92,7 @@ impl Default for RetryConfig {
 
 /// Retries as a share of requests, plus a floor, over a sliding window. (Finagle's `RetryBudget`)
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BudgetConfig {
     /// Retries per request. Default 20 %, range 0 to 1,000 %.
     pub ratio: f64,

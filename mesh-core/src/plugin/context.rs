@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::WallClock;
-use crate::config::Workload;
+use crate::clock::{SystemClock, WallClock};
+use crate::config::{Config, Workload};
 use crate::identity::TrustDomain;
 use crate::rng::Rng;
 
 /// What a factory may use beside its settings.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Context {
     /// Relative paths in settings start here.
     pub base_dir: Arc<Path>,
@@ -24,4 +25,18 @@ pub struct Context {
     pub rng: Rng,
     /// How often watched files are compared.
     pub poll_interval: Duration,
+}
+
+impl Context {
+    /// What a mesh of this workload gives its factories by default: for tests of a factory of your own.
+    pub fn new(workload: Workload, trust_domain: TrustDomain) -> Self {
+        Self {
+            base_dir: Path::new(".").into(),
+            workload: Arc::new(workload),
+            trust_domain,
+            clock: Arc::new(SystemClock),
+            rng: Rng::from_entropy(),
+            poll_interval: Config::POLL_INTERVAL,
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub enum Verdict {
 
 /// The verdict on one request, with what decided it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Decision {
     /// May it go on?
     pub verdict: Verdict,
@@ -67,15 +68,4 @@ impl Reason {
             Self::NoPolicyAllow => "no_policy_allow",
         }
     }
-}
-
-/// What an allowed request carries: who let it in, and under which generation of policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    /// `NAMESPACE/NAME` of the policy that allowed it; `None` where none was needed.
-    pub policy: Option<Arc<str>>,
-    /// 0-based index of its rule.
-    pub rule: Option<u32>,
-    /// The revision it was decided under; re-checked when a newer one is in force.
-    pub generation: u64,
 }

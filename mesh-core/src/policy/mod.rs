@@ -29,7 +29,7 @@ mod unmatched;
 #[cfg(test)]
 mod oracle;
 
-pub use decision::{Decision, Permit, Reason, Verdict};
+pub use decision::{Decision, Reason, Verdict};
 pub use document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
 pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
 pub use explain::{ExplainStep, Explanation, Miss};

@@ -9,7 +9,7 @@ use super::document::{Action, AuthorizationPolicy, Clause, Condition, Operation,
 use super::pattern::Pattern;
 use super::unmatched;
 use crate::config::yaml::{self, Value};
-use crate::config::{Errors, Fields, Node};
+use crate::config::{ConfigError, Errors, Fields, Node};
 
 /// Reads the `AuthorizationPolicy` documents of one file. Any other `kind` is an error.
 ///
@@ -24,6 +24,33 @@ pub fn parse_documents(file: &str, text: &str, errors: &mut Errors) -> Vec<Autho
         documents.extend(document.filter(|_| errors.issues().len() == before));
     }
     documents
+}
+
+impl AuthorizationPolicy {
+    /// Reads the documents of a YAML text, for [`MeshBuilder::policies`](crate::MeshBuilder::policies).
+    ///
+    /// ```
+    /// use mesh_core::policy::AuthorizationPolicy;
+    ///
+    /// let policies = AuthorizationPolicy::from_yaml(
+    ///     "apiVersion: security.istio.io/v1
+    /// kind: AuthorizationPolicy
+    /// metadata: { name: orders, namespace: shop }
+    /// spec: { rules: [ { from: [ { source: { namespaces: [ web ] } } ] } ] }",
+    /// )?;
+    /// let builder = mesh_core::Mesh::builder().policies(policies);
+    /// # let _ = builder;
+    /// # Ok::<(), mesh_core::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Every problem of every document, with its line.
+    pub fn from_yaml(text: &str) -> Result<Vec<Self>, ConfigError> {
+        let mut errors = Errors::default();
+        let documents = parse_documents("<code>", text, &mut errors);
+        errors.finish(Some(documents))
+    }
 }
 
 /// Refuses two documents of one name, across files: one of them would be forgotten or doubled.

@@ -1,5 +1,6 @@
 //! A request as policy sees it: canonical, borrowed, without HTTP types.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::identity::SpiffeId;
@@ -26,6 +27,21 @@ pub struct Request<'a> {
     pub source_ip: Option<IpAddr>,
     /// The request's headers, after stripping.
     pub headers: &'a dyn Headers,
+}
+
+impl fmt::Debug for Request<'_> {
+    /// Without header values, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("peer", &self.peer)
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("route", &self.route)
+            .field("source_ip", &self.source_ip)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request<'_> {

@@ -282,7 +282,7 @@ async fn an_endpoint_that_dies_under_load_costs_no_idempotent_request() {
         };
         let hosts = [net.slow_host(1, slow), net.slow_host(2, slow), net.slow_host(3, slow)];
         hosts.iter().for_each(|host| net.edit(*host, |host| host.http2 = http2));
-        let budget = BudgetConfig { min_per_second: 100, ..BudgetConfig::default() };
+        let budget = BudgetConfig::default().min_per_second(100);
         let rig = Rig::new(&net, &hosts, Some(retry(|retry| retry.budget = budget)));
 
         let mut calls = tokio::task::JoinSet::new();
@@ -401,7 +401,7 @@ async fn a_declared_post_is_repeated_with_the_same_body_and_one_over_the_cap_is_
 async fn an_exhausted_budget_ends_retries() {
     let net = Net::default();
     let hosts = [net.host(1, |_| answer(503, "")), net.host(2, |_| answer(503, ""))];
-    let budget = BudgetConfig { ratio: 0.1, min_per_second: 0, ..BudgetConfig::default() };
+    let budget = BudgetConfig::default().ratio(0.1).min_per_second(0);
     let rig = Rig::new(&net, &hosts, Some(retry(|retry| retry.budget = budget)));
     let mut made = 0;
     for _ in 0..100 {

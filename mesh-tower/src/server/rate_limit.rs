@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn rate(per_second: f64, burst: u32, max_principals: usize) -> RateLimitConfig {
-        RateLimitConfig { per_second, burst, max_principals }
+        RateLimitConfig::per_second(per_second).burst(burst).max_principals(max_principals)
     }
 
     /// A bucket that counts tokens, as one would write it down.

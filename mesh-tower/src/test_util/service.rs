@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use mesh_core::config::{Config, Errors, IdentityConfig, NoPolicy, PlugConfig, Workload};
+use mesh_core::config::{Config, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use mesh_core::identity::{SpiffeId, TrustDomain};
 use mesh_core::plugin::Plugin;
-use mesh_core::policy::parse_documents;
+use mesh_core::policy::AuthorizationPolicy;
 use mesh_core::{Mesh, MeshBuilder};
 use tokio::net::TcpListener;
 
@@ -165,12 +165,9 @@ impl TestService {
             Some(file) => builder.config_file(file),
             None => builder.config(config_of(domain, id, &self.name, self.policies.is_empty())?),
         };
-        let mut errors = Errors::default();
-        let mut documents = Vec::new();
         for yaml in &self.policies {
-            documents.extend(parse_documents("<policy>", yaml, &mut errors));
+            builder = builder.policies(AuthorizationPolicy::from_yaml(yaml)?);
         }
-        builder = builder.policies(errors.finish(Some(documents))?);
         let directory = Arc::clone(directory);
         builder = builder.edit(move |config| directory.write_to(config));
         builder = self.plugins.into_iter().fold(builder, MeshBuilder::with);

@@ -33,6 +33,7 @@ use rustls::CommonState;
 
 /// The peer of one finished handshake.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct VerifiedPeer {
     /// What its chain proved.
     pub svid: Arc<VerifiedSvid>,

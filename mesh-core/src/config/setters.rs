@@ -1,0 +1,119 @@
+//! Chained changes of sections that later versions add fields to.
+//!
+//! Such a section is `#[non_exhaustive]`, so a program cannot write it as a literal: it starts from the section's
+//! constructor or default, and changes what it wants to be different.
+
+/// One method for each field, of the field's name.
+macro_rules! setters {
+    ($($section:ident { $($field:ident: $given:ty $(=> $wrap:expr)?,)* })*) => {$(
+        impl $section {$(
+            #[doc = concat!("Sets [`", stringify!($field), "`](field@Self::", stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $given) -> Self {
+                self.$field = setters!(@value $field $($wrap)?);
+                self
+            }
+        )*}
+    )*};
+    (@value $field:ident) => { $field };
+    (@value $field:ident $wrap:expr) => { $wrap($field) };
+}
+
+use std::time::Duration;
+
+use super::{
+    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClusterConfig, HttpVersion, IssuerConfig, LimitsConfig,
+    ListenerConfig, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig,
+    RouteMatch, TelemetryConfig,
+};
+
+setters! {
+    ListenerConfig {
+        handshake_timeout: Duration,
+        header_timeout: Duration,
+        idle_timeout: Duration,
+        max_connection_age: Duration,
+        drain_timeout: Duration,
+        max_connections: usize,
+        max_handshakes: usize,
+        max_concurrent_streams: u32,
+        max_header_bytes: u32,
+        max_headers: usize,
+        max_body_bytes: u64,
+    }
+    ClusterConfig {
+        balance: BalanceConfig,
+        outlier: OutlierConfig,
+        pool: PoolConfig,
+        token: PlugConfig => Some,
+    }
+    BalanceConfig {
+        policy: BalancePolicy,
+        decay: Duration,
+        default_rtt: Duration,
+        failure_penalty: Duration,
+    }
+    OutlierConfig {
+        consecutive_failures: u32,
+        base_ejection: Duration,
+        max_ejection: Duration,
+        max_ejection_percent: u32,
+    }
+    PoolConfig {
+        http: HttpVersion,
+        connect_timeout: Duration,
+        max_connections: usize,
+        max_pending: usize,
+        ping_interval: Duration,
+        ping_timeout: Duration,
+        idle_timeout: Duration,
+    }
+    RouteConfig {
+        matches: RouteMatch,
+        timeout: Duration,
+        retry: RetryConfig => Some,
+    }
+    RouteMatch {
+        method: impl Into<String> => some_string,
+        path: PathMatch => Some,
+    }
+    RetryConfig {
+        attempts: u32,
+        per_try_timeout: Duration => Some,
+        idempotent: bool => Some,
+        backoff: Duration,
+        max_backoff: Duration,
+        max_replay_bytes: usize,
+        budget: BudgetConfig,
+    }
+    BudgetConfig {
+        ratio: f64,
+        min_per_second: u32,
+        window: Duration,
+    }
+    IssuerConfig {
+        algorithms: Vec<String>,
+        leeway: Duration,
+        max_lifetime: Duration,
+        types: Vec<String>,
+    }
+    LimitsConfig {
+        max_concurrent_requests: usize,
+        rate: RateLimitConfig => Some,
+    }
+    RateLimitConfig {
+        burst: u32,
+        max_principals: usize,
+    }
+    AuditConfig {
+        sink: PlugConfig => Some,
+        queue: usize,
+    }
+    TelemetryConfig {
+        exporter: PlugConfig => Some,
+    }
+}
+
+fn some_string(text: impl Into<String>) -> Option<String> {
+    Some(text.into())
+}
