@@ -1,4 +1,36 @@
 //! What the mesh knows and decides, without HTTP.
+//!
+//! A service rarely names this crate alone: `mesh_tower` puts it around axum and hyper, `mesh_tonic` around generated
+//! gRPC code, and both start with a [`Mesh`]:
+//!
+//! ```no_run
+//! # async fn start() -> Result<(), mesh_core::StartError> {
+//! let mesh = mesh_core::Mesh::builder().config_file("mesh.yaml").start().await?;
+//! println!("{} is ready: {:?}", mesh.workload().name, mesh.ready());
+//! # Ok(()) }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | start a mesh, or only judge its configuration | [`Mesh::builder`], [`MeshBuilder::check`], [`check()`] |
+//! | configure in code, or know what a field of `mesh.yaml` means | [`config`], [`Config`] |
+//! | name workloads and callers | [`identity::SpiffeId`], [`identity::Principal`] |
+//! | add a kind of identity source, resolver, key source, token source or audit sink | [`plugin`], [`Plugin`] |
+//! | read policies, ask them, explain what they say | [`policy`] |
+//! | know who was let in | [`audit`] |
+//! | judge certificates and tokens yourself | [`identity::verify_svid`], [`token::TokenVerifier`] |
+//!
+//! The other modules are what `mesh_tower` is built of: [`balance`], [`cluster`], [`health`], [`retry`], [`route`],
+//! [`snapshot`], [`telemetry`]. They know no socket and take the time as an argument, so that another transport can
+//! stand on them; of all public items they change most between versions.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development; `identity::dev_ca` | yes |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod audit;
 pub mod balance;

@@ -19,8 +19,12 @@ use crate::status::status;
 
 /// Calls one service of the mesh from a generated client. Clones are handles.
 ///
-/// ```ignore
+/// ```
+/// # struct PaymentsClient<T>(T);
+/// # impl<T> PaymentsClient<T> { fn new(channel: T) -> Self { Self(channel) } }
+/// # fn connect(mesh: mesh_tower::Mesh) -> Result<(), mesh_tower::client::UnknownService> {
 /// let payments = PaymentsClient::new(mesh_tonic::Channel::new(&mesh, "payments")?);
+/// # Ok(()) }
 /// ```
 ///
 /// Routes, deadlines, retries, balancing and mTLS are those of [`mesh_tower::Client`]. A deadline that the call sets
@@ -32,6 +36,10 @@ pub struct Channel {
 
 impl Channel {
     /// Calls `service`, which `clusters:` or `routes:` must name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownService`] if neither does; it suggests the name that is spelt most like it.
     pub fn new(mesh: &Mesh, service: &str) -> Result<Self, UnknownService> {
         Ok(Self { client: Client::new(mesh, service)? })
     }

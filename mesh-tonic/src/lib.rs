@@ -9,6 +9,14 @@
 //! | turn the mesh's errors into statuses | [`status()`] |
 //!
 //! Thin on purpose: gRPC's wire facts are [`mesh_tower::grpc`], so that another gRPC crate may take tonic's place.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development | yes |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod channel;
 mod request;

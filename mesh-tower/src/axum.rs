@@ -1,17 +1,11 @@
 //! What axum handlers and routers use of the mesh.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::Body;
-use axum::extract::MatchedPath;
 use axum::response::IntoResponse;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::Response;
-use http::Request;
 use http::request::Parts;
-use tower_layer::Layer;
-use tower_service::Service;
 
 use crate::principal::Principal;
 use crate::reject::{Kind, Reject};
@@ -61,44 +55,5 @@ impl<S: Sync> OptionalFromRequestParts<S> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Self::Rejection> {
         principal(parts)
-    }
-}
-
-/// Tells the server stack which route matched, for labels, spans and audit records.
-///
-/// # Position
-/// Inside a router, by [`Router::layer`](axum::Router::layer): only there the route is known. `serve` installs it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RouteLayer;
-
-impl<S> Layer<S> for RouteLayer {
-    type Service = RouteService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RouteService { inner }
-    }
-}
-
-/// What [`RouteLayer`] makes of a service.
-#[derive(Debug, Clone)]
-pub struct RouteService<S> {
-    inner: S,
-}
-
-impl<S: Service<Request<Body>>> Service<Request<Body>> for RouteService<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let extensions = request.extensions();
-        if let (Some(exchange), Some(route)) = (extensions.get::<Arc<Exchange>>(), extensions.get::<MatchedPath>()) {
-            exchange.set_route(route.as_str());
-        }
-        self.inner.call(request)
     }
 }

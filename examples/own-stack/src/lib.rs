@@ -10,13 +10,14 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response};
 use axum::routing::get;
 use mesh_tower::client::{self, RequestBody};
-use mesh_tower::{Mesh, Principal, RouteLayer, ServeError, server};
+use mesh_tower::{Mesh, Principal, ServeError, server};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder};
 
-/// The service's routes. `RouteLayer` tells the stack around them which one matched.
+/// The service's routes. The server's `RouteLayer` tells the stack around them which one matched.
 pub fn router() -> Router {
-    Router::new().route("/hello", get(|peer: Principal| async move { format!("hello {peer}") })).layer(RouteLayer)
+    let hello = get(|peer: Principal| async move { format!("hello {peer}") });
+    Router::new().route("/hello", hello).layer(server::RouteLayer)
 }
 
 /// Serves this example's own stack.
@@ -51,15 +52,15 @@ pub fn client(
 + Clone
 + use<> {
     ServiceBuilder::new()
-        .layer(client::telemetry::TelemetryLayer::new(mesh, service)) // one span, one count for each call
-        .layer(client::route::RouteLayer::new(mesh, service)) // cluster, time limit and retry rules of mesh.yaml
+        .layer(client::TelemetryLayer::new(mesh, service)) // one span, one count for each call
+        .layer(client::RouteLayer::new(mesh, service)) // cluster, time limit and retry rules of mesh.yaml
         .map_request(version) // yours: once for each call
-        .layer(client::deadline::DeadlineLayer::new()) // one limit for all attempts
-        .layer(client::retry::RetryLayer::new(mesh)) // more attempts, where safe
-        .layer(client::balance::BalanceLayer::new()) // an endpoint for each attempt
-        .layer(client::endpoint::EndpointLayer::new(mesh)) // the attempt's limit, span and headers
-        .layer(client::authenticate::AuthenticateLayer::new()) // a token, if the cluster has one
-        .service(client::pool::Transport::default()) // a pooled connection over mutual TLS
+        .layer(client::DeadlineLayer::new()) // one limit for all attempts
+        .layer(client::RetryLayer::new(mesh)) // more attempts, where safe
+        .layer(client::BalanceLayer::new()) // an endpoint for each attempt
+        .layer(client::EndpointLayer::new(mesh)) // the attempt's limit, span and headers
+        .layer(client::AuthenticateLayer::new()) // a token, if the cluster has one
+        .service(client::Transport::default()) // a pooled connection over mutual TLS
 }
 
 fn version<B>(mut request: Request<B>) -> Request<B> {

@@ -38,13 +38,21 @@ pub mod telemetry;
 mod tests;
 
 pub use attempts::{AttemptOutcome, AttemptReport, Attempts};
+pub use authenticate::AuthenticateLayer;
+pub use balance::BalanceLayer;
 pub use body::Body;
 pub use call::{CallTimeout, Idempotent, NoRetry};
+pub use deadline::DeadlineLayer;
+pub use endpoint::EndpointLayer;
 pub use future::CallOr;
 pub use mesh_core::cluster::EndpointReport;
+pub use pool::Transport;
 pub use replay::{ReplayBody, RequestBody};
 pub use request::RequestBuilder;
 pub use response::{DEFAULT_BODY_LIMIT, Response};
+pub use retry::RetryLayer;
+pub use route::RouteLayer;
+pub use telemetry::TelemetryLayer;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -62,15 +70,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::error::{BoxError, Error, ErrorKind};
-use authenticate::{Authenticate, AuthenticateLayer};
-use balance::{Balance, BalanceLayer};
-use deadline::{Deadline, DeadlineLayer};
-use endpoint::{Endpoint, EndpointLayer};
-use pool::Transport;
+use authenticate::Authenticate;
+use balance::Balance;
+use deadline::Deadline;
+use endpoint::Endpoint;
 use registry::ClusterRegistry;
-use retry::{Retry, RetryLayer};
-use route::{Route, RouteLayer};
-use telemetry::{Telemetry, TelemetryLayer};
+use retry::Retry;
+use route::Route;
+use telemetry::Telemetry;
 
 type Attempt = Balance<Endpoint<Authenticate<Transport>>>;
 type Stack = Telemetry<Route<Deadline<Retry<Attempt>>>>;
@@ -98,6 +105,10 @@ pub struct Client {
 
 impl Client {
     /// Calls `service`, which `clusters:` or `routes:` must name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownService`] if neither does; it suggests the name that is spelt most like it.
     pub fn new(mesh: &Mesh, service: &str) -> Result<Self, UnknownService> {
         let revision = mesh.revision().load();
         let known: Vec<&str> = revision.routes.services();
@@ -123,28 +134,38 @@ impl Client {
     }
 
     /// Begins a GET of `path`, which starts with `/` and may carry a query.
-    pub fn get(&self, path: &str) -> RequestBuilder {
+    pub fn get(&self, path: impl AsRef<str>) -> RequestBuilder {
         self.request(Method::GET, path)
     }
 
     /// Begins a POST to `path`.
-    pub fn post(&self, path: &str) -> RequestBuilder {
+    pub fn post(&self, path: impl AsRef<str>) -> RequestBuilder {
         self.request(Method::POST, path)
     }
 
+    /// Begins a HEAD of `path`.
+    pub fn head(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::HEAD, path)
+    }
+
     /// Begins a PUT to `path`.
-    pub fn put(&self, path: &str) -> RequestBuilder {
+    pub fn put(&self, path: impl AsRef<str>) -> RequestBuilder {
         self.request(Method::PUT, path)
     }
 
+    /// Begins a PATCH of `path`.
+    pub fn patch(&self, path: impl AsRef<str>) -> RequestBuilder {
+        self.request(Method::PATCH, path)
+    }
+
     /// Begins a DELETE of `path`.
-    pub fn delete(&self, path: &str) -> RequestBuilder {
+    pub fn delete(&self, path: impl AsRef<str>) -> RequestBuilder {
         self.request(Method::DELETE, path)
     }
 
     /// Begins a call of any method.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), method, path)
+    pub fn request(&self, method: Method, path: impl AsRef<str>) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), method, path.as_ref())
     }
 
     /// How each endpoint of the service's clusters fares now.
@@ -231,6 +252,7 @@ impl Future for ResponseFuture {
 /// A service that the configuration does not name.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no service `{service}` in `clusters:` or `routes:`{}", suggestion(.service, .known.iter().map(String::as_str)))]
+#[non_exhaustive]
 pub struct UnknownService {
     /// What was asked for.
     pub service: String,

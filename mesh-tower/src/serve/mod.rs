@@ -28,8 +28,9 @@ use tower::util::MapResponse;
 use tower_service::Service;
 
 use crate::accept::{self, Accept};
+use crate::server::{self, RouteLayer};
 use crate::transport::{BodyLimit, Ground};
-use crate::{RouteLayer, admin, grpc, server};
+use crate::{admin, grpc};
 
 /// The listener that is used unless another is named.
 const DEFAULT: &str = "default";
@@ -84,7 +85,7 @@ pub fn serve_service<L: Accept, S: HttpApp>(mesh: &Mesh, listener: L, service: S
 ///     .layer(AuthenticateLayer::new(&mesh))
 ///     .layer(AuthorizeLayer::new(&mesh))
 ///     .layer(HandlerLayer::new(&mesh))
-///     .service(router.layer(mesh_tower::RouteLayer));
+///     .service(router.layer(mesh_tower::server::RouteLayer));
 /// let listener = mesh_tower::bind(&mesh, "default").await?;
 /// mesh_tower::serve_stack(&mesh, listener, stack).await?;
 /// # Ok(())

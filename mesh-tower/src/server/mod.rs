@@ -11,6 +11,7 @@
 //! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
 //! | [`HandlerLayer`] | request context, panics, permits of streams | 500 / INTERNAL |
+//! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be
 //! left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
@@ -43,6 +44,7 @@ mod handler;
 mod places;
 mod rate_limit;
 mod response_body;
+mod route;
 mod telemetry;
 #[cfg(test)]
 #[cfg(feature = "dev-ca")]
@@ -58,6 +60,7 @@ pub(crate) use exchange::Exchange;
 pub use gate::Gated;
 pub use handler::{Handler, HandlerLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
+pub use route::{RouteLayer, RouteService};
 pub use telemetry::{Telemetry, TelemetryLayer};
 
 use std::convert::Infallible;

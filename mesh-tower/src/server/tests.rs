@@ -26,7 +26,7 @@ use tower_test::mock;
 use super::*;
 use crate::context::{self, RequestContext};
 use crate::grpc::{self, Code};
-use crate::{Connection, Principal, RouteLayer};
+use crate::{Connection, Principal};
 
 const WEB: &str = "spiffe://test.example/ns/shop/sa/web";
 const BATCH: &str = "spiffe://test.example/ns/shop/sa/batch";
