@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use super::{
     AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClusterConfig, HttpVersion, IssuerConfig, LimitsConfig,
-    ListenerConfig, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig,
+    ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig,
     RouteMatch, TelemetryConfig,
 };
 
 setters! {
     ListenerConfig {
+        mtls: Mtls,
         handshake_timeout: Duration,
         header_timeout: Duration,
         idle_timeout: Duration,
@@ -67,6 +68,8 @@ setters! {
         ping_interval: Duration,
         ping_timeout: Duration,
         idle_timeout: Duration,
+        stream_idle_timeout: Duration,
+        max_header_bytes: u32,
     }
     RouteConfig {
         matches: RouteMatch,
