@@ -13,7 +13,6 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct RuntimeMetrics {
     config_reloads: Family<ResultLabel, Counter>,
     identity_updates: Family<ResultLabel, Counter>,
-    resolver_updates: Family<ResolverLabels, Counter>,
     key_updates: Family<ResultLabel, Counter>,
     /// The generation of configuration and policy that is in force.
     pub config_generation: Gauge,
@@ -58,12 +57,6 @@ struct ResultLabel {
     result: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResolverLabels {
-    cluster: String,
-    result: &'static str,
-}
-
 impl RuntimeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -78,7 +71,6 @@ impl RuntimeMetrics {
         registry.register("config_stale", "1 while the last reload was refused", metrics.config_stale.clone());
         registry.register("identity_updates", "Revisions of SVIDs and bundles", metrics.identity_updates.clone());
         registry.register("key_updates", "Revisions of issuers' key sets", metrics.key_updates.clone());
-        registry.register("resolver_updates", "Revisions of endpoints", metrics.resolver_updates.clone());
         let remaining = metrics.svid_remaining.clone();
         registry.register_with_unit("svid_remaining", "Until the own SVID expires", Unit::Seconds, remaining);
         registry.register("audit_written", "Audit records written", metrics.audit_written.clone());
@@ -100,12 +92,5 @@ impl RuntimeMetrics {
     /// Counts a revision of an issuer's keys.
     pub fn key_update(&self, result: UpdateResult) {
         self.key_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
-    }
-
-    /// Counts a revision of a configured cluster's endpoints. Clusters come from configuration: the label is bounded.
-    pub fn resolver_update(&self, cluster: &str, result: UpdateResult) {
-        self.resolver_updates
-            .get_or_create(&ResolverLabels { cluster: cluster.to_owned(), result: result.as_str() })
-            .inc();
     }
 }
