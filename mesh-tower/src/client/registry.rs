@@ -158,7 +158,8 @@ fn dial(mesh: &Mesh, config: &ClusterConfig) -> Box<dyn Dial> {
     })
 }
 
-#[cfg(all(test, feature = "dev-ca"))]
+#[cfg(test)]
+#[cfg(feature = "dev-ca")]
 mod tests {
     use std::path::Path;
     use std::time::Duration;

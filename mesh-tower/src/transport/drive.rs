@@ -30,6 +30,7 @@ use tower_service::Service;
 use super::activity::{Activity, Watched};
 use super::edge::Edge;
 use super::lifetime::{CloseReason, Lifetime, Verdict};
+use super::sparing::Sparing;
 use crate::Connection;
 use crate::tls::{HandshakeRefused, ServerTls, VerifiedPeer};
 
@@ -68,6 +69,7 @@ impl Ground {
 pub(crate) struct Shared {
     pub(crate) ground: Ground,
     pub(crate) handshakes: Semaphore,
+    pub(crate) refusals: Sparing,
     pub(crate) local_addr: SocketAddr,
 }
 
@@ -97,11 +99,14 @@ pub(crate) async fn serve_connection<Io, S>(
         Ok(Ok(accepted)) => accepted,
         Ok(Err(refused)) => {
             metrics.handshake(refused.reason());
-            return log_refused(address, &refused);
+            return log_refused(address, &refused, &shared.refusals);
         }
         Err(_) => {
             metrics.handshake("timeout");
-            return tracing::info!(%address, after = ?config.handshake_timeout, "TLS handshake timed out");
+            if let Some(left_out) = shared.refusals.line("timeout", Instant::now()) {
+                tracing::info!(%address, left_out, after = ?config.handshake_timeout, "TLS handshake timed out");
+            }
+            return;
         }
     };
     metrics.handshake("ok");
@@ -128,13 +133,18 @@ where
     handshake.await
 }
 
-fn log_refused(address: SocketAddr, refused: &HandshakeRefused) {
+fn log_refused(address: SocketAddr, refused: &HandshakeRefused, refusals: &Sparing) {
     let reason = refused.reason();
+    let Some(left_out) = refusals.line(reason, Instant::now()) else { return };
     match refused {
-        HandshakeRefused::Peer(_) => tracing::warn!(%address, reason, error = %refused, "client refused"),
+        HandshakeRefused::Peer(_) => tracing::warn!(%address, reason, left_out, error = %refused, "client refused"),
         // Port probes open and close a connection, all day.
-        HandshakeRefused::Io(_) if reason == "io" => tracing::debug!(%address, error = %refused, "no TLS handshake"),
-        HandshakeRefused::Io(_) => tracing::info!(%address, reason, error = %refused, "TLS handshake failed"),
+        HandshakeRefused::Io(_) if reason == "io" => {
+            tracing::debug!(%address, left_out, error = %refused, "no TLS handshake");
+        }
+        HandshakeRefused::Io(_) => {
+            tracing::info!(%address, reason, left_out, error = %refused, "TLS handshake failed");
+        }
     }
 }
 
