@@ -114,6 +114,12 @@ impl PeakEwma {
         (value * decay.factor(now.since(at))).max(FLOOR)
     }
 
+    /// Whether a sample came later than `start`.
+    pub fn changed_since(&self, start: Tick) -> bool {
+        let (_, at) = unpack(self.packed.load(Relaxed));
+        at.since(start) > 0
+    }
+
     fn change(&self, now: Tick, decay: Decay, next: impl Fn(f32, f32) -> f32) {
         let mut current = self.packed.load(Relaxed);
         loop {

@@ -73,7 +73,7 @@ impl<T> Pick<T> {
         }
         self.sample(outcome, now);
         if outcome.speaks_against() {
-            self.judge(outcome, now);
+            self.judge(outcome, false, now);
         } else {
             self.endpoint.live.vitals.outlier.answered();
         }
@@ -87,7 +87,9 @@ impl<T> Pick<T> {
     fn end(&mut self, outcome: Outcome, now: Instant) {
         self.over = true;
         let vitals = &self.endpoint.live.vitals;
-        vitals.in_flight.fetch_sub(1, Relaxed);
+        let last = vitals.in_flight.fetch_sub(1, Relaxed) == 1;
+        // Before this attempt's own sample.
+        let silent = last && !vitals.ewma.changed_since(Tick::at(vitals.epoch, self.started));
         let verdict = match self.headers {
             Some(told) if told.speaks_against() || outcome == Outcome::Cancelled => told,
             _ => outcome,
@@ -96,14 +98,14 @@ impl<T> Pick<T> {
         match self.headers {
             None => {
                 self.sample(verdict, now);
-                self.judge(verdict, now);
+                self.judge(verdict, silent, now);
             }
             Some(told) if told.speaks_against() => {}
             Some(_) => {
                 if verdict.speaks_against() {
                     self.sample(verdict, now);
                 }
-                self.judge(verdict, now);
+                self.judge(verdict, false, now);
             }
         }
     }
@@ -127,9 +129,9 @@ impl<T> Pick<T> {
         }
     }
 
-    fn judge(&self, outcome: Outcome, now: Instant) {
+    fn judge(&self, outcome: Outcome, silent: bool, now: Instant) {
         let live = &self.endpoint.live;
-        let Some(reason) = live.vitals.outlier.observe(outcome, &self.settings.outlier) else { return };
+        let Some(reason) = live.vitals.outlier.observe(outcome, silent, &self.settings.outlier) else { return };
         if let Some(core) = live.core.upgrade() {
             core.eject(live, reason, now);
         }

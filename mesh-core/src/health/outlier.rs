@@ -8,7 +8,7 @@ use crate::balance::millis;
 use crate::config::OutlierConfig;
 use crate::telemetry::EjectReason;
 
-/// Timeouts without any answer in between that eject.
+/// Timeouts without any answer in between that eject, while other attempts are still under way.
 const TIMEOUTS: u32 = 2;
 
 /// Counts an endpoint's failures and says when it should be out.
@@ -32,7 +32,11 @@ pub struct OutlierDetector {
 
 impl OutlierDetector {
     /// Takes in an attempt's outcome. A reason says that the endpoint should be ejected now.
-    pub fn observe(&self, outcome: Outcome, config: &OutlierConfig) -> Option<EjectReason> {
+    ///
+    /// `silent`: nothing else is under way there, and nothing was heard of it since the attempt began. Then one timeout
+    /// is all that there is to know. Waiting for a second would be long: a picker that goes by latency sends nothing
+    /// more to an endpoint that has just timed out, so that it would be out without ever being let in again.
+    pub fn observe(&self, outcome: Outcome, silent: bool, config: &OutlierConfig) -> Option<EjectReason> {
         match outcome {
             Outcome::Cancelled => None,
             Outcome::Success => {
@@ -56,7 +60,7 @@ impl OutlierDetector {
             }
             Outcome::Timeout => {
                 let timeouts = self.timeouts.fetch_add(1, Relaxed).saturating_add(1);
-                self.failed(config).or((timeouts >= TIMEOUTS).then_some(EjectReason::Timeouts))
+                self.failed(config).or((silent || timeouts >= TIMEOUTS).then_some(EjectReason::Timeouts))
             }
         }
     }
@@ -164,11 +168,14 @@ mod tests {
         for (outcomes, expected) in cases {
             let detector = OutlierDetector::default();
             let config = OutlierConfig::default();
-            let last = outcomes.iter().map(|outcome| detector.observe(*outcome, &config)).last().flatten();
+            let last = outcomes.iter().map(|outcome| detector.observe(*outcome, false, &config)).last().flatten();
             assert_eq!(last, *expected, "{outcomes:?}");
             let off = OutlierConfig { consecutive_failures: 0, ..config };
             let detector = OutlierDetector::default();
-            assert!(outcomes.iter().all(|outcome| detector.observe(*outcome, &off).is_none()), "0 switches it off");
+            assert!(
+                outcomes.iter().all(|outcome| detector.observe(*outcome, true, &off).is_none()),
+                "0 switches it off"
+            );
         }
     }
 
@@ -179,7 +186,7 @@ mod tests {
         let mut now = 1_000;
         for expected in [30, 60, 90, 100, 100] {
             assert_eq!(detector.eject(now, &config), secs(expected));
-            assert_eq!(detector.observe(FAILURE, &config), None, "out: not counted");
+            assert_eq!(detector.observe(FAILURE, false, &config), None, "out: not counted");
             now += expected * 1000;
             assert!(!detector.readmit(now - 1) && detector.is_ejected());
             assert!(detector.readmit(now) && !detector.readmit(now), "reported once");
@@ -193,7 +200,7 @@ mod tests {
     fn a_transport_that_finds_it_again_ends_a_first_ejection_for_silence_only() {
         let config = OutlierConfig { consecutive_failures: 2, ..OutlierConfig::default() };
         let eject = |detector: &OutlierDetector, outcomes: [Outcome; 2]| {
-            let tripped = outcomes.map(|outcome| detector.observe(outcome, &config));
+            let tripped = outcomes.map(|outcome| detector.observe(outcome, false, &config));
             assert!(tripped[1].is_some());
             detector.eject(1_000, &config);
         };
