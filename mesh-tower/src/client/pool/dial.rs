@@ -51,8 +51,8 @@ impl Dial for MeshDial {
         Box::pin(async move {
             let connected = self.dialer.dial(address).await.map_err(|error| failure(&error))?;
             let own = self.identity.load();
-            let lifetime = own.svid().map(|svid| (svid.not_before(), svid.not_after()));
-            let wait = retire_after(self.clock.now(), lifetime, connected.peer.svid.not_after);
+            let own_end = own.svid().map(|svid| svid.not_after());
+            let wait = retire_after(self.clock.now(), own_end, connected.peer.svid.not_after);
             Ok(Dialed {
                 http2: connected.peer.http == http::Version::HTTP_2,
                 io: Box::new(connected.io) as Box<dyn Io>,
@@ -63,16 +63,17 @@ impl Dial for MeshDial {
     }
 }
 
-/// How long a new connection may be used: half our SVID's lifetime, and no longer than either certificate is valid.
+/// How long a new connection may be used: half of what is left to our SVID, and not to the very end of the peer's.
 ///
-/// The half makes sure that a connection is replaced by one with a renewed SVID before a peer cuts the old one off.
-fn retire_after(now: SystemTime, own: Option<(SystemTime, SystemTime)>, peer_end: SystemTime) -> Duration {
-    let until = |end: SystemTime| end.duration_since(now).unwrap_or_default();
-    let own = own.map_or(Duration::MAX, |(begin, end)| {
-        let half = end.duration_since(begin).unwrap_or_default() / 2;
-        half.min(until(end))
-    });
-    own.min(until(peer_end))
+/// A server asks us to go when a tenth of our SVID's time is left, and by then a successor with a renewed one must
+/// stand. What is left counts, not the whole lifetime: authorities begin it in the past, for clocks that differ. With
+/// two seconds left there is nothing to halve any more.
+fn retire_after(now: SystemTime, own_end: Option<SystemTime>, peer_end: SystemTime) -> Duration {
+    let until = |end: SystemTime, share: f64| {
+        let left = end.duration_since(now).unwrap_or_default();
+        if left > Duration::from_secs(2) { left.mul_f64(share) } else { left }
+    };
+    own_end.map_or(Duration::MAX, |end| until(end, 0.5)).min(until(peer_end, 0.9))
 }
 
 fn failure(error: &ConnectError) -> Failure {
@@ -125,13 +126,13 @@ mod tests {
     fn connections_retire_before_a_certificate_ends() {
         let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
         for (now, own, peer, secs) in [
-            (1000, Some((1000, 4600)), 9999, 1800), // fresh: half the lifetime
-            (4000, Some((1000, 4600)), 9999, 600),  // late: to its end
-            (1000, Some((1000, 4600)), 1300, 300),  // the peer ends first
-            (5000, Some((1000, 4600)), 9999, 0),    // over already
+            (1000, Some(4600), 9999, 1800), // half of what is left
+            (2800, Some(4600), 9999, 900),  // just before it is renewed
+            (1000, Some(4600), 1300, 270),  // the peer ends first
+            (4598, Some(4600), 9999, 2),    // it is not renewed: to its end
+            (5000, Some(4600), 9999, 0),    // over already
         ] {
-            let own = own.map(|(begin, end)| (at(begin), at(end)));
-            assert_eq!(retire_after(at(now), own, at(peer)), Duration::from_secs(secs), "{now} {peer}");
+            assert_eq!(retire_after(at(now), own.map(at), at(peer)), Duration::from_secs(secs), "{now} {peer}");
         }
     }
 }

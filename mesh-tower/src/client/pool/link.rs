@@ -22,6 +22,9 @@ use crate::tls::VerifiedPeer;
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
 const REASON_WAIT: Duration = Duration::from_millis(50);
 
+/// A connection that lasted this long was not hung up on.
+const SPARE: Duration = Duration::from_secs(1);
+
 /// The sending half.
 pub(super) enum Sender {
     Http1(http1::SendRequest<ReplayBody>),
@@ -127,7 +130,17 @@ impl Link {
     pub(super) fn release(&self) {
         self.open.fetch_sub(1, SeqCst);
         let now = Instant::now().saturating_duration_since(self.created);
-        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Relaxed);
+    }
+
+    /// Whether any request was ever sent over it.
+    pub(super) fn is_used(&self) -> bool {
+        self.open() > 0 || self.last_used.load(Relaxed) > 0
+    }
+
+    /// Nobody ever needed it, and the peer kept it for a while: whatever ended it says nothing against the endpoint.
+    pub(super) fn is_spare(&self) -> bool {
+        !self.is_used() && self.created.elapsed() >= SPARE
     }
 
     /// An answer came: the server accepted us, and its settings have arrived.
@@ -258,8 +271,9 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
         };
         let now = Instant::now();
         if link.retire_at.is_some_and(|at| at <= now) {
-            // The successor first, so that no request waits for it.
-            if let Some(pool) = pool.upgrade()
+            // The successor first, so that no request waits for it. What nobody uses needs none.
+            if link.is_used()
+                && let Some(pool) = pool.upgrade()
                 && pool.used_within(idle_timeout)
             {
                 pool.connect().await;

@@ -419,7 +419,12 @@ impl Shared {
             tracing::debug!(endpoint = %self.address, %cause, "connection lost");
             // A server that goes away in good order while it works on our first request has accepted us.
             let working = end.error.is_none() && link.open() > 0;
-            if !link.is_proven() && !working {
+            if link.is_spare() {
+                // Most often it has grown too old for the server, which then cuts it.
+                if self.lock().alive.is_empty() && self.used_within(self.settings.load().idle_timeout) {
+                    self.reconnect();
+                }
+            } else if !link.is_proven() && !working {
                 // It took the handshake and then hung up on us.
                 let (kind, counted) = if end.refused_us {
                     (ErrorKind::PeerIdentity, ConnectFailure::Identity)
