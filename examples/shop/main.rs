@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => driver::run().await,
-        ["role", name, config, published] => role::run(name, config.as_ref(), published.as_ref()).await.map(|()| true),
+        ["role", name, dir] => role::run(name, dir.as_ref()).await.map(|()| true),
         _ => Err("usage: shop    (it starts its own processes)".into()),
     };
     match result {

@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use http::StatusCode;
-use mesh_tower::{Client, Mesh, Principal};
+use mesh_tonic::Channel;
+use mesh_tower::{Mesh, Principal};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -26,7 +27,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let payments = PaymentsClient::new(Client::new(mesh, "payments")?);
+    let payments = PaymentsClient::new(Channel::new(mesh, "payments")?);
     let router = Router::new().route("/orders", post(place)).with_state(payments);
     mesh_tower::serve(mesh, listener, router).with_graceful_shutdown(stop).await?;
     Ok(())
@@ -34,7 +35,7 @@ pub(crate) async fn serve(
 
 async fn place(
     peer: Principal,
-    State(mut payments): State<PaymentsClient<Client>>,
+    State(mut payments): State<PaymentsClient<Channel>>,
     Json(order): Json<Order>,
 ) -> Result<Json<Placed>, StatusCode> {
     let seen = Seen::here("orders", Some(&peer));
@@ -47,6 +48,7 @@ async fn place(
 
 /// The customer learns that it did not work; why stands in our log.
 fn refused(status: tonic::Status) -> StatusCode {
-    tracing::warn!(code = ?status.code(), message = status.message(), "charge failed");
+    let cause = std::error::Error::source(&status).map(ToString::to_string);
+    tracing::warn!(code = ?status.code(), message = status.message(), cause, "charge failed");
     StatusCode::BAD_GATEWAY
 }

@@ -1,7 +1,7 @@
 //! One process of the shop: starts its mesh, serves its role, and says where it listens.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_tower::Mesh;
@@ -41,23 +41,34 @@ pub(crate) struct Published {
     pub(crate) health: SocketAddr,
 }
 
+/// In the directory of a process: its configuration, and where it listens once it does.
+pub(crate) const CONFIG: &str = "mesh.yaml";
+pub(crate) const PUBLISHED: &str = "published.json";
+/// Beside the directories of all processes.
+pub(crate) const LEDGER: &str = "ledger";
+
 /// Serves until standard input ends, which it does when the driver does, however the driver ends.
-pub(crate) async fn run(name: &str, config: &Path, published: &Path) -> Result<(), Error> {
-    tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).init();
+pub(crate) async fn run(name: &str, dir: &Path) -> Result<(), Error> {
+    tracing_subscriber::fmt().with_env_filter("info").with_ansi(false).with_writer(std::io::stderr).init();
     let role = Role::parse(name)?;
-    let mesh = Mesh::builder().config_file(config).start().await?;
+    let mesh = Mesh::builder().config_file(dir.join(CONFIG)).start().await?;
     let listener = mesh_tower::bind(&mesh, "default").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(publish(mesh.clone(), address, published.to_owned()));
+    tokio::spawn(publish(mesh.clone(), address, dir.join(PUBLISHED)));
     match role {
-        Role::Gateway => gateway::serve(&mesh, listener, end_of_input()).await,
-        Role::Orders => orders::serve(&mesh, listener, end_of_input()).await,
-        Role::Payments => payments::serve(&mesh, listener, end_of_input()).await,
+        Role::Gateway => gateway::serve(&mesh, listener, end_of_input()).await?,
+        Role::Orders => orders::serve(&mesh, listener, end_of_input()).await?,
+        Role::Payments => {
+            let ledger = dir.parent().ok_or("no directory around this one")?.join(LEDGER);
+            payments::serve(&mesh, listener, ledger, end_of_input()).await?;
+        }
     }
+    mesh.shutdown().await;
+    Ok(())
 }
 
 /// Waits for the health listener, which `serve` starts, and then tells both addresses at once.
-async fn publish(mesh: Mesh, address: SocketAddr, file: std::path::PathBuf) {
+async fn publish(mesh: Mesh, address: SocketAddr, file: PathBuf) {
     let health = loop {
         match mesh_tower::admin::address(&mesh) {
             Some(address) => break address,

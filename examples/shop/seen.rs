@@ -24,7 +24,7 @@ impl Seen {
         Self {
             service: service.to_owned(),
             peer: peer.map_or_else(|| "anonymous".to_owned(), ToString::to_string),
-            trace_id: context.map(|context| context.trace().trace_id().to_string()).unwrap_or_default(),
+            trace_id: context.map(|context| context.trace().trace_id_hex()).unwrap_or_default(),
             deadline_ms: left.and_then(|left| u64::try_from(left.as_millis()).ok()).unwrap_or_default(),
         }
     }

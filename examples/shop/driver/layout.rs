@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::role::{Role, write_whole};
+use crate::role::{CONFIG, LEDGER, Role, write_whole};
 
 /// How long an SVID lasts: a new one is taken at half of it.
-const SVID_TTL: &str = "20s";
+const SVID_TTL: &str = "10s";
 
 /// ```text
 /// ca/                          the dev CA that all processes share
 /// jwks.json                    keys of the shop's token issuer
+/// ledger/                      one file for each charge
 /// endpoints/CLUSTER.yaml       watched discovery files
 /// PROCESS/mesh.yaml            and policies/, audit.jsonl, log.txt, published.json
 /// ```
@@ -26,6 +27,7 @@ impl Layout {
     pub(crate) fn make() -> Result<Self, Error> {
         let root = tempfile::Builder::new().prefix("shop-").tempdir()?;
         std::fs::create_dir(root.path().join("endpoints"))?;
+        std::fs::create_dir(root.path().join(LEDGER))?;
         Ok(Self { root })
     }
 
@@ -40,6 +42,10 @@ impl Layout {
 
     pub(crate) fn process(&self, name: &str) -> PathBuf {
         self.root().join(name)
+    }
+
+    pub(crate) fn config(&self, name: &str) -> PathBuf {
+        self.process(name).join(CONFIG)
     }
 
     pub(crate) fn policy(&self, name: &str, role: Role) -> PathBuf {
@@ -71,7 +77,7 @@ impl Layout {
         let common = [("@DIR@", root.as_str()), ("@SVID_TTL@", SVID_TTL)];
         let text =
             common.iter().chain(words).fold(template.to_owned(), |text, (word, value)| text.replace(word, value));
-        let file = self.process(name).join("mesh.yaml");
+        let file = self.config(name);
         write_whole(&file, &text)?;
         Ok(file)
     }
@@ -82,9 +88,19 @@ impl Layout {
         write_whole(&self.root().join("endpoints").join(format!("{cluster}.yaml")), &list)
     }
 
-    /// The audit records of one process so far.
+    /// Whether an order was charged.
+    pub(crate) fn charged(&self, order: u64) -> bool {
+        self.root().join(LEDGER).join(format!("order-{order}")).exists()
+    }
+
+    /// The audit records of one process so far. It makes the file with the first one.
     pub(crate) fn audit(&self, name: &str) -> Result<Vec<serde_json::Value>, Error> {
-        let text = std::fs::read_to_string(self.process(name).join("audit.jsonl"))?;
-        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+        let text = match std::fs::read_to_string(self.process(name).join("audit.jsonl")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text?,
+        };
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 }

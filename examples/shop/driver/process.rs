@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::Error;
-use crate::role::{Published, Role};
+use crate::role::{PUBLISHED, Published, Role};
 
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(5);
@@ -29,14 +29,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts this same program in a role and waits until `/readyz` says 200.
     pub(crate) async fn start(role: Role, dir: &Path) -> Result<Self, Error> {
-        let published = dir.join("published.json");
+        let published = dir.join(PUBLISHED);
         if published.exists() {
             std::fs::remove_file(&published)?;
         }
         let log = File::options().create(true).append(true).open(dir.join("log.txt"))?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["role", role.name()])
-            .args([dir.join("mesh.yaml"), published.clone()])
+            .arg(dir)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -77,9 +77,18 @@ impl Process {
         if status.success() { Ok(()) } else { Err(format!("kill {signal} {pid}: {status}").into()) }
     }
 
-    /// One `GET` on the plain health port: status and body.
-    pub(crate) async fn health(&self, path: &str) -> Result<(u16, String), Error> {
-        get(self.at.health, path).await
+    /// The sum of all series of `metric` whose labels hold each of `labels`, as the process's `/metrics` says now.
+    pub(crate) async fn metric(&self, metric: &str, labels: &[&str]) -> Result<f64, Error> {
+        let (status, text) = get(self.at.health, "/metrics").await?;
+        if status != 200 {
+            return Err(format!("{}: /metrics answers {status}", self.dir.display()).into());
+        }
+        let series = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let found = series.filter(|(series, _)| {
+            let name = series.split('{').next().unwrap_or_default();
+            name == metric && labels.iter().all(|label| series.contains(label))
+        });
+        found.map(|(_, value)| value.parse::<f64>().map_err(Error::from)).sum()
     }
 }
 

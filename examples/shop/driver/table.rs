@@ -7,11 +7,11 @@ use super::steps::{Observed, Step};
 use super::town::Town;
 use crate::Error;
 
-const STEP: usize = 34;
-const EXPECTED: usize = 46;
-const SEEN: usize = 64;
+const STEP: usize = 30;
+const EXPECTED: usize = 34;
+const SEEN: usize = 50;
 
-/// Prints each row as soon as it is known.
+/// Prints each step as soon as it is known.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: usize,
@@ -22,21 +22,32 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn begin() -> Self {
         line("", "step", "expected", "seen");
-        line("--", &"-".repeat(STEP), &"-".repeat(EXPECTED), &"-".repeat(SEEN));
         Self { rows: 0, differing: 0, start: Instant::now() }
     }
 
+    /// One step with all its checks; `ok` or `!!` stands in front.
     pub(crate) fn row(&mut self, step: &Step, observed: Result<Observed, Error>) {
-        let observed = observed.unwrap_or_else(|error| Observed::differs(format!("error: {error}")));
+        let observed = observed.unwrap_or_else(|error| {
+            let mut observed = Observed::default();
+            observed.check("the step can be played", format!("error: {error}"), false);
+            observed
+        });
         self.rows += 1;
-        self.differing += usize::from(!observed.as_expected);
-        let mark = if observed.as_expected { "ok" } else { "!!" };
-        let (title, expected, seen) =
-            (wrap(step.title, STEP), wrap(step.expected, EXPECTED), wrap(&observed.text, SEEN));
-        for at in 0..title.len().max(expected.len()).max(seen.len()) {
-            let cell = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
-            line(if at == 0 { mark } else { "" }, &cell(&title), &cell(&expected), &cell(&seen));
+        self.differing += usize::from(!observed.as_expected());
+        line("--", &"-".repeat(STEP), &"-".repeat(EXPECTED), &"-".repeat(SEEN));
+        let mark = if observed.as_expected() { "ok" } else { "!!" };
+        let mut title = wrap(step.title, STEP).into_iter();
+        let mut first = true;
+        for check in observed.checks() {
+            let seen = if check.as_expected { check.seen.clone() } else { format!("DIFFERS: {}", check.seen) };
+            let (expected, seen) = (wrap(check.expected, EXPECTED), wrap(&seen, SEEN));
+            for at in 0..expected.len().max(seen.len()) {
+                let cell = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
+                let mark = if std::mem::take(&mut first) { mark } else { "" };
+                line(mark, &title.next().unwrap_or_default(), &cell(&expected), &cell(&seen));
+            }
         }
+        title.for_each(|rest| line("", &rest, "", ""));
     }
 
     /// The last words; true if nothing differed.

@@ -1,0 +1,49 @@
+//! Somebody who may order is put on the list of those who may not.
+
+use std::time::Duration;
+
+use super::{Observed, Step};
+use crate::Error;
+use crate::driver::load::Load;
+use crate::driver::town::Town;
+use crate::driver::wait::until;
+use crate::role::{Role, write_whole};
+
+pub(crate) const STEP: Step =
+    Step { title: "7 a policy file is edited: partner is revoked", run: |town| Box::pin(run(town)) };
+
+const BATCH: &str = "principals: [shop.example/ns/shop/sa/batch]";
+const BATCH_AND_PARTNER: &str = "principals: [shop.example/ns/shop/sa/batch, shop.example/ns/shop/sa/partner]";
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn run(town: &mut Town) -> Result<Observed, Error> {
+    let mut observed = Observed::default();
+    let token = town.tokens.token("gateway")?;
+    let web = town.caller("web").await?;
+    let load = Load::start(&web, &token);
+    load.goes_on(20).await?;
+    let partner = town.caller("partner").await?;
+    let status = partner.order(Some(&token)).await?.status();
+    observed.check("before: partner may order", format!("{status}"), status == 200);
+
+    let file = town.layout.policy("gateway", Role::Gateway);
+    let policy = std::fs::read_to_string(&file)?;
+    write_whole(&file, &policy.replace(BATCH, BATCH_AND_PARTNER))?;
+    let refused = async || {
+        let status = partner.order(Some(&token)).await?.status();
+        Ok((status != 200).then_some(status))
+    };
+    let (status, took) = until("partner to be refused", LIMIT, refused).await?;
+    let seen = format!("{status} after {} ms", took.as_millis());
+    observed.check("refused within 1 s of the edit", seen, status == 403 && took <= SECOND);
+    let connections = partner.connections();
+    observed.check("on the connection that was open", format!("{connections} connection in all"), connections == 1);
+    let again = town.caller("partner").await?;
+    let status = again.order(Some(&token)).await?.status();
+    observed.check("and on a new one", format!("{status}"), status == 403);
+
+    let tally = load.end().await?;
+    observed.check("web, who stays: 0 failed requests", tally.text(), tally.failed.is_empty());
+    Ok(observed)
+}
