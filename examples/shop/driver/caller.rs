@@ -15,7 +15,7 @@ use crate::pb::payments_client::PaymentsClient;
 use crate::pb::{RefundReply, RefundRequest};
 
 /// How long a caller waits for an order.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(crate) struct Caller {

@@ -14,8 +14,8 @@ use crate::Error;
 
 /// One order each: 100 a second.
 const EVERY: Duration = Duration::from_millis(10);
-/// Orders under way at most; the next one waits.
-const IN_FLIGHT: usize = 256;
+/// Orders under way at most; the next one waits. A machine that cannot keep up gets fewer, not a pile of them.
+const IN_FLIGHT: usize = 16;
 const PROGRESS: Duration = Duration::from_secs(15);
 
 /// Orders that go on until [`end`](Self::end).

@@ -17,6 +17,7 @@ const WEB: &str = "spiffe://shop.example/ns/shop/sa/web";
 
 async fn run(town: &mut Town) -> Result<Observed, Error> {
     let mut observed = Observed::default();
+    town.audited(&["gateway"], |record| record["peer"] == WEB).await?; // of the step before
     let reached = town.layout.audit("gateway")?.len();
     let (expected, counted) = ("no client certificate: no handshake", "no_certificate");
     refused_in_handshake(town, &mut observed, None, expected, counted).await?;
