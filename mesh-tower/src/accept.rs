@@ -134,7 +134,7 @@ where
     loop {
         tokio::select! {
             () = &mut stop => break,
-            Some(ended) = connections.join_next() => report(ended),
+            Some(ended) = connections.join_next() => report(ended, &shared.ground.metrics),
             Some((io, address, slot)) = incoming.next() => {
                 let connection = serve_connection(io, address, settings(), service.clone(), Arc::clone(&shared), stopped.clone());
                 connections.spawn(async move {
@@ -151,7 +151,7 @@ where
     tracing::info!(address = %shared.local_addr, connections = connections.len(), ?patience, "draining");
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
-            report(ended);
+            report(ended, &shared.ground.metrics);
         }
     };
     // Each connection cuts itself after `drain_timeout`; this is for one that cannot.
@@ -164,10 +164,11 @@ where
 }
 
 /// A panic in one connection's task ends that connection and nothing else.
-fn report(ended: Result<(), JoinError>) {
+fn report(ended: Result<(), JoinError>, metrics: &Metrics) {
     if let Err(error) = ended
         && error.is_panic()
     {
+        metrics.runtime.task_panics.inc();
         tracing::error!(%error, "a connection's task panicked; other connections go on");
     }
 }

@@ -21,6 +21,10 @@ pub struct Connection {
     http: http::Version,
 }
 
+/// Marks a request that declares more bytes of body than its listener takes, so that nobody begins to read it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyTooLarge;
+
 impl Connection {
     pub(crate) fn new(peer: Peer, chain: Vec<Arc<[u8]>>, local_addr: SocketAddr, http: http::Version) -> Self {
         Self { peer, chain, local_addr, http }

@@ -17,6 +17,8 @@ use crate::grpc::{self, Code};
 pub(crate) enum Kind {
     /// It was no request that has one reading.
     Malformed,
+    /// It declares a longer body than the listener takes.
+    TooLarge,
     /// Nobody vouches for the caller, or its token is bad.
     Unauthenticated,
     /// The caller may not.
@@ -51,6 +53,7 @@ impl Reject {
     pub(crate) fn status(&self) -> StatusCode {
         match self.kind {
             Kind::Malformed => StatusCode::BAD_REQUEST,
+            Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -63,6 +66,7 @@ impl Reject {
     pub(crate) fn code(&self) -> Code {
         match self.kind {
             Kind::Malformed => Code::UNIMPLEMENTED,
+            Kind::TooLarge => Code::RESOURCE_EXHAUSTED,
             Kind::Unauthenticated => Code::UNAUTHENTICATED,
             Kind::Forbidden => Code::PERMISSION_DENIED,
             Kind::RateLimited => Code::RESOURCE_EXHAUSTED,
@@ -84,6 +88,7 @@ impl Reject {
     fn text(&self) -> &'static str {
         match self.kind {
             Kind::Malformed => "bad request",
+            Kind::TooLarge => "body too large",
             Kind::Unauthenticated => "unauthenticated",
             Kind::Forbidden => "forbidden",
             Kind::RateLimited => "too many requests",
@@ -124,6 +129,7 @@ mod tests {
     fn statuses() {
         for (kind, status, code) in [
             (Kind::Malformed, 400, 12),
+            (Kind::TooLarge, 413, 8),
             (Kind::Unauthenticated, 401, 16),
             (Kind::Forbidden, 403, 7),
             (Kind::RateLimited, 429, 8),

@@ -77,7 +77,7 @@ impl ServerMetrics {
             rejected: Series::new(MAX_SERIES, RejectLabels { reason: "other" }),
         };
         registry.register("requests_in_flight", "Requests being answered now", metrics.in_flight.clone());
-        registry.register("panics", "Handlers that panicked", metrics.panics.clone());
+        registry.register("panics", "Handlers and layers that panicked", metrics.panics.clone());
         registry.register("streams_revoked", "Responses cut by a newer policy", metrics.streams_revoked.clone());
         registry.register(
             "rate_limit_evictions",

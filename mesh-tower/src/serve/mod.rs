@@ -365,7 +365,9 @@ mod tests {
             config.listeners.insert("default".to_owned(), listener);
         })
         .await;
-        let http = Router::new().route("/length", post(|body: Bytes| async move { body.len().to_string() }));
+        let http = Router::new()
+            .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
+            .route("/ignore", post(|| async { "not read" }));
         let grpc = Router::new().fallback(|| async { ([("grpc-status", HeaderValue::from_static("12"))], "grpc") });
         tokio::spawn(serve(&orders, listener, http).grpc(grpc).into_future());
 
@@ -376,6 +378,11 @@ mod tests {
         // axum's own limit of 2 MB is gone, the listener's holds.
         assert_eq!(send(&mut client, "/length", "text/plain", mebibytes(3)).await, (StatusCode::OK, long));
         assert_eq!(send(&mut client, "/length", "text/plain", mebibytes(4)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        // What is declared to be too long reaches no handler, not even one that would not have read it.
+        assert_eq!(send(&mut client, "/ignore", "text/plain", mebibytes(3)).await.0, StatusCode::OK);
+        assert_eq!(send(&mut client, "/ignore", "text/plain", mebibytes(4)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        let rejected = "mesh_server_rejected_total{reason=\"body_too_large\"} 2";
+        assert!(orders.metrics().encode().contains(rejected), "{}", orders.metrics().encode());
         assert_eq!(send(&mut client, "/a.B/C", "text/plain", Vec::new()).await.0, StatusCode::NOT_FOUND);
         let (status, body) = send(&mut client, "/a.B/C", "application/grpc", Vec::new()).await;
         assert_eq!((status, body.as_str()), (StatusCode::OK, "grpc"));

@@ -12,6 +12,7 @@ use tower_layer::Layer;
 use super::exchange::Exchange;
 use super::gate::{Gate, Gated};
 use crate::canonical::{Canonical, strip};
+use crate::connection::BodyTooLarge;
 use crate::context::RequestContext;
 use crate::grpc;
 use crate::reject::{Kind, Reject};
@@ -20,6 +21,8 @@ use crate::reject::{Kind, Reject};
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Gives a request one reading, or answers 400 (gRPC: UNIMPLEMENTED). Fails closed.
+///
+/// A request that declares a longer body than `max_body_bytes` is answered with 413 before anybody reads of it.
 ///
 /// Also reads the caller's deadline, which can only shorten what holds anyway, and removes every header that claims an
 /// identity or steers the mesh.
@@ -67,7 +70,11 @@ impl Gate for CanonicalLayer {
         let caller = exchange.connection.peer().svid.as_ref().map(|svid| svid.id.clone());
         let context = RequestContext::of_request(exchange.trace.clone(), deadline, caller);
         tracing::Span::current().record("url.path", canonical.path());
-        exchange.set_canonical(canonical, context)
+        exchange.set_canonical(canonical, context)?;
+        match request.extensions().get::<BodyTooLarge>() {
+            Some(BodyTooLarge) => Err(Reject::new(Kind::TooLarge, "body_too_large")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -186,6 +186,7 @@ async fn each_refusal_is_recorded_once_and_never_reaches_the_handler() {
         ("bad token", with(request(WEB, "/S/M"), "authorization", "Bearer a.b"), 401, 16, Deny, "token_"),
         ("expired", with(request(WEB, "/S/M"), "grpc-timeout", "0n"), 504, 4, Reject, "deadline_exceeded"),
         ("timeout", with(request(WEB, "/S/M"), "grpc-timeout", "x"), 400, 12, Reject, "timeout"),
+        ("body", too_large(request(WEB, "/S/M")), 413, 8, Reject, "body_too_large"),
     ] {
         for is_grpc in [false, true] {
             let (parts, _) = request.clone_head();
@@ -214,6 +215,12 @@ async fn each_refusal_is_recorded_once_and_never_reaches_the_handler() {
     assert_eq!(kit.metric(denied).as_deref(), Some("2"));
     let rejected = r#"mesh_server_rejected_total{reason="path_dot_segment"}"#;
     assert_eq!(kit.metric(rejected).as_deref(), Some("2"));
+}
+
+/// As the edge of a connection marks it.
+fn too_large(mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().insert(crate::connection::BodyTooLarge);
+    request
 }
 
 trait CloneHead {

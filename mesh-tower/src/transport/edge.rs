@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,7 @@ use tower_service::Service;
 
 use super::activity::{Activity, InFlight, Tracked};
 use crate::Connection;
+use crate::connection::BodyTooLarge;
 use crate::grpc;
 
 /// The service of one connection.
@@ -48,11 +50,13 @@ where
         if request.headers().len() > self.max_headers {
             self.metrics.server.rejected("too_many_headers");
             tracing::info!(peer = ?self.connection.peer().address, limit = self.max_headers, "too many headers");
-            return ResponseFuture { response: None, in_flight: Some(in_flight) };
+            let metrics = Arc::clone(&self.metrics);
+            return ResponseFuture { response: None, in_flight: Some(in_flight), metrics };
         }
         let empty = request.body().is_end_stream();
         // gRPC limits each message instead; a stream of them has no length.
         let grpc = !empty && grpc::is_grpc(request.headers());
+        let too_large = !grpc && request.body().size_hint().lower() > self.max_body as u64;
         let mut request = request.map(Body::new);
         if grpc {
             // The caller chose the content type; who serves it as HTTP all the same puts the limit back.
@@ -62,7 +66,11 @@ where
         }
         request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(ConnectInfo(self.address));
-        ResponseFuture { response: Some(self.service.clone().oneshot(request)), in_flight: Some(in_flight) }
+        if too_large {
+            request.extensions_mut().insert(BodyTooLarge);
+        }
+        let response = Some(self.service.clone().oneshot(request));
+        ResponseFuture { response, in_flight: Some(in_flight), metrics: Arc::clone(&self.metrics) }
     }
 }
 
@@ -86,7 +94,14 @@ pin_project! {
         #[pin]
         response: Option<Oneshot<S, Request<Body>>>,
         in_flight: Option<InFlight>,
+        metrics: Arc<Metrics>,
     }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
 impl<S> Future for ResponseFuture<S>
@@ -96,14 +111,20 @@ where
     type Output = Result<Response<Tracked>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = match this.response.as_pin_mut() {
-            Some(response) => ready!(response.poll(cx))?,
-            None => {
-                let mut refused = Response::new(Body::empty());
-                *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                refused
-            }
+        let mut this = self.project();
+        let response = match this.response.as_mut().as_pin_mut() {
+            // Handlers' panics are caught far below. One of a layer would end the connection with all its requests over
+            // HTTP/1.1, and over HTTP/2, where a request is a task of hyper's, leave no trace at all.
+            Some(response) => match catch_unwind(AssertUnwindSafe(|| response.poll(cx))) {
+                Ok(response) => ready!(response)?,
+                Err(_) => {
+                    this.response.set(None);
+                    this.metrics.server.panics.inc();
+                    tracing::error!("a layer panicked; its request is answered with 500");
+                    empty(StatusCode::INTERNAL_SERVER_ERROR)
+                }
+            },
+            None => empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         };
         match this.in_flight.take() {
             Some(in_flight) => Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight)))),
