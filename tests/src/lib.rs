@@ -1,13 +1,28 @@
 //! The whole mesh over real sockets: what no crate can prove alone.
 //!
 //! One test binary; every test binds port 0 on loopback and mints its own authority.
-#![cfg(test)]
+#![cfg(any(test, doctest))]
 
+/// The README's examples compile, and those that can run do.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
+#[cfg(test)]
 mod envoy;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
 mod otlp;
+#[cfg(test)]
 mod probe;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod reload;
+#[cfg(test)]
 mod security;
+#[cfg(test)]
 mod traffic;
+#[cfg(test)]
 mod wiring;
