@@ -157,6 +157,7 @@ enum Http {
 }
 
 /// Sends `GET` and reads the whole answer.
+#[allow(missing_debug_implementations)] // nothing prints a load generator
 pub struct HttpCaller {
     target: Arc<PlainTarget>,
     slot: Slot<Empty<Bytes>>,
@@ -184,6 +185,7 @@ impl Caller for HttpCaller {
 }
 
 /// Sends 1 KiB to the echo.
+#[allow(missing_debug_implementations)] // nothing prints a load generator
 pub struct GrpcCaller {
     target: Arc<PlainTarget>,
     slot: Slot<tonic::body::Body>,
