@@ -11,15 +11,22 @@ use mesh_core::policy::{EngineOptions, NoHeaders, PolicyEngine, Request, Verdict
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
+/// A file holds at most 1 MiB, so many rules are several.
+const RULES_PER_FILE: usize = 2_000;
+
 fn engine(rules: usize, rule: impl Fn(usize) -> String) -> PolicyEngine {
-    let mut text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
-                    metadata: { name: all, namespace: bench }\nspec:\n  rules:\n"
-        .to_owned();
-    for number in 0..rules {
-        let _ = writeln!(text, "  - {{ {} }}", rule(number));
-    }
     let mut errors = Errors::default();
-    let documents = parse_documents("<bench>", &text, &mut errors);
+    let mut documents = Vec::new();
+    for first in (0..rules).step_by(RULES_PER_FILE) {
+        let mut text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{ name: from-{first}, namespace: bench }}\nspec:\n  rules:\n"
+        );
+        for number in first..rules.min(first + RULES_PER_FILE) {
+            let _ = writeln!(text, "  - {{ {} }}", rule(number));
+        }
+        documents.extend(parse_documents("<bench>", &text, &mut errors));
+    }
     assert!(errors.is_empty(), "{:?}", errors.issues());
     let options = EngineOptions::new(TrustDomain::parse("bench.example").unwrap());
     PolicyEngine::compile(&documents, &Workload::new("server", "bench"), &options)
