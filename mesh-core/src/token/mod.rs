@@ -21,6 +21,7 @@ mod json;
 mod jwks;
 mod parse;
 mod source;
+mod verified;
 mod verify;
 mod watch;
 
@@ -34,4 +35,5 @@ pub use file::FileKeys;
 pub use jwks::{Jwks, JwksError, KeySource, KeyUpdates};
 pub use parse::bearer;
 pub use source::{FileToken, TokenSource, TokenSourceError};
-pub use verify::{TokenVerifier, VerifiedToken};
+pub use verified::VerifiedToken;
+pub use verify::TokenVerifier;

@@ -7,24 +7,9 @@ use serde_json::{Map, Value};
 
 use super::cache::{Entry, TokenCache};
 use super::parse::{Unverified, string};
-use super::{Jwks, TokenError};
+use super::{Jwks, TokenError, VerifiedToken};
 use crate::config::IssuerConfig;
 use crate::snapshot::Snapshot;
-
-/// What a token proved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VerifiedToken {
-    /// `iss`
-    pub issuer: Arc<str>,
-    /// `sub`
-    pub subject: Option<Arc<str>>,
-    /// `aud`
-    pub audiences: Vec<String>,
-    /// `exp`
-    pub expires: SystemTime,
-    /// Every claim.
-    pub claims: Map<String, Value>,
-}
 
 /// All accepted issuers with their live keys.
 #[derive(Debug, Clone, Default)]
