@@ -1,7 +1,10 @@
 //! `mesh check`: every problem of a configuration and its policies.
 
-use mesh_core::CheckReport;
+use std::path::Path;
+
 use mesh_core::config::{ConfigError, ConfigIssue, NoPolicy};
+use mesh_core::{CheckReport, Mesh};
+use mesh_tower::otel::Otlp;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Failure};
@@ -14,8 +17,13 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
     let runtime = runtime.map_err(|e| Failure::Io(format!("cannot start: {e}")))?;
     // The first sees syntax and policies, the second also key sets, endpoint files and unknown kinds.
     let loaded = load::load(&args.config)?;
-    let checked = loaded.and_then(|loaded| Ok((loaded, runtime.block_on(mesh_core::check(&args.config))?)));
+    let checked = loaded.and_then(|loaded| Ok((loaded, runtime.block_on(check(&args.config))?)));
     Ok(checked.map_or_else(|error| refused(&file, &error), |(loaded, report)| valid(&file, &loaded, &report)))
+}
+
+/// Judged with the kinds of every crate of this project, as a service that uses them all would.
+async fn check(config: &Path) -> Result<CheckReport, ConfigError> {
+    Mesh::builder().config_file(config).with(Otlp::new().plugin()).check().await
 }
 
 fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {

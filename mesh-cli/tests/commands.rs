@@ -66,6 +66,12 @@ fn check_tells_valid_from_broken_from_missing() {
     let text = mesh(&dir, &["check", "mesh.yaml"]);
     assert!(String::from_utf8(text.stdout).unwrap().contains("web.yaml:9"));
 
+    fs::write(dir.join("policies/web.yaml"), POLICY).unwrap();
+    for (exporter, code) in [("{ otlp: { endpoint: \"http://127.0.0.1:4318\" } }", 0), ("{ otpl: {} }", 1)] {
+        fs::write(dir.join("traced.yaml"), format!("{CONFIG}\ntelemetry: {{ exporter: {exporter} }}\n")).unwrap();
+        assert_eq!(ask(&dir, &["check", "traced.yaml"]).0, code, "{exporter}");
+    }
+
     let (code, json) = ask(&dir, &["check", "nowhere.yaml"]);
     assert_eq!((code, &json["exit_code"]), (3, &Value::from(3)), "{json}");
     assert_eq!(mesh(&dir, &["check"]).status.code(), Some(2));

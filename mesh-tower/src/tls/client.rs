@@ -44,7 +44,8 @@ impl ClientTls {
 
     /// Handshakes over `io`. The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
     ///
-    /// Success means that the server is who it should be, not yet that it accepted us: see [`alert_in`](super::alert_in).
+    /// Success means that the server is who it should be, not yet that it accepted us: its
+    /// refusal comes with the first read.
     pub async fn handshake<Io>(
         &self,
         io: Io,

@@ -14,7 +14,7 @@
 //! | no resumption, no tickets, no 0-RTT | rustls restores a stored identity without running the verifier again |
 //! | time from [`WallClock`](mesh_core::clock::WallClock) | expiry can be replayed |
 //!
-//! With TLS 1.3 a client learns that its own certificate was refused only at its first read: see [`alert_in`].
+//! With TLS 1.3 a client learns that its own certificate was refused only at its first read; the client's pool reads it then.
 
 mod client;
 mod identity;
@@ -23,7 +23,8 @@ mod server;
 mod verifier;
 
 pub use client::ClientTls;
-pub use refusal::{HandshakeRefused, PeerRefused, alert_in, handshake_reason};
+pub(crate) use refusal::alert_in;
+pub use refusal::{HandshakeRefused, PeerRefused};
 pub use server::ServerTls;
 
 use std::sync::Arc;

@@ -76,7 +76,7 @@ fn names(expected: &[SpiffeId]) -> String {
 ///
 /// A TLS 1.3 client's handshake ends before the server has judged its certificate. A refusal arrives with the first
 /// read: as an error of the connection, deep inside its causes.
-pub fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
+pub(crate) fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
     match tls_error_in(error)? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,
@@ -84,7 +84,7 @@ pub fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
 }
 
 /// A stable code for a failed handshake that no verdict explains.
-pub fn handshake_reason(error: &io::Error) -> &'static str {
+pub(crate) fn handshake_reason(error: &io::Error) -> &'static str {
     match tls_error_in(error) {
         Some(rustls::Error::AlertReceived(_)) => "refused_by_peer",
         Some(rustls::Error::NoCertificatesPresented) => "no_certificate",
