@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Revision;
 use super::keys::KeyRing;
 use super::origin::Loaded;
-use crate::config::{Config, Errors};
+use crate::config::{Config, Errors, NoPolicy};
 use crate::plugin::{Context, Registry};
 use crate::policy::{EngineOptions, PolicyEngine};
 use crate::route::RouteTable;
@@ -49,6 +49,13 @@ impl Compiler {
             config: Arc::new(config.clone()),
         };
         self.keys = keys;
+        if config.no_policy == NoPolicy::Allow {
+            let unprotected = revision.policy.is_empty();
+            tracing::warn!(
+                unprotected,
+                "`authorization: {{ no_policy: allow }}`: without a policy, every caller is let in"
+            );
+        }
         Some(revision)
     }
 }
