@@ -3,11 +3,16 @@
 mod activity;
 mod drive;
 mod edge;
+mod ground;
+mod handshake;
 mod lifetime;
+mod protocol;
+mod serve;
 mod sparing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use drive::{Ground, Shared, serve_connection};
 pub(crate) use edge::BodyLimit;
+pub(crate) use ground::{Ground, Shared};
+pub(crate) use serve::serve_connection;
 pub(crate) use sparing::Sparing;
