@@ -1,10 +1,11 @@
 //! An identity that the program itself provides and replaces.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Identity, IdentityError, IdentitySource, IdentityUpdates};
+use super::{Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks};
 use crate::stream::unfold;
 
 /// Identity from code: for tests, and for programs that get their SVID in a way of their own.
@@ -26,22 +27,33 @@ use crate::stream::unfold;
 #[derive(Clone)]
 pub struct MemorySource {
     current: watch::Sender<Current>,
+    looks: Looks,
 }
 
 struct Current {
     identity: Identity,
     failure: Option<String>,
+    offered: Option<Identity>,
 }
 
 impl MemorySource {
     /// A source that yields `identity` at once.
     pub fn new(identity: Identity) -> Self {
-        Self { current: watch::Sender::new(Current { identity, failure: None }) }
+        let current = Current { identity, failure: None, offered: None };
+        Self { current: watch::Sender::new(current), looks: Looks::default() }
     }
 
     /// Replaces the identity, for everyone who watches.
     pub fn rotate(&self, identity: Identity) {
-        self.current.send_modify(|current| *current = Current { identity, failure: None });
+        self.current.send_modify(|current| *current = Current { identity, failure: None, offered: None });
+    }
+
+    /// Lays `identity` ready for the next refresh, as a file that is read at its turn would be; nobody is told before.
+    pub fn offer(&self, identity: Identity) {
+        self.current.send_if_modified(|current| {
+            current.offered = Some(identity);
+            false
+        });
     }
 
     /// Reports a hiccup: watchers keep what they have.
@@ -52,11 +64,18 @@ impl MemorySource {
 
 impl IdentitySource for MemorySource {
     fn watch(&self) -> IdentityUpdates {
-        let state = (self.current.subscribe(), true);
-        unfold(state, |(mut receiver, first)| async move {
-            if !first && receiver.changed().await.is_err() {
-                // The source is gone, and nobody can rotate any more; the stream must not end.
-                std::future::pending::<()>().await;
+        let state = (self.current.subscribe(), self.looks.watcher(), true);
+        unfold(state, |(mut receiver, mut watcher, first)| async move {
+            while !first {
+                tokio::select! {
+                    biased;
+                    changed = receiver.changed() => match changed {
+                        Ok(()) => break,
+                        // The source is gone, and nobody can rotate any more; the stream must not end.
+                        Err(_) => std::future::pending().await,
+                    },
+                    () = watcher.wait(Duration::MAX) => {}
+                }
             }
             let update = match &*receiver.borrow_and_update() {
                 Current { failure: Some(message), .. } if !first => {
@@ -64,8 +83,18 @@ impl IdentitySource for MemorySource {
                 }
                 Current { identity, .. } => Ok(identity.clone()),
             };
-            (update, (receiver, false))
+            (update, (receiver, watcher, false))
         })
+    }
+
+    /// Takes over what was [offered](MemorySource::offer).
+    fn refresh(&self) -> Looked {
+        self.current.send_if_modified(|current| {
+            let Some(identity) = current.offered.take() else { return false };
+            *current = Current { identity, failure: None, offered: None };
+            true
+        });
+        self.looks.ask()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 
-use super::{TrustBundleSet, X509Svid};
+use super::{Looked, TrustBundleSet, X509Svid};
 
 /// One revision of everything a workload is and trusts, replaced as a whole.
 #[derive(Debug, Clone)]
@@ -32,6 +32,15 @@ pub trait IdentitySource: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// The stream must not end; ending counts as an error that lasts.
     fn watch(&self) -> IdentityUpdates;
+
+    /// Asks the source to look now instead of at its next turn; what it finds comes through [`watch`](Self::watch).
+    ///
+    /// The future ends when it has looked and what was found has been taken from the stream; dropping it changes
+    /// nothing. [`Looks`](super::Looks) does both. Default: there is nothing to look at, and it ends at once. Callers
+    /// limit how often they ask: [`Mesh::refresh_identity`](crate::Mesh::refresh_identity).
+    fn refresh(&self) -> Looked {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Why a source has no new revision.

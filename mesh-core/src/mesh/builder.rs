@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use super::compile::Compiler;
 use super::identity::Judge;
 use super::origin::{Base, Loaded, Origin};
+use super::refresh::Refresher;
 use super::reload::Reload;
 use super::{Inner, Mesh, StartError, extensions, tasks};
 use crate::audit::{Audit, AuditSink};
@@ -131,6 +132,7 @@ impl MeshBuilder {
         metrics.runtime.config_generation.set(1);
 
         let tasks = tasks::Tasks::new(Arc::clone(&metrics));
+        let refresher = Refresher::new(Arc::clone(&source), identity.clone(), Arc::clone(&metrics));
         let cell = identity.clone();
         tasks.spawn("identity", async move {
             // The source may do its work itself: it lives as long as its stream.
@@ -146,8 +148,19 @@ impl MeshBuilder {
         }
         let audit = Audit::start(sink, loaded.config.audit.queue, Arc::clone(&metrics));
         let extensions = extensions::Extensions::default();
-        let inner =
-            Inner { revision, identity, reload_error, audit, exporter, metrics, context, registry, extensions, tasks };
+        let inner = Inner {
+            revision,
+            identity,
+            reload_error,
+            audit,
+            exporter,
+            metrics,
+            context,
+            registry,
+            extensions,
+            refresher,
+            tasks,
+        };
         Ok(Mesh { inner: Arc::new(inner) })
     }
 

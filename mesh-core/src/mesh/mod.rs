@@ -17,6 +17,7 @@ mod extensions;
 mod identity;
 mod keys;
 mod origin;
+mod refresh;
 mod reload;
 mod tasks;
 
@@ -83,6 +84,7 @@ struct Inner {
     context: Context,
     registry: Arc<Registry>,
     extensions: extensions::Extensions,
+    refresher: refresh::Refresher,
     tasks: tasks::Tasks,
 }
 
@@ -105,6 +107,16 @@ impl Mesh {
     /// SVIDs and bundles as they are now.
     pub fn identity(&self) -> &Snapshot<Identity> {
         &self.inner.identity
+    }
+
+    /// Has the source of identity look now, not at its next turn: for who met a peer whose issuer nobody knows.
+    ///
+    /// Looks begin at least 1 s apart, whoever asks; those who ask meanwhile share the next one. The future ends when a
+    /// newer identity is in force, when the source has looked, or 2 s after the look began; it is `true` if a newer
+    /// identity came since this call. Dropping it does not withdraw the wish, so a server may ask without waiting. A
+    /// mesh that ends meanwhile found nothing. Counted in `mesh_identity_refreshes_total`. Needs a Tokio runtime.
+    pub fn refresh_identity(&self) -> impl Future<Output = bool> + Send + use<> {
+        self.inner.refresher.refresh(&self.inner.tasks)
     }
 
     /// Where audit records go.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::refresh::{BOUND, PAUSE};
 use super::*;
 use crate::audit::MemorySink;
 use crate::clock::{ManualClock, SystemClock};
@@ -328,6 +329,104 @@ async fn an_identity_that_cannot_be_used_does_not_replace_one_that_can() {
     assert!(remaining.contains(" -3"), "{remaining}");
     clock.set(good.svids[0].not_before() - Duration::from_secs(1));
     assert!(matches!(mesh.ready(), Err(NotReady::NotYetValid { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_a_look_gets_one_and_strangers_cannot_make_it_many() {
+    use crate::telemetry::IdentityRefresh::{Joined, Renewed, TimedOut, Unchanged};
+
+    let home = Home::new();
+    let identity = dev_identity(home.dir.path()).await;
+    let source = MemorySource::new(identity.clone());
+    let mesh = home.builder().identity_source(Arc::new(source.clone())).start().await.unwrap();
+    let counted = |mesh: &Mesh| {
+        [Renewed, Unchanged, TimedOut, Joined].map(|result| mesh.metrics().runtime.identity_refreshes(result))
+    };
+
+    source.offer(identity.clone());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(mesh.identity().generation(), 1, "what is offered waits for a refresh");
+    let asked = Instant::now();
+    assert!(mesh.refresh_identity().await);
+    assert_eq!((mesh.identity().generation(), asked.elapsed()), (2, Duration::ZERO));
+
+    // Ten strangers in every millisecond of ten seconds.
+    let mut last = None;
+    for _ in 0..10_000 {
+        for _ in 0..10 {
+            last = Some(mesh.refresh_identity());
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!last.unwrap().await);
+    let [renewed, unchanged, timed_out, joined] = counted(&mesh);
+    assert_eq!((renewed, timed_out, unchanged + joined), (1, 0, 100_000));
+    assert!((9..=11).contains(&unchanged), "{unchanged}");
+
+    // A second wish soon after a look gets a look of its own, a little later.
+    sleep(PAUSE).await;
+    assert!(!mesh.refresh_identity().await);
+    source.offer(identity.clone());
+    let asked = Instant::now();
+    assert!(mesh.refresh_identity().await);
+    assert_eq!(asked.elapsed(), PAUSE);
+
+    #[derive(Debug)]
+    struct Deaf(MemorySource);
+    impl IdentitySource for Deaf {
+        fn watch(&self) -> IdentityUpdates {
+            self.0.watch()
+        }
+        fn refresh(&self) -> crate::identity::Looked {
+            Box::pin(std::future::pending())
+        }
+    }
+    let deaf = home.builder().identity_source(Arc::new(Deaf(source.clone()))).start().await.unwrap();
+    let (asked, wish) = (Instant::now(), deaf.refresh_identity());
+    assert!(!wish.await);
+    assert_eq!((asked.elapsed(), counted(&deaf)), (BOUND, [0, 0, 1, 0]));
+    let wish = deaf.refresh_identity();
+    drop(deaf);
+    assert!(!wish.await, "a mesh that ended found nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sources_on_disk_look_when_asked() {
+    use crate::identity::dev_ca::{DevCa, DevCaConfig, DevCaSource};
+    use crate::identity::{FilesConfig, FilesSource, TrustDomain};
+
+    let home = Home::new();
+    let (domain, poll_interval) = (TrustDomain::parse("shop.example").unwrap(), Duration::from_secs(3600));
+    let id = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/orders").unwrap();
+    let issue = |dir: &str| {
+        let ca = DevCa::open_or_create(&home.path(dir), &domain, Arc::new(SystemClock)).unwrap();
+        ca.issue_pem(&id, Duration::from_secs(3600)).unwrap().write(&home.path("files")).unwrap();
+    };
+    issue("first");
+    let files = FilesConfig {
+        certificate: home.path("files/svid.pem"),
+        key: home.path("files/svid.key"),
+        bundles: [(domain.clone(), home.path("files/bundle.pem"))].into(),
+        trust_domain: domain.clone(),
+        poll_interval,
+    };
+    let svid_ttl = 2 * poll_interval;
+    let dev_ca =
+        DevCaConfig { dir: home.path("ca"), trust_domain: domain.clone(), id: id.clone(), svid_ttl, poll_interval };
+    let sources: [Arc<dyn IdentitySource>; 2] = [
+        Arc::new(FilesSource::new(files, Arc::new(SystemClock))),
+        Arc::new(DevCaSource::new(dev_ca, Arc::new(SystemClock), Rng::seeded(1))),
+    ];
+    for source in sources {
+        let mesh = home.builder().identity_source(source).start().await.unwrap();
+        assert!(!mesh.refresh_identity().await, "nothing changed");
+        issue("second");
+        let _ = std::fs::remove_file(home.path("ca/ca.pem"));
+        let asked = Instant::now();
+        assert!(mesh.refresh_identity().await);
+        assert!(asked.elapsed() <= PAUSE, "{:?}", asked.elapsed());
+        issue("first");
+    }
 }
 
 #[tokio::test(start_paused = true)]

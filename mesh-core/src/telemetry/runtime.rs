@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct RuntimeMetrics {
     config_reloads: Family<ResultLabel, Counter>,
     identity_updates: Family<ResultLabel, Counter>,
+    identity_refreshes: Family<ResultLabel, Counter>,
     key_updates: Family<ResultLabel, Counter>,
     /// The generation of configuration and policy that is in force.
     pub config_generation: Gauge,
@@ -52,6 +53,31 @@ impl<T, E> From<&Result<T, E>> for UpdateResult {
     }
 }
 
+/// What became of a wish that the source of identity look now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityRefresh {
+    /// A newer identity is in force.
+    Renewed,
+    /// The source looked and found nothing new, or nothing usable.
+    Unchanged,
+    /// The source did not look in time.
+    TimedOut,
+    /// It shares a look that another wish began.
+    Joined,
+}
+
+impl IdentityRefresh {
+    /// The label of the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Renewed => "renewed",
+            Self::Unchanged => "unchanged",
+            Self::TimedOut => "timed_out",
+            Self::Joined => "joined",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -70,6 +96,8 @@ impl RuntimeMetrics {
         registry.register("config_generation", "Generation in force", metrics.config_generation.clone());
         registry.register("config_stale", "1 while the last reload was refused", metrics.config_stale.clone());
         registry.register("identity_updates", "Revisions of SVIDs and bundles", metrics.identity_updates.clone());
+        let refreshes = metrics.identity_refreshes.clone();
+        registry.register("identity_refreshes", "Wishes that the source of identity look now", refreshes);
         registry.register("key_updates", "Revisions of issuers' key sets", metrics.key_updates.clone());
         let remaining = metrics.svid_remaining.clone();
         registry.register_with_unit("svid_remaining", "Until the own SVID expires", Unit::Seconds, remaining);
@@ -87,6 +115,16 @@ impl RuntimeMetrics {
     /// Counts a revision of SVIDs and bundles.
     pub fn identity_update(&self, result: UpdateResult) {
         self.identity_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// Counts a wish that the source of identity look now.
+    pub fn identity_refresh(&self, result: IdentityRefresh) {
+        self.identity_refreshes.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// How many such wishes ended so.
+    pub fn identity_refreshes(&self, result: IdentityRefresh) -> u64 {
+        self.identity_refreshes.get_or_create(&ResultLabel { result: result.as_str() }).get()
     }
 
     /// Counts a revision of an issuer's keys.

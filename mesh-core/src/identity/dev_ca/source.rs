@@ -8,7 +8,8 @@ use super::{DEFAULT_SVID_TTL, DevCa, DevCaError, MAX_SVID_TTL, MIN_SVID_TTL};
 use crate::clock::WallClock;
 use crate::config::{Errors, Fields, Node};
 use crate::identity::{
-    Identity, IdentityError, IdentitySource, IdentityUpdates, SpiffeId, TrustBundleSet, TrustDomain, X509Svid,
+    Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks, SpiffeId, TrustBundleSet, TrustDomain,
+    Watcher, X509Svid,
 };
 use crate::plugin;
 use crate::rng::Rng;
@@ -41,12 +42,13 @@ pub struct DevCaSource {
     config: Arc<DevCaConfig>,
     clock: Arc<dyn WallClock>,
     rng: Rng,
+    looks: Looks,
 }
 
 impl DevCaSource {
     /// A source that touches nothing before it is watched.
     pub fn new(config: DevCaConfig, clock: Arc<dyn WallClock>, rng: Rng) -> Self {
-        Self { config: Arc::new(config), clock, rng }
+        Self { config: Arc::new(config), clock, rng, looks: Looks::default() }
     }
 
     /// Reads the settings of `dev_ca:`.
@@ -82,11 +84,16 @@ impl IdentitySource for DevCaSource {
             dir = %self.config.dir.display(), id = %self.config.id,
             "identity comes from a development authority: anyone who can read its directory can be any workload"
         );
-        let state = Watch { source: self.clone(), current: None, failures: 0, wait: Duration::ZERO };
+        let state =
+            Watch { source: self.clone(), current: None, failures: 0, wait: None, watcher: self.looks.watcher() };
         unfold(state, |mut state| async move {
             let item = state.next().await;
             (item, state)
         })
+    }
+
+    fn refresh(&self) -> Looked {
+        self.looks.ask()
     }
 }
 
@@ -95,7 +102,9 @@ struct Watch {
     source: DevCaSource,
     current: Option<Current>,
     failures: u32,
-    wait: Duration,
+    /// How long until the next look; `None` before the first.
+    wait: Option<Duration>,
+    watcher: Watcher,
 }
 
 /// The SVID in force, and when to look for another.
@@ -109,7 +118,9 @@ struct Current {
 impl Watch {
     async fn next(&mut self) -> Result<Identity, IdentityError> {
         loop {
-            tokio::time::sleep(self.wait).await;
+            if let Some(wait) = self.wait {
+                self.watcher.wait(wait).await;
+            }
             let (source, current) = (self.source.clone(), self.current.clone());
             let looked = tokio::task::spawn_blocking(move || source.look(current.as_ref())).await;
             let looked = looked.unwrap_or_else(|_| Err(DevCaError("issuing was cut off".to_owned())));
@@ -120,13 +131,13 @@ impl Watch {
                         self.current = Some(current);
                         identity
                     });
-                    self.wait = self.until_next_look();
+                    self.wait = Some(self.until_next_look());
                     if let Some(identity) = issued {
                         return Ok(identity);
                     }
                 }
                 Err(error) => {
-                    self.wait = self.backoff();
+                    self.wait = Some(self.backoff());
                     self.failures = self.failures.saturating_add(1);
                     return Err(IdentityError { source_kind: "dev_ca", message: error.to_string() });
                 }

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::read::{Digest, Part, Reading};
-use super::{Identity, IdentityError, IdentitySource, IdentityUpdates, TrustBundleSet, TrustDomain, X509Svid};
+use super::{
+    Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks, TrustBundleSet, TrustDomain, Watcher,
+    X509Svid,
+};
 use crate::clock::WallClock;
 use crate::config::{Errors, Fields, Node};
 use crate::plugin;
@@ -41,12 +44,13 @@ pub struct FilesConfig {
 pub struct FilesSource {
     config: Arc<FilesConfig>,
     clock: Arc<dyn WallClock>,
+    looks: Looks,
 }
 
 impl FilesSource {
     /// A source that reads nothing before it is watched.
     pub fn new(config: FilesConfig, clock: Arc<dyn WallClock>) -> Self {
-        Self { config: Arc::new(config), clock }
+        Self { config: Arc::new(config), clock, looks: Looks::default() }
     }
 
     /// Reads the settings of `files:`.
@@ -94,11 +98,16 @@ impl IdentitySource for FilesSource {
             failure: None,
             ready: VecDeque::new(),
             first: true,
+            watcher: self.looks.watcher(),
         };
         unfold(state, |mut state| async move {
             let item = state.next().await;
             (item, state)
         })
+    }
+
+    fn refresh(&self) -> Looked {
+        self.looks.ask()
     }
 }
 
@@ -111,6 +120,7 @@ struct Watch {
     failure: Option<String>,
     ready: VecDeque<Result<Identity, IdentityError>>,
     first: bool,
+    watcher: Watcher,
 }
 
 impl Watch {
@@ -120,7 +130,7 @@ impl Watch {
                 return item;
             }
             if !std::mem::take(&mut self.first) {
-                tokio::time::sleep(self.source.config.poll_interval).await;
+                self.watcher.wait(self.source.config.poll_interval).await;
             }
             let config = self.source.config.clone();
             let known = (self.svid.as_ref().map(|s| s.0), self.bundles.as_ref().map(|b| b.0));
