@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::compile::{CompiledRule, Token};
 use super::index::RuleSet;
-use super::{Action, AuthorizationPolicy, Decision, Reason, Request, Verdict};
+use super::{Action, AuthorizationPolicy, Decision, PeerView, Reach, Reason, Request, Verdict};
 use crate::config::{NoPolicy, Place, Workload};
 use crate::identity::TrustDomain;
 
@@ -121,6 +121,36 @@ impl PolicyEngine {
             Some(rule) => self.decided(Verdict::Allow, Reason::AllowRule, Some(rule)),
             None => self.decided(Verdict::Deny, Reason::NoAllowRule, None),
         }
+    }
+
+    /// Whether any request of `caller` could be allowed, whatever token, path or header it came with.
+    ///
+    /// Errs on the side of [`Reach::Possible`]: where it says impossible, [`decide`](Self::decide) denies every request
+    /// of this caller. Costs what the rules that name the caller cost.
+    pub fn reach(&self, caller: &PeerView<'_>) -> Reach {
+        let mut shut: Option<&CompiledRule> = None;
+        self.deny.each_of(caller, &mut |rule| {
+            let earlier = shut.is_none_or(|first| (rule.policy, rule.index) < (first.policy, first.index));
+            if earlier && rule.must_match(caller) {
+                shut = Some(rule);
+            }
+        });
+        let impossible = |reason, rule: Option<&CompiledRule>| {
+            let Decision { reason, policy, rule, .. } = self.decided(Verdict::Deny, reason, rule);
+            Reach::Impossible { reason, policy, rule }
+        };
+        if shut.is_some() {
+            return impossible(Reason::DenyRule, shut);
+        }
+        if self.policies.is_empty() && self.no_policy == NoPolicy::Deny {
+            return impossible(Reason::NoPolicyDeny, None);
+        }
+        if self.allow_policies == 0 {
+            return Reach::Possible;
+        }
+        let mut open = false;
+        self.allow.each_of(caller, &mut |rule| open = open || rule.may_match(caller));
+        if open { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
     }
 
     fn decided(&self, verdict: Verdict, reason: Reason, rule: Option<&CompiledRule>) -> Decision {

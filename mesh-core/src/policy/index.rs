@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Action;
 use super::compile::{Alternative, Check, CompiledRule, Token};
 use super::pattern::{Pattern, PatternSet};
 use super::request::Request;
+use super::{Action, PeerView};
 
 /// The rules of one action, indexed by the callers they name, and where these are many, by the paths they name.
 ///
@@ -103,6 +103,23 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// Calls `each` with every rule that could match some request of `caller`, some of them twice.
+    pub(super) fn each_of<'a>(&'a self, caller: &PeerView<'_>, each: &mut dyn FnMut(&'a CompiledRule)) {
+        let mut look_in = |bucket: &'a Bucket| {
+            let ids = bucket.plain.iter().chain(bucket.by_path.values().flatten());
+            ids.filter_map(|id| self.rules.get(*id)).for_each(&mut *each);
+        };
+        if let Some(principal) = caller.principal() {
+            self.by_principal.each(principal, &mut look_in);
+        }
+        if let Some(namespace) = caller.namespace() {
+            self.by_namespace.each(namespace, &mut look_in);
+        }
+        look_in(&self.of_anybody);
+    }
+}
+
 impl Bucket {
     /// Adds the highest id so far; a rule that comes here by two names is added once.
     fn push(&mut self, id: usize, paths: Option<&[Pattern]>) {
@@ -133,7 +150,7 @@ impl<T> Index<T> {
     }
 
     /// Calls `found` with what stands under each pattern that matches `value`.
-    fn each(&self, value: &str, mut found: impl FnMut(&T)) {
+    fn each<'a>(&'a self, value: &str, mut found: impl FnMut(&'a T)) {
         if !self.exact.is_empty()
             && let Some(exact) = self.exact.get(value)
         {
@@ -145,6 +162,13 @@ impl<T> Index<T> {
         let starts = self.suffixes.lengths.iter().filter_map(|length| value.len().checked_sub(*length));
         let tails = starts.filter_map(|start| value.get(start..));
         tails.filter_map(|tail| self.suffixes.by_text.get(tail)).for_each(&mut found);
+    }
+}
+
+impl<T> Index<T> {
+    fn values(&self) -> impl Iterator<Item = &T> {
+        let affixes = self.prefixes.by_text.values().chain(self.suffixes.by_text.values());
+        self.exact.values().chain(affixes)
     }
 }
 

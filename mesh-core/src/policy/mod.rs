@@ -13,6 +13,7 @@
 //! | which rules can match a caller at all | `index` |
 //! | Istio's order: DENY, then ALLOW, then deny | [`PolicyEngine`] |
 //! | the way to the verdict, for people | [`Explanation`] |
+//! | whether a caller could get anything through at all, for its open connections | [`Reach`] |
 
 pub mod canonical;
 mod compile;
@@ -23,6 +24,7 @@ mod explain;
 mod index;
 mod parse;
 mod pattern;
+mod reach;
 mod request;
 mod unmatched;
 
@@ -35,4 +37,5 @@ pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
 pub use explain::{ExplainStep, Explanation, Miss};
 pub use parse::{parse_documents, refuse_duplicates};
 pub use pattern::{Pattern, PatternError};
+pub use reach::{PeerView, Reach};
 pub use request::{Headers, NoHeaders, Request};

@@ -364,8 +364,50 @@ proptest! {
                 // ALLOW steps come after DENY steps, none of which can have matched.
                 prop_assert_eq!((&first.policy, first.rule), (policy, rule));
             }
+            let caller = PeerView { peer: request.peer, source_ip: request.source_ip, port: request.port };
+            let reach = engine.reach(&caller);
+            prop_assert!(reach.is_possible() || decision.verdict == Verdict::Deny, "{:?}: {:?}", reach, sent);
             // A 401 promises that some token would open the door: then none came, and it is shut.
             prop_assert!(!decision.token_would_help || (request.token.is_none() && decision.verdict == Verdict::Deny));
+        }
+    }
+
+    /// Where a policy looks at nothing but the connection, the answer is no estimate.
+    #[test]
+    fn of_policies_about_callers_alone_reach_is_exact(
+        documents in documents(),
+        sent in prop::collection::vec(requests(), 8),
+    ) {
+        let mut documents = documents;
+        for rule in documents.iter_mut().flat_map(|document| &mut document.rules) {
+            for source in &mut rule.from {
+                source.request_principals = Clause::default();
+            }
+            for operation in &mut rule.to {
+                *operation = Operation { ports: operation.ports.clone(), ..Operation::default() };
+            }
+            rule.when.retain(|condition| matches!(
+                condition,
+                Condition::SourcePrincipal(_) | Condition::SourceNamespace(_) | Condition::DestinationPort(_)
+            ));
+        }
+        let mut workload = Workload::new("orders", "shop");
+        workload.labels = BTreeMap::from([("app".to_owned(), "orders".to_owned())]);
+        let options =
+            EngineOptions { root_namespace: "root".to_owned(), ..EngineOptions::new(TrustDomain::parse(DOMAIN).unwrap()) };
+        let engine = PolicyEngine::compile(&documents, &workload, &options);
+        for sent in &sent {
+            let request = sent.request();
+            let (verdict, reason, by) = naive(&documents, &workload, NoPolicy::Deny, &request);
+            let expected = match verdict {
+                Verdict::Allow => Reach::Possible,
+                Verdict::Deny => {
+                    let (policy, rule) = by.unzip();
+                    Reach::Impossible { reason, policy: policy.map(Into::into), rule }
+                }
+            };
+            let caller = PeerView { peer: request.peer, source_ip: None, port: request.port };
+            prop_assert_eq!(engine.reach(&caller), expected, "{:?}", sent);
         }
     }
 }
