@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tower_service::Service;
 
-use crate::transport::{Ground, Shared, Sparing, serve_connection};
+use crate::transport::{Ground, Roster, Shared, Sparing, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -124,8 +124,19 @@ where
 {
     let start = settings();
     let handshakes = Semaphore::new(start.max_handshakes);
-    let shared =
-        Arc::new(Shared { ground, handshakes, refusals: Sparing::default(), local_addr: listener.local_addr()? });
+    let shared = Arc::new(Shared {
+        ground,
+        handshakes,
+        refusals: Sparing::default(),
+        local_addr: listener.local_addr()?,
+        roster: Roster::default(),
+    });
+    // Until the last connection has ended, draining included. Dropped, it is aborted.
+    let mut patrol = JoinSet::new();
+    patrol.spawn({
+        let shared = Arc::clone(&shared);
+        async move { shared.patrol().await }
+    });
     tracing::info!(address = %shared.local_addr, "serving");
     let mut incoming = Incoming::new(listener, start.max_connections, Arc::clone(&shared.ground.metrics));
     let (stop_all, stopped) = watch::channel(false);

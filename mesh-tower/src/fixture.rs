@@ -35,6 +35,12 @@ impl Ca {
         Self { issuer: Issuer::new(params, key), der, clock: Arc::clone(clock) }
     }
 
+    /// The bundle of `td` that these authorities are.
+    pub(crate) fn trust(authorities: &[&Self]) -> TrustBundleSet {
+        let authorities = authorities.iter().map(|ca| ca.der.clone()).collect();
+        TrustBundleSet::of(TrustBundle::new(TrustDomain::parse("td").unwrap(), authorities).unwrap())
+    }
+
     /// An SVID for `id` that ends after `ttl`, with the bundle of this authority.
     pub(crate) fn issue(&self, id: &str, ttl: Duration) -> Identity {
         let mut params = CertificateParams::default();
@@ -45,8 +51,7 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let svid = X509Svid::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-        let bundle = TrustBundle::new(TrustDomain::parse("td").unwrap(), vec![self.der.clone()]).unwrap();
-        Identity { svids: vec![Arc::new(svid)], bundles: Arc::new(TrustBundleSet::of(bundle)) }
+        Identity { svids: vec![Arc::new(svid)], bundles: Arc::new(Self::trust(&[self])) }
     }
 }
 

@@ -13,6 +13,7 @@ pub struct TransportMetrics {
     accept_errors: Family<ReasonLabel, Counter>,
     connections: Gauge,
     closed: Family<ReasonLabel, Counter>,
+    rechecks: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +33,11 @@ impl TransportMetrics {
         registry.register("accept_errors", "Failed accepts by reason", metrics.accept_errors.clone());
         registry.register("connections", "Connections that are open, handshakes included", metrics.connections.clone());
         registry.register("connections_closed", "Connections closed, by reason", metrics.closed.clone());
+        registry.register(
+            "connection_rechecks",
+            "Open connections judged again because trust or policy changed",
+            metrics.rechecks.clone(),
+        );
         metrics
     }
 
@@ -64,6 +70,11 @@ impl TransportMetrics {
     /// Counts the end of a connection that carried requests.
     pub fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts open connections that were judged again.
+    pub fn rechecked(&self, connections: usize) {
+        self.rechecks.inc_by(connections as u64);
     }
 
     /// How many connections ended for `reason`.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Activity;
 use super::lifetime::{CloseReason, Lifetime, Verdict};
 use super::protocol::Graceful;
+use super::recheck::{Order, Standing};
 
 /// Returns when the server is told to stop, or is gone.
 pub(super) async fn stopping(stop: &mut watch::Receiver<bool>) {
@@ -26,6 +27,7 @@ pub(super) async fn drive(
     connection: impl Graceful,
     mut life: Lifetime,
     activity: &Activity,
+    standing: &Standing,
     clock: &dyn WallClock,
     mut stop: watch::Receiver<bool>,
 ) -> CloseReason {
@@ -34,15 +36,20 @@ pub(super) async fn drive(
     let mut timer = pin!(sleep_until(Instant::now()));
     poll_fn(|cx| {
         loop {
+            // Before a request of a peer that is trusted no more is read.
+            let order = standing.poll_order(cx);
+            if let Some(Order::Cut(reason)) = order {
+                return Poll::Ready(reason);
+            }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 let by_peer = if ended.is_ok() { CloseReason::Peer } else { CloseReason::Error };
                 return Poll::Ready(life.draining().unwrap_or(by_peer));
             }
             let stopping = life.draining().is_none() && stopped.as_mut().poll(cx).is_ready();
-            let verdict = if stopping {
-                Verdict::Drain(CloseReason::Stopping)
-            } else {
-                life.verdict(Instant::now(), clock.now(), activity.quiet())
+            let verdict = match order {
+                Some(Order::Drain(reason)) => Verdict::Drain(reason),
+                _ if stopping => Verdict::Drain(CloseReason::Stopping),
+                _ => life.verdict(Instant::now(), clock.now(), activity.quiet()),
             };
             match verdict {
                 Verdict::Cut(reason) => return Poll::Ready(reason),

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_core::Mesh;
 use mesh_core::clock::WallClock;
+use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
+use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
+use mesh_core::{Mesh, Revision};
 use tokio::sync::Semaphore;
 
+use super::roster::Roster;
 use super::sparing::Sparing;
 use crate::tls::ServerTls;
 
@@ -19,6 +22,10 @@ pub(crate) struct Ground {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) rng: Rng,
+    /// Whom we trust, and who we are ourselves.
+    pub(crate) identity: Snapshot<Identity>,
+    /// What peers may do.
+    pub(crate) revision: Snapshot<Revision>,
 }
 
 impl Ground {
@@ -28,6 +35,8 @@ impl Ground {
             metrics: Arc::clone(mesh.metrics()),
             clock: Arc::clone(mesh.clock()),
             rng: mesh.rng().clone(),
+            identity: mesh.identity().clone(),
+            revision: mesh.revision().clone(),
         }
     }
 }
@@ -39,4 +48,6 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Semaphore,
     pub(crate) refusals: Sparing,
     pub(crate) local_addr: SocketAddr,
+    /// To judge open connections again when trust or policy changes.
+    pub(crate) roster: Roster,
 }

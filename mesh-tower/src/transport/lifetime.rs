@@ -1,11 +1,11 @@
 //! When a connection must end, and how: pure arithmetic over the times it is given.
 //!
 //! ```text
-//!            idle, max_age, certificate near its end, stopping
-//!   Open ------------------------------------------------------> Draining
-//!     |                                                             |
-//!     | no request head in time, certificate expired                | drain_timeout, certificate expired
-//!     +----------------------------> Cut <--------------------------+
+//!            idle, max_age, certificate near its end, policy removed, stopping
+//!   Open ---------------------------------------------------------------------> Draining
+//!     |                                                                            |
+//!     | no request head in time, certificate expired, distrusted                   | drain_timeout, certificate expired,
+//!     +-----------------------------------> Cut <----------------------------------+ distrusted
 //! ```
 //!
 //! Draining asks the peer to go (GOAWAY, `Connection: close`) and lets requests in flight finish; a cut does not wait.
@@ -21,6 +21,10 @@ use super::activity::Quiet;
 /// Calendar time may jump while timers do not: it is looked at this often.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
+/// How long a peer that policy has shut out may take to go. What policy no longer allows is over within 5 s of its
+/// removal: half a second until the change is read, a second until every connection is looked at, and this.
+const SHUT_OUT: Duration = Duration::from_secs(2);
+
 /// Why a connection was closed. The words are stable, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloseReason {
@@ -34,6 +38,12 @@ pub(super) enum CloseReason {
     CertificateExpired,
     Stopping,
     DrainTimeout,
+    /// No bundle vouches for the peer any more.
+    Distrusted,
+    /// Policy has room for no request of the peer any more.
+    PolicyRemoved,
+    /// Our own certificate expired without a successor.
+    OwnCertificateExpired,
 }
 
 impl CloseReason {
@@ -47,6 +57,9 @@ impl CloseReason {
             Self::CertificateExpired => "certificate_expired",
             Self::Stopping => "stopping",
             Self::DrainTimeout => "drain_timeout",
+            Self::Distrusted => "distrusted",
+            Self::PolicyRemoved => "policy_removed",
+            Self::OwnCertificateExpired => "own_certificate_expired",
         }
     }
 }
@@ -104,9 +117,14 @@ impl Lifetime {
         self.draining.map(|(reason, _)| reason)
     }
 
-    /// Starts the patience of draining. The first reason stays.
+    /// Starts the patience of draining. The first reason stays, and patience only shrinks.
     pub(super) fn drain(&mut self, reason: CloseReason, now: Instant) {
-        self.draining.get_or_insert((reason, now + self.drain_timeout));
+        let patience = match reason {
+            CloseReason::PolicyRemoved => self.drain_timeout.min(SHUT_OUT),
+            _ => self.drain_timeout,
+        };
+        let (_, end) = self.draining.get_or_insert((reason, now + patience));
+        *end = (*end).min(now + patience);
     }
 
     /// What holds at `now` (timers) and `wall` (calendar).
@@ -115,9 +133,10 @@ impl Lifetime {
         if left.is_zero() {
             return Verdict::Cut(CloseReason::CertificateExpired);
         }
-        if let Some((_, patience)) = self.draining {
+        if let Some((reason, patience)) = self.draining {
             return if now >= patience {
-                Verdict::Cut(CloseReason::DrainTimeout)
+                let shut_out = reason == CloseReason::PolicyRemoved;
+                Verdict::Cut(if shut_out { reason } else { CloseReason::DrainTimeout })
             } else {
                 Verdict::Keep(patience.min(now + left.min(CLOCK_CHECK)))
             };
@@ -207,6 +226,12 @@ mod tests {
         assert_eq!(life.draining(), Some(CloseReason::Stopping));
         assert_eq!(life.verdict(start + 29 * S, wall, busy), Verdict::Keep(start + 30 * S));
         assert_eq!(life.verdict(start + 30 * S, wall, busy), Verdict::Cut(CloseReason::DrainTimeout));
+        // Whom policy shuts out meanwhile gets no more than 2 s, and no more time than was left.
+        life.drain(CloseReason::PolicyRemoved, start + 10 * S);
+        assert_eq!(life.verdict(start + 11 * S, wall, busy), Verdict::Keep(start + 12 * S));
+        assert_eq!(life.verdict(start + 12 * S, wall, busy), Verdict::Cut(CloseReason::DrainTimeout));
+        life.drain(CloseReason::PolicyRemoved, start + 11 * S);
+        assert_eq!(life.verdict(start + 11 * S, wall, busy), Verdict::Keep(start + 12 * S));
         // The calendar jumped past the end of the certificate while the timers stood still.
         assert_eq!(life.verdict(start + S, wall + 600 * S, busy), Verdict::Cut(CloseReason::CertificateExpired));
     }

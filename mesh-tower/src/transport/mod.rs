@@ -7,6 +7,8 @@ mod ground;
 mod handshake;
 mod lifetime;
 mod protocol;
+mod recheck;
+mod roster;
 mod serve;
 mod sparing;
 #[cfg(test)]
@@ -14,5 +16,6 @@ mod tests;
 
 pub(crate) use edge::BodyLimit;
 pub(crate) use ground::{Ground, Shared};
+pub(crate) use roster::Roster;
 pub(crate) use serve::serve_connection;
 pub(crate) use sparing::Sparing;

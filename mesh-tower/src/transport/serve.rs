@@ -22,6 +22,7 @@ use super::ground::Shared;
 use super::handshake::{handshake, log_refused};
 use super::lifetime::{CloseReason, Lifetime};
 use super::protocol::{http1_builder, http2_builder};
+use super::recheck::Standing;
 use crate::Connection;
 use crate::tls::VerifiedPeer;
 
@@ -42,6 +43,8 @@ pub(crate) async fn serve_connection<Io, S>(
 {
     let metrics = &shared.ground.metrics.transport;
     let _open = metrics.connection();
+    // Before the handshake: what changes while it lasts is looked at after it.
+    let identity = shared.ground.identity.generation();
     let give_up = Instant::now() + config.handshake_timeout;
     let handshake = tokio::select! {
         handshake = timeout_at(give_up, handshake(io, &shared)) => handshake,
@@ -64,6 +67,7 @@ pub(crate) async fn serve_connection<Io, S>(
     metrics.handshake("ok");
     let id = peer.svid.id.clone();
     tracing::debug!(%address, %id, http = ?peer.http, "connection accepted");
+    let peer = (peer, identity);
     let reason = serve_http(stream, peer, address, &config, service, &shared, stop).await;
     metrics.closed(reason.as_str());
     tracing::debug!(%address, %id, reason = reason.as_str(), "connection closed");
@@ -71,7 +75,7 @@ pub(crate) async fn serve_connection<Io, S>(
 
 async fn serve_http<Io, S>(
     stream: TlsStream<Io>,
-    peer: VerifiedPeer,
+    (peer, judged_under): (VerifiedPeer, u64),
     address: SocketAddr,
     config: &ListenerConfig,
     service: S,
@@ -87,9 +91,14 @@ where
     let activity = Activity::new(now);
     let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid: Some(peer.svid) };
+    let connection = Arc::new(Connection::new(judged, peer.chain, shared.local_addr, peer.http));
+    let standing = Standing::new(Arc::clone(&connection), judged_under);
+    let _enrolled = shared.roster.enrol(Arc::clone(&standing));
+    // Enrolled first, judged second: a revision published in between finds it in the roster.
+    shared.recheck(&standing);
     let edge = Edge {
         service,
-        connection: Arc::new(Connection::new(judged, peer.chain, shared.local_addr, peer.http)),
+        connection,
         address,
         activity: Arc::clone(&activity),
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
@@ -100,10 +109,10 @@ where
     // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.
     if peer.http == Version::HTTP_2 {
         let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(connection, life, &activity, clock, stop).await
+        drive(connection, life, &activity, &standing, clock, stop).await
     } else {
         let stream = Watched::new(stream, Arc::clone(&activity));
         let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(connection, life, &activity, clock, stop).await
+        drive(connection, life, &activity, &standing, clock, stop).await
     }
 }

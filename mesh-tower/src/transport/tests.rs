@@ -13,20 +13,25 @@ use axum::extract::ConnectInfo;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::Revision;
 use mesh_core::clock::WallClock;
-use mesh_core::config::{HttpVersion, ListenerConfig};
-use mesh_core::identity::Identity;
+use mesh_core::config::{Config, Errors, HttpVersion, IdentityConfig, ListenerConfig, NoPolicy, PlugConfig, Workload};
+use mesh_core::identity::{Identity, TrustDomain};
+use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
 use mesh_core::rng::Rng;
+use mesh_core::route::RouteTable;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use tower::service_fn;
 
-use super::Ground;
+use super::lifetime::CloseReason;
+use super::recheck::{Order, Standing};
+use super::{Ground, Roster, Shared, Sparing};
 use crate::Connection;
 use crate::accept::{Accept, run};
 use crate::fixture::{Ca, DAY};
@@ -74,12 +79,47 @@ fn client_address() -> SocketAddr {
     ([10, 0, 0, 2], 50_000).into()
 }
 
+/// The policies in `yaml`; without any, everybody may do everything.
+fn revision(yaml: &str) -> Revision {
+    let trust_domain = TrustDomain::parse("td").unwrap();
+    let source = PlugConfig::new("memory", &serde_json::json!({}));
+    let identity = IdentityConfig { trust_domain: trust_domain.clone(), source };
+    let config = Config::new(Workload::new("orders", "shop"), identity);
+    let mut errors = Errors::default();
+    let documents = parse_documents("<test>", yaml, &mut errors);
+    assert!(errors.is_empty(), "{:?}", errors.issues());
+    let options = EngineOptions { no_policy: NoPolicy::Allow, ..EngineOptions::new(trust_domain) };
+    Revision {
+        policy: Arc::new(PolicyEngine::compile(&documents, &config.workload, &options)),
+        tokens: Arc::default(),
+        routes: Arc::new(RouteTable::compile(&config, None)),
+        config: Arc::new(config),
+    }
+}
+
+fn ground(
+    identity: &Snapshot<Identity>,
+    revision: &Snapshot<Revision>,
+    clock: &Arc<dyn WallClock>,
+    metrics: &Arc<Metrics>,
+) -> Ground {
+    Ground {
+        tls: for_test::server(identity, clock),
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+        rng: Rng::seeded(1),
+        identity: identity.clone(),
+        revision: revision.clone(),
+    }
+}
+
 /// A server under test and what its clients need.
 struct Net {
     clock: Arc<dyn WallClock>,
     ca: Ca,
     server: Snapshot<Identity>,
     web: Snapshot<Identity>,
+    policy: Snapshot<Revision>,
     metrics: Arc<Metrics>,
     dial: mpsc::Sender<DuplexStream>,
     stop: Option<oneshot::Sender<()>>,
@@ -104,13 +144,8 @@ impl Net {
         let ca = Ca::new("root", &clock);
         let server = Snapshot::new(ca.issue(ORDERS, DAY));
         let web = Snapshot::new(ca.issue(WEB, DAY));
+        let policy = Snapshot::new(revision(""));
         let metrics = Arc::new(Metrics::default());
-        let ground = Ground {
-            tls: for_test::server(&server, &clock),
-            metrics: Arc::clone(&metrics),
-            clock: Arc::clone(&clock),
-            rng: Rng::seeded(1),
-        };
         let mut config = ListenerConfig::new(([10, 0, 0, 1], 8443).into());
         edit(&mut config);
         let (dial, incoming) = mpsc::channel(64);
@@ -120,10 +155,15 @@ impl Net {
             async move { Ok::<_, Infallible>(response.await) }
         });
         let stop_signal = async move { drop(signal.await) };
+        let ground = ground(&server, &policy, &clock, &metrics);
         let stopped = tokio::spawn(async move {
             run(ground, Pipes { incoming, errors }, service, || config.clone(), stop_signal, || {}).await
         });
-        Self { clock, ca, server, web, metrics, dial, stop: Some(stop), stopped }
+        Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), stopped }
+    }
+
+    fn ground(&self) -> Ground {
+        ground(&self.server, &self.policy, &self.clock, &self.metrics)
     }
 
     /// A byte stream to the server.
@@ -619,4 +659,152 @@ async fn dropping_a_cut_connection_drops_its_handlers() {
     request.await.unwrap().unwrap_err();
     net.stopped.await.unwrap().unwrap();
     until("the handler is dropped", || dropped.load(Ordering::SeqCst)).await;
+}
+
+/// Lets in whom `source` names.
+fn allow(source: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: callers, namespace: shop }}\n\
+         spec: {{ rules: [{{ from: [{{ source: {source} }}] }}] }}\n"
+    )
+}
+
+const BATCH: &str = "spiffe://td/ns/shop/sa/batch";
+
+/// An idle connection, and one whose request stays open.
+async fn idle_and_busy(net: &Net, entered: &Notify, http: HttpVersion) -> (Client, JoinHandle<hyper::Result<()>>) {
+    let mut idle = net.connect(http).await;
+    idle.get("/").await.unwrap();
+    let mut busy = net.connect(http).await;
+    let request = tokio::spawn(async move { busy.get("/slow").await.map(drop) });
+    entered.notified().await;
+    (idle, request)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_trusted_no_more_is_cut_with_its_streams_and_others_stay() {
+    for http in [HttpVersion::Http1, HttpVersion::Http2] {
+        let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let net = Net::start(|_| {}, gated(&gate, &entered));
+        let (old, new) = (Ca::new("old", &net.clock), Ca::new("new", &net.clock));
+        let bundles = |authorities: &[&Ca]| Arc::new(Ca::trust(authorities));
+        let ours = |authorities: &[&Ca]| Identity { bundles: bundles(authorities), ..net.ca.issue(ORDERS, DAY) };
+        let of = |ca: &Ca| Identity { bundles: bundles(&[&net.ca]), ..ca.issue(WEB, DAY) };
+        net.server.publish(ours(&[&net.ca, &old, &new]));
+        net.web.publish(of(&new));
+        let mut kept = net.connect(http).await;
+        kept.get("/").await.unwrap();
+        net.web.publish(of(&old));
+        let (idle, busy) = idle_and_busy(&net, &entered, http).await;
+
+        let start = Instant::now();
+        net.server.publish(ours(&[&net.ca, &new]));
+        idle.ended.await.unwrap();
+        busy.await.unwrap().unwrap_err();
+        assert!(start.elapsed() < S, "{http:?}: {:?}", start.elapsed());
+        until("both are counted", || net.metrics.transport.closed_for("distrusted") == 2).await;
+        tokio::time::sleep(10 * S).await;
+        assert_eq!(kept.get("/").await.unwrap().1, "done", "{http:?}: the other is still open");
+        assert_eq!(net.metrics.transport.connections(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_policy_shuts_out_is_drained_and_one_it_never_let_in_stays() {
+    for http in [HttpVersion::Http1, HttpVersion::Http2] {
+        let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let net = Net::start(|_| {}, gated(&gate, &entered));
+        let web = allow("{ principals: [td/ns/shop/sa/web] }");
+        net.policy.publish(revision(&web));
+        net.web.publish(net.ca.issue(BATCH, DAY));
+        let mut never = net.connect(http).await;
+        never.get("/").await.unwrap(); // there is no stack here that would refuse it
+        net.web.publish(net.ca.issue(WEB, DAY));
+        let (idle, busy) = idle_and_busy(&net, &entered, http).await;
+        // Something that still lets it in changes nothing, and neither do tokens and paths that it may have.
+        net.policy.publish(revision(&allow("{ principals: [td/ns/shop/sa/web], requestPrincipals: ['*'] }")));
+        tokio::time::sleep(10 * S).await;
+        assert_eq!(net.metrics.transport.connections(), 3);
+
+        let start = Instant::now();
+        net.policy.publish(revision(&allow("{ principals: [td/ns/shop/sa/other] }")));
+        idle.ended.await.unwrap();
+        assert!(start.elapsed() < S, "{http:?}: the idle one is asked to go at once");
+        busy.await.unwrap().unwrap_err();
+        assert_eq!(start.elapsed().as_secs(), 2, "{http:?}: whatever it does");
+        until("both are counted", || net.metrics.transport.closed_for("policy_removed") == 2).await;
+        assert_eq!(never.get("/").await.unwrap().1, "done", "{http:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_certificate_of_our_own_no_connection_goes_on() {
+    let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let net = Net::start(|_| {}, gated(&gate, &entered));
+    net.server.publish(net.ca.issue(ORDERS, 100 * S));
+    let start = Instant::now();
+    let mut ends = Vec::new();
+    for http in [HttpVersion::Http1, HttpVersion::Http2] {
+        ends.push(idle_and_busy(&net, &entered, http).await);
+    }
+    // A successor keeps them, and its own end counts then.
+    tokio::time::sleep(50 * S).await;
+    net.server.publish(net.ca.issue(ORDERS, 150 * S));
+    tokio::time::sleep(100 * S).await;
+    assert_eq!((start.elapsed().as_secs(), net.metrics.transport.connections()), (150, 4));
+    for (idle, busy) in ends {
+        idle.ended.await.unwrap();
+        busy.await.unwrap().unwrap_err();
+    }
+    assert_eq!(start.elapsed().as_secs(), 200);
+    until("all are counted", || net.metrics.transport.closed_for("own_certificate_expired") == 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_during_a_handshake_is_seen_after_it() {
+    let (tell, mut connections) = mpsc::unbounded_channel();
+    let net = Net::start(
+        |_| {},
+        move |request| {
+            tell.send(Arc::clone(request.extensions().get::<Arc<Connection>>().unwrap())).unwrap();
+            hello(request)
+        },
+    );
+    net.connect(HttpVersion::Http2).await.get("/").await.unwrap();
+    let connection = connections.recv().await.unwrap();
+    let (before, other) = (net.server.generation(), Ca::new("other", &net.clock));
+    let after = net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
+    let shared = Shared {
+        ground: net.ground(),
+        handshakes: Semaphore::new(1),
+        refusals: Sparing::default(),
+        local_addr: client_address(),
+        roster: Roster::default(),
+    };
+    for (judged_under, order) in [(before, Some(Order::Cut(CloseReason::Distrusted))), (after, None)] {
+        let standing = Standing::new(Arc::clone(&connection), judged_under);
+        shared.recheck(&standing);
+        let found = std::future::poll_fn(|cx| std::task::Poll::Ready(standing.poll_order(cx))).await;
+        assert_eq!(found, order);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_connections_are_looked_at_in_a_second_not_at_once() {
+    let net = Net::start(|config| config.idle_timeout = 3600 * S, hello);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        let mut client = net.connect(HttpVersion::Http2).await;
+        client.get("/").await.unwrap();
+        clients.push(client);
+    }
+    let other = Ca::new("other", &net.clock);
+    let start = Instant::now();
+    net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
+    let mut ends = Vec::new();
+    for client in clients {
+        client.ended.await.unwrap();
+        ends.push(start.elapsed());
+    }
+    assert!(ends[0] < S / 10 && ends[99] > S / 2 && ends[99] < 2 * S, "{:?} to {:?}", ends[0], ends[99]);
 }

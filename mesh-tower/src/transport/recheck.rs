@@ -1,0 +1,197 @@
+//! Judges an open connection again by the trust and the policy that are in force now.
+//!
+//! The handshake judges a peer once, and its connection goes on for half an hour. Whoever takes a root or a policy away
+//! means those that are open, too. (SPIFFE Workload API 4.4: what is absent is revoked)
+//!
+//! | found | the connection |
+//! |---|---|
+//! | no bundle vouches for the peer's chain any more | is cut, its streams with it |
+//! | policy has room for no request of the peer, and had before | is asked to go, and cut 2 s later |
+//! | our own certificate has expired, and none followed | is cut |
+//!
+//! A peer that never had a request to make stays: each of its requests gets its refusal and its audit record.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::SystemTime;
+
+use mesh_core::Revision;
+use mesh_core::identity::{Identity, PeerRole, SvidError, verify_svid};
+use mesh_core::policy::{PeerView, Reach};
+use mesh_core::snapshot::Versioned;
+use tokio::time::Instant;
+
+use super::ground::Shared;
+use super::lifetime::CloseReason;
+use crate::Connection;
+
+/// What a connection is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Ask the peer to go.
+    Drain(CloseReason),
+    /// End at once.
+    Cut(CloseReason),
+}
+
+/// Why a connection may not go on.
+#[derive(Debug)]
+enum Finding {
+    OwnExpired,
+    Distrusted(SvidError),
+    PolicyRemoved(Reach),
+    /// Judging it panicked: fails closed.
+    Unknown,
+}
+
+/// One open connection as re-checks see it. The lock is this connection's own.
+#[derive(Debug)]
+pub(super) struct Standing {
+    connection: Arc<Connection>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The generation of identity that its peer was found good under last.
+    identity: u64,
+    /// The generation of policy that `reach` is of.
+    policy: u64,
+    /// Whether policy had room for some request of its peer. `None` before it was asked.
+    reach: Option<bool>,
+    order: Option<Order>,
+    waker: Option<Waker>,
+}
+
+impl Standing {
+    /// `identity`: a generation that is not newer than the one its handshake was judged under.
+    pub(super) fn new(connection: Arc<Connection>, identity: u64) -> Arc<Self> {
+        let state = State { identity, policy: 0, reach: None, order: None, waker: None };
+        Arc::new(Self { connection, state: Mutex::new(state) })
+    }
+
+    /// An order that came since it was asked last; the next one wakes the task.
+    pub(super) fn poll_order(&self, cx: &Context<'_>) -> Option<Order> {
+        let mut state = self.state();
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        state.order.take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What newer revisions than those it was judged under say of it.
+    fn judge(
+        &self,
+        identity: &Versioned<Identity>,
+        revision: &Versioned<Revision>,
+        now: SystemTime,
+    ) -> Option<Finding> {
+        let mut state = self.state();
+        if identity.svid().is_none_or(|own| own.not_after() <= now) {
+            return Some(Finding::OwnExpired);
+        }
+        if state.identity < identity.generation() {
+            state.identity = identity.generation();
+            let chain = self.connection.chain();
+            if self.connection.peer().svid.is_some()
+                && let Err(error) = verify_svid(chain, &identity.bundles, PeerRole::Client, now)
+            {
+                return Some(Finding::Distrusted(error));
+            }
+        }
+        if state.policy < revision.generation() {
+            state.policy = revision.generation();
+            let reach = revision.policy.reach(&self.view());
+            if state.reach.replace(reach.is_possible()) == Some(true) && !reach.is_possible() {
+                return Some(Finding::PolicyRemoved(reach));
+            }
+        }
+        None
+    }
+
+    fn view(&self) -> PeerView<'_> {
+        let peer = self.connection.peer();
+        PeerView {
+            peer: peer.svid.as_deref().map(|svid| &svid.id),
+            source_ip: Some(peer.address.ip().to_canonical()),
+            port: self.connection.local_addr().port(),
+        }
+    }
+
+    fn give(&self, order: Order) {
+        let mut state = self.state();
+        state.order = Some(order);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Judges a connection by what is in force now, and orders what follows. Costs nothing where nothing is newer.
+    pub(super) fn recheck(&self, standing: &Standing) {
+        let (identity, revision) = (self.ground.identity.load(), self.ground.revision.load());
+        let now = self.ground.clock.now();
+        // A panic over one connection must not keep the others from being judged.
+        let judged = catch_unwind(AssertUnwindSafe(|| standing.judge(&identity, &revision, now)));
+        let finding = judged.unwrap_or_else(|_| {
+            self.ground.metrics.runtime.task_panics.inc();
+            Some(Finding::Unknown)
+        });
+        let Some(finding) = finding else { return };
+        standing.give(finding.order());
+        self.log(&finding, &standing.connection);
+    }
+
+    /// One line a second for each reason: a removed root may end thousands of connections.
+    fn log(&self, finding: &Finding, connection: &Connection) {
+        let closed = finding.order().reason().as_str();
+        let Some(left_out) = self.refusals.line(closed, Instant::now()) else { return };
+        let peer = connection.peer();
+        let (address, peer_id) = (peer.address, peer.svid.as_deref().map(|svid| svid.id.as_str()));
+        match finding {
+            Finding::OwnExpired => {
+                tracing::error!(%address, peer_id, left_out, "connection cut: our own certificate expired and none followed");
+            }
+            Finding::Distrusted(error) => {
+                let reason = error.reason();
+                tracing::warn!(%address, peer_id, reason, left_out, "connection cut: its peer is trusted no more");
+            }
+            Finding::PolicyRemoved(Reach::Impossible { reason, policy, rule }) => {
+                let (reason, policy) = (reason.as_str(), policy.as_deref().unwrap_or("-"));
+                let rule = rule.map_or(-1, i64::from);
+                tracing::info!(%address, peer_id, policy, rule, reason, left_out,
+                    "connection closed: policy has room for no request of its peer any more");
+            }
+            Finding::PolicyRemoved(Reach::Possible) | Finding::Unknown => {
+                tracing::error!(%address, peer_id, left_out, "connection cut: judging it panicked");
+            }
+        }
+    }
+}
+
+impl Finding {
+    fn order(&self) -> Order {
+        match self {
+            Self::OwnExpired => Order::Cut(CloseReason::OwnCertificateExpired),
+            Self::Distrusted(_) | Self::Unknown => Order::Cut(CloseReason::Distrusted),
+            Self::PolicyRemoved(_) => Order::Drain(CloseReason::PolicyRemoved),
+        }
+    }
+}
+
+impl Order {
+    fn reason(self) -> CloseReason {
+        match self {
+            Self::Drain(reason) | Self::Cut(reason) => reason,
+        }
+    }
+}
