@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// Certificates of workloads.
     #[command(subcommand)]
     Svid(SvidCommand),
+    /// Names of workloads.
+    #[command(subcommand)]
+    Id(IdCommand),
     /// A certificate authority on disk, for development.
     #[command(subcommand)]
     DevCa(DevCaCommand),
@@ -85,6 +89,67 @@ fn header(text: &str) -> Result<(String, String), String> {
 pub(crate) enum SvidCommand {
     /// Shows a certificate chain and whether it is an X.509-SVID.
     Inspect(InspectArgs),
+    /// Judges certificate chains as a peer would; a line of JSON for each.
+    #[command(
+        after_help = "Each line is {\"valid\",\"reason\",\"spiffe_id\"}, in the order of the arguments. `reason` is a stable \
+        code, null where the chain is good in both roles, client and server. `spiffe_id` is what the leaf calls itself, \
+        null where that cannot be read; where `valid` is false nobody vouches for it. `mesh svid inspect` says more.\n\n\
+        Exit codes: 0 all are valid, 1 one is not, 3 a file cannot be read."
+    )]
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// PEM authorities of one trust domain. Several domains: several pairs, or the option again.
+    #[arg(long = "bundle", value_name = "TRUST_DOMAIN=PEM", required = true, value_parser = bundle)]
+    pub(crate) bundles: Vec<(TrustDomain, PathBuf)>,
+    /// When to judge, in seconds since 1970; default: now.
+    #[arg(long, value_name = "UNIX_SECONDS")]
+    pub(crate) at: Option<u64>,
+    /// PEM certificates of one chain: leaf first, then intermediates.
+    #[arg(value_name = "CERT.PEM", required = true)]
+    pub(crate) chains: Vec<PathBuf>,
+}
+
+fn bundle(text: &str) -> Result<(TrustDomain, PathBuf), String> {
+    let (domain, file) = text.split_once('=').ok_or("expected TRUST_DOMAIN=PEM")?;
+    Ok((TrustDomain::parse(domain).map_err(|error| error.to_string())?, PathBuf::from(file)))
+}
+
+/// The arguments, with `--bundle a=a.pem b=b.pem` spelled as the option twice.
+///
+/// What clap itself would do with many values swallows the certificates that follow them.
+pub(crate) fn spelled_out(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut spelled: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let pair = argument.to_str().is_some_and(|text| bundle(text).is_ok());
+        let follows_pair = matches!(spelled.as_slice(), [.., option, _] if option == "--bundle");
+        if pair && follows_pair {
+            spelled.push("--bundle".into());
+        }
+        spelled.push(argument);
+    }
+    spelled
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdCommand {
+    /// Reads SPIFFE IDs, one a line; a line of JSON for each.
+    #[command(
+        after_help = "Each line is {\"valid\",\"reason\",\"trust_domain\",\"path\"}, in the order of the input. A line ends with \
+        \\n and with nothing else: spaces and \\r count, and an empty line is an empty name. `reason` is a stable code, null \
+        where the line is a SPIFFE ID. A name without a path is that of a trust domain; no workload can have it.\n\n\
+        Exit codes: 0 all are valid, 1 one is not, 3 the input cannot be read."
+    )]
+    Check(IdCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdCheckArgs {
+    /// The names; `-` is the standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -14,24 +14,27 @@ mod check;
 mod cli;
 mod dev_ca;
 mod explain;
+mod id;
 mod load;
 mod svid;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use answer::{Answer, Failure};
-use cli::{Cli, Command, DevCaCommand, SvidCommand};
+use answer::{Failure, Said};
+use cli::{Cli, Command, DevCaCommand, IdCommand, SvidCommand};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cli::spelled_out(std::env::args_os()));
     match run(&cli.command) {
-        Ok(answer) => {
+        Ok(Said::Answer(answer)) => {
             say(if cli.json { answer.to_json() } else { answer.text });
-            ExitCode::from(if answer.yes { 0 } else { 1 })
+            exit(answer.yes)
         }
+        Ok(Said::Lines { yes }) => exit(yes),
         Err(failure) => {
             if cli.json {
                 say(failure.to_json());
@@ -42,18 +45,25 @@ fn main() -> ExitCode {
     }
 }
 
+fn exit(yes: bool) -> ExitCode {
+    ExitCode::from(if yes { 0 } else { 1 })
+}
+
 /// A reader that has seen enough (`mesh explain | head`) is no error.
 fn say(mut text: String) {
     text.push('\n');
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn run(command: &Command) -> Result<Answer, Failure> {
-    match command {
+fn run(command: &Command) -> Result<Said, Failure> {
+    let answer = match command {
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Svid(SvidCommand::Inspect(args)) => svid::inspect(args),
+        Command::Svid(SvidCommand::Verify(args)) => return verify::run(args),
+        Command::Id(IdCommand::Check(args)) => return id::run(args),
         Command::DevCa(DevCaCommand::Init(args)) => dev_ca::init(args),
         Command::DevCa(DevCaCommand::Issue(args)) => dev_ca::issue(args),
-    }
+    };
+    answer.map(Said::Answer)
 }

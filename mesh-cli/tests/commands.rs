@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -148,7 +149,7 @@ fn inspect_names_the_rule_that_a_leaf_breaks() {
     let key = rcgen::KeyPair::generate().unwrap();
     let uri = |path: &str| rcgen::SanType::URI(format!("spiffe://shop.example{path}").try_into().unwrap());
     for (names, usages, reason) in [
-        (vec![], vec![rcgen::KeyUsagePurpose::DigitalSignature], "uri_missing"),
+        (vec![], vec![rcgen::KeyUsagePurpose::DigitalSignature], "san_missing"),
         (vec![uri("/a"), uri("/b")], vec![rcgen::KeyUsagePurpose::DigitalSignature], "uri_ambiguous"),
         (vec![uri("")], vec![rcgen::KeyUsagePurpose::DigitalSignature], "spiffe_id_without_path"),
         (vec![uri("/a")], vec![], "key_usage_missing"),
@@ -160,4 +161,146 @@ fn inspect_names_the_rule_that_a_leaf_breaks() {
         let (code, json) = ask(dir.path(), &["svid", "inspect", "leaf.pem"]);
         assert_eq!((code, &json["reason"]), (1, &Value::from(reason)), "{json}");
     }
+}
+
+/// Exit code and lines of JSON.
+fn lines(dir: &Path, args: &[&str]) -> (i32, Vec<String>) {
+    let output = mesh(dir, args);
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code().unwrap(), text.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn verify_says_one_line_for_each_chain_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let workload = ["--namespace", "shop", "--service-account", "web"];
+    for (ca, domain) in [("a", "shop.example"), ("b", "partner.example"), ("c", "shop.example")] {
+        let authority = ["--dir", ca, "--trust-domain", domain, "--out", &format!("{ca}/web")];
+        assert_eq!(ask(dir, &[&["dev-ca", "issue"][..], &authority, &workload].concat()).0, 0);
+    }
+    fs::write(dir.join("junk.pem"), "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").unwrap();
+    fs::write(dir.join("broken.pem"), "-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n").unwrap();
+    fs::write(dir.join("long.pem"), fs::read_to_string(dir.join("a/web/svid.pem")).unwrap().repeat(9)).unwrap();
+    fs::write(dir.join("huge.pem"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    let line = |reason: Option<&str>, id: Option<&str>| {
+        let json = |text: Option<&str>| text.map_or("null".to_owned(), |text| format!("{text:?}"));
+        format!(r#"{{"valid":{},"reason":{},"spiffe_id":{}}}"#, reason.is_none(), json(reason), json(id))
+    };
+    let web = Some("spiffe://shop.example/ns/shop/sa/web");
+    let partner = Some("spiffe://partner.example/ns/shop/sa/web");
+    let table = [
+        // Both authorities of the trust domain bear the same name.
+        ("c/web/svid.pem", line(Some("bad_signature"), web)),
+        ("a/web/svid.pem", line(None, web)),
+        ("b/web/svid.pem", line(None, partner)),
+        ("long.pem", line(Some("chain_too_long"), web)),
+        ("huge.pem", line(Some("chain_too_large"), None)),
+        ("junk.pem", line(Some("malformed"), None)),
+        ("broken.pem", line(Some("malformed"), None)),
+        ("a/web/svid.key", line(Some("no_certificate"), None)),
+        ("a/web/svid.pem", line(None, web)),
+    ];
+    let (files, expected): (Vec<_>, Vec<_>) = table.into_iter().unzip();
+    let (a, b) = ("shop.example=a/web/bundle.pem", "partner.example=b/web/bundle.pem");
+    // However the bundles are spelled, and whatever stands between.
+    for bundles in [vec!["--bundle", a, b], vec!["--bundle", a, "--bundle", b], vec!["--bundle", a, b, "--"]] {
+        let (code, said) = lines(dir, &[&["svid", "verify"][..], &bundles, &files].concat());
+        assert_eq!((code, said), (1, expected.clone()), "{bundles:?}");
+    }
+    let verify = |args: &[&str]| lines(dir, &[&["svid", "verify"][..], args].concat());
+    assert_eq!(verify(&["--bundle", a, "a/web/svid.pem"]), (0, vec![line(None, web)]));
+    assert_eq!(
+        verify(&["--bundle", a, "b/web/svid.pem"]),
+        (1, vec![line(Some("unknown_trust_domain"), partner)]),
+        "nobody said that the partner is trusted"
+    );
+    let swapped = ["--bundle", "shop.example=b/web/bundle.pem", "partner.example=a/web/bundle.pem", "a/web/svid.pem"];
+    assert_eq!(verify(&swapped), (1, vec![line(Some("issuer_of_another_trust_domain"), web)]));
+    for (at, reason) in [("0", "not_yet_valid"), ("4000000000", "expired")] {
+        assert_eq!(verify(&["--bundle", a, "--at", at, "a/web/svid.pem"]), (1, vec![line(Some(reason), web)]));
+    }
+    // What cannot be read costs nobody else a verdict.
+    let good = line(None, web);
+    assert_eq!(
+        verify(&["--bundle", a, "nowhere.pem", ".", "a/web/svid.pem"]),
+        (3, vec![line(Some("unreadable"), None), line(Some("unreadable"), None), good.clone()])
+    );
+    for bundle in ["partner.example=nowhere.pem", "partner.example=b/web/svid.pem", "partner.example=huge.pem"] {
+        let refused = line(Some("bundle_unusable"), partner);
+        assert_eq!(
+            verify(&["--bundle", a, bundle, "b/web/svid.pem", "a/web/svid.pem"]),
+            (3, vec![refused, good.clone()])
+        );
+    }
+    for wrong in [
+        vec!["--bundle", a, "--bundle", "shop.example=c/web/bundle.pem", "a/web/svid.pem"],
+        vec!["--bundle", "Shop.example=a/web/bundle.pem", "a/web/svid.pem"],
+        vec!["--bundle", "a/web/bundle.pem", "a/web/svid.pem"],
+        vec!["--bundle", a, "--at", "noon", "a/web/svid.pem"],
+        vec!["--bundle", a],
+        vec!["a/web/svid.pem"],
+    ] {
+        assert_eq!(verify(&wrong), (2, vec![]), "{wrong:?}");
+    }
+}
+
+#[test]
+fn id_check_says_one_line_for_each_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let id = |bytes: usize| format!("spiffe://td/{}", "a".repeat(bytes - "spiffe://td/".len()));
+    let good = |domain: &str, path: &str| {
+        format!(r#"{{"valid":true,"reason":null,"trust_domain":"{domain}","path":"{path}"}}"#)
+    };
+    let bad = |reason: &str| format!(r#"{{"valid":false,"reason":"{reason}","trust_domain":null,"path":null}}"#);
+    let (longest, too_long) = (id(2048), id(2049));
+    let table: &[(&[u8], String)] = &[
+        (b"spiffe://shop.example/ns/shop/sa/web", good("shop.example", "/ns/shop/sa/web")),
+        (b"spiffe://td", good("td", "")),
+        (longest.as_bytes(), good("td", &longest[11..])),
+        (too_long.as_bytes(), bad("id_too_long")),
+        (&vec![b'a'; 10_000_000], bad("id_too_long")),
+        (b"", bad("id_empty")),
+        (b"SPIFFE://td/a", bad("id_scheme")),
+        (b"https://td/a", bad("id_scheme")),
+        (b" spiffe://td/a", bad("id_scheme")),
+        (b"\xef\xbb\xbfspiffe://td/a", bad("id_scheme")),
+        (b"spiffe://", bad("id_trust_domain_missing")),
+        (b"spiffe://TD/a", bad("id_trust_domain_character")),
+        (b"spiffe://td:80/a", bad("id_trust_domain_character")),
+        (b"spiffe://user@td/a", bad("id_trust_domain_character")),
+        (b"spiffe://td/", bad("id_empty_segment")),
+        (b"spiffe://td/a//b", bad("id_empty_segment")),
+        (b"spiffe://td/a/../b", bad("id_dot_segment")),
+        (b"spiffe://td/%61", bad("id_path_character")),
+        (b"spiffe://td/a?q", bad("id_path_character")),
+        (b"spiffe://td/a\r", bad("id_path_character")),
+        (b"spiffe://td/a\0", bad("id_path_character")),
+        (b"spiffe://td/\xff", bad("id_not_utf8")),
+        (b"spiffe://td/last", good("td", "/last")),
+    ];
+    let input = table.iter().map(|(line, _)| *line).collect::<Vec<_>>().join(&b'\n');
+    let expected: Vec<String> = table.iter().map(|(_, said)| said.clone()).collect();
+    fs::write(dir.join("ids"), &input).unwrap();
+    assert_eq!(lines(dir, &["id", "check", "ids"]), (1, expected.clone()));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .args(["id", "check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&[&input[..], b"\n"].concat()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected.join("\n") + "\n", "a last line may have its end");
+
+    for (text, code, count) in [("", 0, 0), ("\n", 1, 1), ("spiffe://td/a\nspiffe://td/b\n", 0, 2)] {
+        fs::write(dir.join("ids"), text).unwrap();
+        let (exit, said) = lines(dir, &["id", "check", "ids"]);
+        assert_eq!((exit, said.len()), (code, count), "{text:?}");
+    }
+    assert_eq!(lines(dir, &["id", "check", "nowhere"]), (3, vec![]));
+    assert_eq!(lines(dir, &["id", "check"]), (2, vec![]));
 }

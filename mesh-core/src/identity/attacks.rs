@@ -43,15 +43,15 @@ fn each_bad_leaf_has_its_own_reason() {
         ("accepted", |p| p.extended_key_usages.push(Eku::CodeSigning)),
         ("accepted", |p| p.subject_alt_names.push(SanType::DnsName("web.example".try_into().unwrap()))),
         ("accepted", |p| p.is_ca = IsCa::ExplicitNoCa),
-        ("uri_missing", |p| p.subject_alt_names.clear()),
+        ("san_missing", |p| p.subject_alt_names.clear()),
         ("uri_missing", |p| p.subject_alt_names = vec![SanType::DnsName("web.example".try_into().unwrap())]),
         ("uri_ambiguous", |p| p.subject_alt_names.push(uri("spiffe://td/ns/shop/sa/admin"))),
         ("uri_ambiguous", |p| p.subject_alt_names.insert(0, uri("https://td/"))),
         ("uri_ambiguous", |p| p.subject_alt_names.push(uri(WEB))),
-        ("invalid_spiffe_id", |p| p.subject_alt_names = vec![uri("https://td/ns/shop/sa/web")]),
-        ("invalid_spiffe_id", |p| p.subject_alt_names = vec![uri("spiffe://TD/ns/shop/sa/web")]),
-        ("invalid_spiffe_id", |p| p.subject_alt_names = vec![uri("spiffe://td/ns/shop/../sa/web")]),
-        ("invalid_spiffe_id", |p| p.subject_alt_names = vec![uri("spiffe://td/ns/shop/sa/web\0.evil")]),
+        ("id_scheme", |p| p.subject_alt_names = vec![uri("https://td/ns/shop/sa/web")]),
+        ("id_trust_domain_character", |p| p.subject_alt_names = vec![uri("spiffe://TD/ns/shop/sa/web")]),
+        ("id_dot_segment", |p| p.subject_alt_names = vec![uri("spiffe://td/ns/shop/../sa/web")]),
+        ("id_path_character", |p| p.subject_alt_names = vec![uri("spiffe://td/ns/shop/sa/web\0.evil")]),
         ("spiffe_id_without_path", |p| p.subject_alt_names = vec![uri("spiffe://td")]),
         ("leaf_is_authority", |p| {
             p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -163,9 +163,17 @@ fn only_the_roots_of_the_named_trust_domain_vouch() {
 
     assert_eq!(reason(&leaf(&ours, WEB), &both), "accepted");
     // The partner's authority names one of our workloads; same issuer name, other key.
-    assert_eq!(reason(&leaf(&theirs, WEB), &both), "bad_signature");
+    assert_eq!(reason(&leaf(&theirs, WEB), &both), "issuer_of_another_trust_domain");
     assert_eq!(reason(&leaf(&Ca::root("else"), WEB), &both), "unknown_issuer");
-    assert_eq!(reason(&leaf(&ours, "spiffe://partner/ns/shop/sa/web"), &both), "bad_signature");
+    assert_eq!(reason(&leaf(&ours, "spiffe://partner/ns/shop/sa/web"), &both), "issuer_of_another_trust_domain");
+    // Of as many partners as there may be, the one that did it is named.
+    let mut many = ours.trust("td");
+    (0..6).for_each(|n| many.insert(Ca::root("root").bundle(&format!("p{n}"))));
+    many.insert(theirs.bundle("partner"));
+    assert_eq!(
+        verify_svid(&leaf(&theirs, WEB), &many, PeerRole::Client, noon()),
+        Err(SvidError::OtherTrustDomain("partner".to_owned()))
+    );
     assert_eq!(reason(&leaf(&ours, "spiffe://t/ns/shop/sa/web"), &both), "unknown_trust_domain");
     assert_eq!(reason(&leaf(&ours, WEB), &TrustBundleSet::default()), "unknown_trust_domain");
     let empty = TrustBundle::new(TrustDomain::parse("td").unwrap(), Vec::new()).unwrap();
@@ -200,7 +208,7 @@ fn size_and_damage() {
     assert_eq!(reason(&[], &trust), "no_certificate");
     assert_eq!(reason(&vec![leaf.clone(); 9], &trust), "chain_too_long");
     assert_eq!(reason(&[leaf.clone(), vec![0; 64 * 1024].into()], &trust), "chain_too_large");
-    assert_eq!(reason(std::slice::from_ref(&root.der), &trust), "uri_missing");
+    assert_eq!(reason(std::slice::from_ref(&root.der), &trust), "san_missing");
     assert_eq!(reason(&[Arc::from(*b"junk")], &trust), "malformed");
     assert_eq!(reason(&[[&leaf[..], b"tail"].concat().into()], &trust), "malformed");
 
@@ -312,7 +320,7 @@ fn an_svid_needs_its_own_key_and_keeps_the_leaf_rules() {
     assert_eq!(refused(&a.pem, &b.key.serialize_pem()), "key_mismatch");
     assert_eq!(refused(&a.pem, ""), "key_unusable");
     assert_eq!(refused("", &a.key.serialize_pem()), "no_certificate");
-    assert_eq!(refused(&root.pem, &a.key.serialize_pem()), "uri_missing");
+    assert_eq!(refused(&root.pem, &a.key.serialize_pem()), "san_missing");
     // The chain in the wrong order.
-    assert_eq!(refused(&format!("{}{}", root.pem, a.pem), &a.key.serialize_pem()), "uri_missing");
+    assert_eq!(refused(&format!("{}{}", root.pem, a.pem), &a.key.serialize_pem()), "san_missing");
 }

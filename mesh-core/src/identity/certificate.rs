@@ -33,6 +33,9 @@ pub(super) struct Leaf {
 pub(super) fn leaf(der: &[u8]) -> Result<Leaf, SvidError> {
     let cert = parse(der)?;
     let id = spiffe_id(&cert)?;
+    if id.path().is_empty() {
+        return Err(SvidError::PathMissing);
+    }
     if is_authority(&cert)? {
         return Err(SvidError::LeafIsAuthority);
     }
@@ -50,6 +53,11 @@ pub(super) fn leaf(der: &[u8]) -> Result<Leaf, SvidError> {
     let (not_before, not_after) = validity(&cert)?;
     let public_key = cert.public_key().raw.to_vec();
     Ok(Leaf { id, not_before, not_after, serial: serial(&cert), public_key })
+}
+
+/// The name that `der` gives itself, whatever else is wrong with it.
+pub(super) fn claimed_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
+    spiffe_id(&parse(der)?)
 }
 
 /// What an issuer between leaf and anchor must be. (X509-SVID 4.3, RFC 5280 4.2.1.9)
@@ -103,12 +111,12 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, SvidError> {
 
 /// The one URI name. Names of other types may stand beside it and mean nothing. (X509-SVID 2)
 fn spiffe_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
-    let id = match uris(cert)?.as_slice() {
-        [] => return Err(SvidError::UriMissing),
-        [uri] => SpiffeId::parse(uri)?,
-        [..] => return Err(SvidError::UriAmbiguous),
-    };
-    if id.path().is_empty() { Err(SvidError::PathMissing) } else { Ok(id) }
+    match uris(cert)?.as_slice() {
+        [] if extension(cert, &OID_X509_EXT_SUBJECT_ALT_NAME)?.is_none() => Err(SvidError::SanMissing),
+        [] => Err(SvidError::UriMissing),
+        [uri] => Ok(SpiffeId::parse(uri)?),
+        [..] => Err(SvidError::UriAmbiguous),
+    }
 }
 
 fn uris<'a>(cert: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, SvidError> {

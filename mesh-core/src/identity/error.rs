@@ -23,7 +23,10 @@ pub enum SvidError {
     /// Something is there and cannot be read.
     #[error("the certificate is malformed: {0}")]
     Malformed(&'static str),
-    /// The leaf names nobody.
+    /// The leaf has no names that count: a common name is none.
+    #[error("the leaf has no subject alternative name; an X.509-SVID has exactly one URI there")]
+    SanMissing,
+    /// The leaf has names, and none of them is a URI.
     #[error("the leaf has no URI subject alternative name; an X.509-SVID has exactly one")]
     UriMissing,
     /// The leaf names two.
@@ -65,6 +68,9 @@ pub enum SvidError {
     /// No authority of the peer's own trust domain vouches for it.
     #[error("no authority of the certificate's own trust domain issued it")]
     UnknownIssuer,
+    /// An authority that vouches for this trust domain only issued it; its own authorities did not.
+    #[error("it was issued by an authority of the trust domain {0:?}, which vouches for no other")]
+    OtherTrustDomain(String),
     /// Forged or damaged.
     #[error("a signature in the chain is wrong")]
     BadSignature,
@@ -111,9 +117,10 @@ impl SvidError {
             Self::ChainTooLong(_) => "chain_too_long",
             Self::ChainTooLarge(_) => "chain_too_large",
             Self::Malformed(_) => "malformed",
+            Self::SanMissing => "san_missing",
             Self::UriMissing => "uri_missing",
             Self::UriAmbiguous => "uri_ambiguous",
-            Self::InvalidId(_) => "invalid_spiffe_id",
+            Self::InvalidId(error) => error.reason(),
             Self::PathMissing => "spiffe_id_without_path",
             Self::LeafIsAuthority => "leaf_is_authority",
             Self::KeyUsageMissing => "key_usage_missing",
@@ -125,6 +132,7 @@ impl SvidError {
             Self::UnknownTrustDomain(_) => "unknown_trust_domain",
             Self::NoValidAuthority(_) => "no_valid_authority",
             Self::UnknownIssuer => "unknown_issuer",
+            Self::OtherTrustDomain(_) => "issuer_of_another_trust_domain",
             Self::BadSignature => "bad_signature",
             Self::UnsupportedSignature => "unsupported_signature",
             Self::IssuerExpired => "issuer_expired",

@@ -227,6 +227,22 @@ pub enum SpiffeIdError {
     },
 }
 
+impl SpiffeIdError {
+    /// A stable code, for example `id_path_character`; for logs, metrics, audit and tools.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty => "id_empty",
+            Self::TooLong { .. } => "id_too_long",
+            Self::Scheme => "id_scheme",
+            Self::NoTrustDomain => "id_trust_domain_missing",
+            Self::TrustDomainCharacter { .. } => "id_trust_domain_character",
+            Self::EmptySegment { .. } => "id_empty_segment",
+            Self::DotSegment { .. } => "id_dot_segment",
+            Self::PathCharacter { .. } => "id_path_character",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

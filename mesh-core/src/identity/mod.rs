@@ -43,4 +43,4 @@ pub use refresh::{Looked, Looks, Watcher};
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};
 pub use svid::X509Svid;
-pub use verify::{PeerRole, VerifiedSvid, check_leaf, verify_svid};
+pub use verify::{PeerRole, VerifiedSvid, check_leaf, claimed_id, verify_svid};

@@ -13,7 +13,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -34,6 +34,9 @@ static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::RSA_PKCS1_2048_8192_SHA384,
     algorithms::RSA_PKCS1_2048_8192_SHA512,
 ];
+
+/// How many anchors of other trust domains are tried to explain a refusal.
+const MAX_SUSPECTS: usize = 8;
 
 /// Which side of the handshake is being judged; chooses the extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,23 +83,68 @@ pub fn verify_svid<C: AsRef<[u8]>>(
     }
 
     let first_der = CertificateDer::from(first);
-    let end_entity = EndEntityCert::try_from(&first_der).map_err(|error| path_error(&error))?;
-    let issuers: Vec<_> = chain.iter().skip(1).map(|der| CertificateDer::from(der.as_ref())).collect();
-    let usage = match role {
-        PeerRole::Client => KeyUsage::client_auth(),
-        PeerRole::Server => KeyUsage::server_auth(),
+    let candidate = Candidate {
+        leaf: EndEntityCert::try_from(&first_der).map_err(|error| path_error(&error))?,
+        issuers: chain.iter().skip(1).map(|der| CertificateDer::from(der.as_ref())).collect(),
+        time: UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
+        role,
     };
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-    let path = end_entity
-        .verify_for_usage(ALGORITHMS, &anchors, &issuers, time, usage, None, None)
-        .map_err(|error| path_error(&error))?;
-    for issuer in path.intermediate_certificates() {
-        certificate::check_intermediate(issuer.der().as_ref())?;
-    }
+    candidate.check(&anchors).map_err(|error| candidate.explain(error, trust, domain, now))?;
 
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(digest::digest(&digest::SHA256, first).as_ref());
     Ok(VerifiedSvid { id: leaf.id, not_after: leaf.not_after, serial: leaf.serial, fingerprint })
+}
+
+/// A chain on its way to an anchor.
+struct Candidate<'a> {
+    leaf: EndEntityCert<'a>,
+    issuers: Vec<CertificateDer<'a>>,
+    time: UnixTime,
+    role: PeerRole,
+}
+
+impl Candidate<'_> {
+    /// The anchor at the end of the first good path.
+    fn check<'p>(&'p self, anchors: &'p [TrustAnchor<'p>]) -> Result<&'p TrustAnchor<'p>, SvidError> {
+        let usage = match self.role {
+            PeerRole::Client => KeyUsage::client_auth(),
+            PeerRole::Server => KeyUsage::server_auth(),
+        };
+        let path = self
+            .leaf
+            .verify_for_usage(ALGORITHMS, anchors, &self.issuers, self.time, usage, None, None)
+            .map_err(|error| path_error(&error))?;
+        for issuer in path.intermediate_certificates() {
+            certificate::check_intermediate(issuer.der().as_ref())?;
+        }
+        Ok(path.anchor())
+    }
+
+    /// Tells the authority of a partner that poses as ours from one that nobody knows. Words only: refused it is.
+    ///
+    /// Bounded, because a stranger causes it: one more path check, over [`MAX_SUSPECTS`] anchors that bear a right name.
+    fn explain(&self, error: SvidError, trust: &TrustBundleSet, domain: &str, now: SystemTime) -> SvidError {
+        if !matches!(error, SvidError::UnknownIssuer | SvidError::BadSignature) {
+            return error;
+        }
+        let others = trust.iter().filter(|bundle| bundle.domain().as_str() != domain);
+        let anchors =
+            others.flat_map(|bundle| bundle.anchors_at(now).into_iter().map(|anchor| (bundle.domain(), anchor)));
+        let named = anchors.filter(|(_, anchor)| self.names_issuer(anchor.subject.as_ref()));
+        let (owners, suspects): (Vec<_>, Vec<_>) = named.take(MAX_SUSPECTS).unzip();
+        let Ok(culprit) = self.check(&suspects) else { return error };
+        match owners.iter().zip(&suspects).find(|(_, suspect)| *suspect == culprit) {
+            Some((owner, _)) => SvidError::OtherTrustDomain(owner.as_str().to_owned()),
+            None => error,
+        }
+    }
+
+    /// Whether the leaf or one of its issuers says that `subject` issued it.
+    fn names_issuer(&self, subject: &[u8]) -> bool {
+        let issuer = |der| EndEntityCert::try_from(der).is_ok_and(|cert| cert.issuer() == subject);
+        self.leaf.issuer() == subject || self.issuers.iter().any(issuer)
+    }
 }
 
 /// The first certificate of a chain that is neither empty nor too large to look at.
@@ -135,6 +183,13 @@ fn path_error(error: &webpki::Error) -> SvidError {
 /// [`verify_svid`].
 pub fn check_leaf(leaf: &[u8], now: SystemTime) -> Result<SpiffeId, SvidError> {
     valid_leaf(leaf, now).map(|leaf| leaf.id)
+}
+
+/// The name that a leaf gives itself, whether or not it keeps any other rule; its path may be empty.
+///
+/// Proves nothing at all: for tools that say whose certificate they refuse.
+pub fn claimed_id(leaf: &[u8]) -> Result<SpiffeId, SvidError> {
+    certificate::claimed_id(leaf)
 }
 
 /// Validity is written in whole seconds, and the last one counts. (RFC 5280 4.1.2.5)
