@@ -186,5 +186,6 @@ fn serial(cert: &X509Certificate<'_>) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         bytes => bytes,
     };
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten().collect()
 }

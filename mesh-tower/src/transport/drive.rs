@@ -1,7 +1,7 @@
 //! Polls a connection to its end, and asks its lifetime when that is.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use mesh_core::clock::WallClock;
@@ -24,14 +24,13 @@ pub(super) async fn stopping(stop: &mut watch::Receiver<bool>) {
 
 /// Polls the connection, and after each poll asks its lifetime what to do.
 pub(super) async fn drive(
-    connection: impl Graceful,
+    mut connection: Pin<Box<impl Graceful>>,
     mut life: Lifetime,
     activity: &Activity,
     standing: &Standing,
     clock: &dyn WallClock,
     mut stop: watch::Receiver<bool>,
 ) -> CloseReason {
-    let mut connection = pin!(connection);
     let mut stopped = pin!(stopping(&mut stop));
     let mut timer = pin!(sleep_until(Instant::now()));
     poll_fn(|cx| {

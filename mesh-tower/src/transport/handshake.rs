@@ -21,18 +21,27 @@ const SLOT_TIME: Duration = Duration::from_millis(250);
 
 /// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none. One that falls
 /// silent after it loses its slot after [`SLOT_TIME`] and goes on without.
-pub(super) async fn handshake<Io>(io: Io, shared: &Shared) -> Result<(TlsStream<Io>, VerifiedPeer), HandshakeRefused>
+///
+/// The stream is boxed: by value it would stand once in each future that it passes through, for as long as the
+/// connection lives.
+pub(super) async fn handshake<Io>(
+    io: Io,
+    shared: &Shared,
+) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), HandshakeRefused>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
     let slot = shared.handshakes.acquire().await.map_err(io::Error::other)?;
     let mut handshake = pin!(shared.ground.tls.handshake(hello));
-    if let Ok(done) = timeout(SLOT_TIME, handshake.as_mut()).await {
-        return done;
-    }
-    drop(slot);
-    handshake.await
+    let done = match timeout(SLOT_TIME, handshake.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(slot);
+            handshake.await
+        }
+    };
+    done.map(|(stream, peer)| (Box::new(stream), peer))
 }
 
 pub(super) fn log_refused(address: SocketAddr, refused: &HandshakeRefused, refusals: &Sparing) {

@@ -46,8 +46,9 @@ pub(crate) async fn serve_connection<Io, S>(
     // Before the handshake: what changes while it lasts is looked at after it.
     let identity = shared.ground.identity.generation();
     let give_up = Instant::now() + config.handshake_timeout;
+    // Boxed, so that what only the handshake needs is given back with it.
     let handshake = tokio::select! {
-        handshake = timeout_at(give_up, handshake(io, &shared)) => handshake,
+        handshake = timeout_at(give_up, Box::pin(handshake(io, &shared))) => handshake,
         () = stopping(&mut stop) => return metrics.handshake("stopping"),
     };
     let (stream, peer) = match handshake {
@@ -74,7 +75,7 @@ pub(crate) async fn serve_connection<Io, S>(
 }
 
 async fn serve_http<Io, S>(
-    stream: TlsStream<Io>,
+    stream: Box<TlsStream<Io>>,
     (peer, judged_under): (VerifiedPeer, u64),
     address: SocketAddr,
     config: &ListenerConfig,
@@ -109,10 +110,10 @@ where
     // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.
     if peer.http == Version::HTTP_2 {
         let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(connection, life, &activity, &standing, clock, stop).await
+        drive(Box::pin(connection), life, &activity, &standing, clock, stop).await
     } else {
         let stream = Watched::new(stream, Arc::clone(&activity));
         let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(connection, life, &activity, &standing, clock, stop).await
+        drive(Box::pin(connection), life, &activity, &standing, clock, stop).await
     }
 }
