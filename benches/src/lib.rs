@@ -9,7 +9,11 @@
 pub mod app;
 pub mod client;
 pub mod cpu;
+pub mod handshake;
+pub mod idle;
+pub mod memory;
 pub mod plain;
+pub mod spiffe;
 pub mod tls;
 
 /// Generated from `proto/perf.proto`.

@@ -11,14 +11,14 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::{Error, Pem};
 
-struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    roots: Arc<RootCertStore>,
+pub(crate) struct Identity {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) roots: Arc<RootCertStore>,
 }
 
 impl Identity {
-    fn read(pem: &Pem) -> Result<Self, Error> {
+    pub(crate) fn read(pem: &Pem) -> Result<Self, Error> {
         let (Some(cert), Some(key), Some(ca)) = (&pem.cert, &pem.key, &pem.ca) else {
             return Err("mode mtls needs --cert, --key and --ca".into());
         };

@@ -1,11 +1,14 @@
 //! Both programs against each other, in every mode and protocol.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use serde_json::Value;
 
 struct Server {
@@ -150,4 +153,128 @@ fn mesh() {
     let refused = load(&args(&stranger, "h2"));
     assert_eq!(refused["requests"], 0, "{refused}");
     assert!(refused["first_error"].as_str().unwrap().contains("403"), "{refused}");
+}
+
+/// What `cargo xtask bench-setup` writes, as far as connections need it.
+fn write_setup(dir: &Path) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).unwrap();
+        if name.ends_with(".key") {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    };
+    write("ca.pem", &ca.pem());
+    write("token.jwt", "a.b.c");
+    for name in ["server", "client"] {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            vec![SanType::URI(format!("spiffe://bench.example/ns/bench/sa/{name}").try_into().unwrap())];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        write(&format!("{name}.pem"), &params.signed_by(&key, &ca).unwrap().pem());
+        write(&format!("{name}.key"), &key.serialize_pem());
+        let text = format!(
+            "workload: {{ name: {name}, namespace: bench }}\n\
+             identity: {{ trust_domain: bench.example, source: {{ files: {{ certificate: {name}.pem, key: {name}.key, bundle: ca.pem }} }} }}\n\
+             policies: [ policy.yaml ]\n\
+             clusters: {{ bench: {{ discover: {{ static: [\"127.0.0.1:1\"] }}, identities: [ \"spiffe://bench.example/ns/bench/sa/server\" ] }} }}\n"
+        );
+        write(&format!("{name}.yaml"), &text);
+    }
+    write(
+        "policy.yaml",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: bench, namespace: bench }\n\
+         spec: { rules: [ { from: [ { source: { principals: [bench.example/ns/bench/sa/client] } } ] } ] }\n",
+    );
+}
+
+#[test]
+fn handshakes() {
+    let dir = tempfile::tempdir().unwrap();
+    write_setup(dir.path());
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-handshake"));
+        command.arg("--dir").arg(dir.path()).args(["--pairs", "10"]).output().unwrap()
+    };
+    let output = run();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for arm in ["bare", "mesh", "ratio"] {
+        for side in ["client", "server", "both"] {
+            assert!(report[arm][side].as_f64().unwrap() > 0.0, "{report}");
+        }
+    }
+    // Both arms hold the other side to its name: with the certificates exchanged nobody is who should be there.
+    for file in ["pem", "key"] {
+        let [server, client, other] =
+            ["server", "client", "other"].map(|name| dir.path().join(format!("{name}.{file}")));
+        std::fs::rename(&server, &other).unwrap();
+        std::fs::rename(&client, &server).unwrap();
+        std::fs::rename(&other, &client).unwrap();
+    }
+    let output = run();
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A bench-idle, which does one step for each line.
+struct Idle {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Idle {
+    fn start(dir: &Path, mode: &str, side: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-idle"));
+        command.arg("--dir").arg(dir).args(["--mode", mode]).args(side);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn step(&mut self) -> Value {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("`{line}`"))
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn idle_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    write_setup(dir.path());
+    for (server, client) in [("mtls", "mtls"), ("mesh", "mtls"), ("mtls", "mesh")] {
+        let mut server = Idle::start(dir.path(), server, &["serve", "--listen", "0.0.0.0:0"]);
+        let line = server.line();
+        let port = line.trim().rsplit_once(':').unwrap().1;
+        let mut client = Idle::start(dir.path(), client, &["open", "--port", port, "--conns", "20"]);
+        let live = |look: Value| look["live"].as_u64().unwrap();
+        client.step();
+        let (before, known) = (live(server.step()), live(client.step()));
+        let held = client.step();
+        assert_eq!(held["connections"], 21, "{held}");
+        assert!(held["requests"].as_u64().unwrap() >= 20, "{held}");
+        // No HTTP/2 connection is had for less: what is measured is really held.
+        assert!(live(held) > known + 20 * 8 * 1024);
+        assert!(live(server.step()) > before + 20 * 8 * 1024);
+    }
 }

@@ -58,6 +58,18 @@ enum Task {
         #[arg(long)]
         proto: Vec<String>,
     },
+    /// Measures handshakes and idle HTTP/2 connections, mesh beside bare hyper and rustls; prints tables of medians.
+    BenchConnections {
+        /// Connections held at once; may be repeated. Default 1,000 and 5,000.
+        #[arg(long)]
+        conns: Vec<usize>,
+        /// Runs of each arm, in turn.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Handshakes of each arm, in turn.
+        #[arg(long, default_value_t = 5000)]
+        pairs: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +82,10 @@ fn main() -> ExitCode {
         Task::Test { only, .. } => suite::run(&root, &only),
         Task::Peers => finish(peers::install(&root).map(|found| found.iter().for_each(|line| println!("{line}")))),
         Task::Bench { secs, rounds, proto } => finish(bench::run(&root, secs, rounds, &proto)),
+        Task::BenchConnections { conns, rounds, pairs } => {
+            let conns = if conns.is_empty() { &[1000, 5000] } else { conns.as_slice() };
+            finish(bench::connections(&root, conns, rounds, pairs))
+        }
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }

@@ -9,7 +9,7 @@ use crate::app::PAYLOAD;
 use crate::perf::Payload;
 
 /// Reads the whole answer of `GET /hello`.
-pub(super) async fn hello<B>(response: Response<B>) -> Result<(), Error>
+pub(crate) async fn hello<B>(response: Response<B>) -> Result<(), Error>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Error>,

@@ -7,6 +7,7 @@ mod plain;
 mod report;
 
 pub use drive::{Caller, Load, drive};
+pub(crate) use judge::hello;
 pub use mesh::MeshTarget;
 pub use plain::PlainTarget;
 pub use report::{Measured, Report};

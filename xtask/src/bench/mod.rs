@@ -1,7 +1,11 @@
 //! Mesh against plain mTLS in one run: the arms take turns, so that what the machine does meets both.
 
+mod connections;
+mod held;
 mod server;
 mod table;
+
+pub(crate) use connections::run as connections;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,11 +33,7 @@ pub(crate) fn run(root: &Path, secs: f64, rounds: u16, protos: &[String]) -> Res
     if let Some(unknown) = protos.iter().find(|wanted| !PROTOS.contains(&wanted.as_str())) {
         return Err(format!("no protocol `{unknown}`; there are: {}", PROTOS.join(", ")));
     }
-    let build = ["build", "--release", "--package", "mesh-benches", "--bins"];
-    let status = run::cargo(root, &build).status().map_err(|e| format!("cannot run cargo: {e}"))?;
-    if !status.success() {
-        return Err("the release build failed".to_owned());
-    }
+    build(root)?;
     let bench = Bench { root: root.to_path_buf(), dir: root.join("target/bench"), secs };
     bench_setup::write(&bench.dir, ([127, 0, 0, 1], 8443).into())?;
     let mut failed = 0;
@@ -61,6 +61,12 @@ pub(crate) fn run(root: &Path, secs: f64, rounds: u16, protos: &[String]) -> Res
         }
     }
     if failed == 0 { Ok(()) } else { Err(format!("{failed} requests failed; the figures are of no use")) }
+}
+
+fn build(root: &Path) -> Result<(), String> {
+    let build = ["build", "--release", "--package", "mesh-benches", "--bins"];
+    let status = run::cargo(root, &build).status().map_err(|e| format!("cannot run cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err("the release build failed".to_owned()) }
 }
 
 #[derive(Debug)]
