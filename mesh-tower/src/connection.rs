@@ -25,6 +25,10 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyTooLarge;
 
+/// Marks what stands in the place of a request that had no single reading on the wire: why, by a stable code.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unreadable(pub(crate) &'static str);
+
 impl Connection {
     pub(crate) fn new(peer: Peer, chain: Vec<Arc<[u8]>>, local_addr: SocketAddr, http: http::Version) -> Self {
         Self { peer, chain, local_addr, http }

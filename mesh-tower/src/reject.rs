@@ -17,6 +17,8 @@ use crate::grpc::{self, Code};
 pub(crate) enum Kind {
     /// It was no request that has one reading.
     Malformed,
+    /// It had no single end, or was no HTTP: nobody knows what was asked, nor whether a body may answer it.
+    Unreadable,
     /// It declares a longer body than the listener takes.
     TooLarge,
     /// Nobody vouches for the caller, or its token is bad.
@@ -52,7 +54,7 @@ impl Reject {
 
     pub(crate) fn status(&self) -> StatusCode {
         match self.kind {
-            Kind::Malformed => StatusCode::BAD_REQUEST,
+            Kind::Malformed | Kind::Unreadable => StatusCode::BAD_REQUEST,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
@@ -65,7 +67,7 @@ impl Reject {
 
     pub(crate) fn code(&self) -> Code {
         match self.kind {
-            Kind::Malformed => Code::UNIMPLEMENTED,
+            Kind::Malformed | Kind::Unreadable => Code::UNIMPLEMENTED,
             Kind::TooLarge => Code::RESOURCE_EXHAUSTED,
             Kind::Unauthenticated => Code::UNAUTHENTICATED,
             Kind::Forbidden => Code::PERMISSION_DENIED,
@@ -88,6 +90,7 @@ impl Reject {
     fn text(&self) -> &'static str {
         match self.kind {
             Kind::Malformed => "bad request",
+            Kind::Unreadable => "",
             Kind::TooLarge => "body too large",
             Kind::Unauthenticated => "unauthenticated",
             Kind::Forbidden => "forbidden",
@@ -106,7 +109,9 @@ impl Reject {
             let mut response = Response::new(Body::from(self.text()));
             *response.status_mut() = self.status();
             let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            if !self.text().is_empty() {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            }
             if self.kind == Kind::Unauthenticated {
                 // RFC 9110 15.5.2 demands a challenge; RFC 6750 3 would add details, which we keep.
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -129,6 +134,7 @@ mod tests {
     fn statuses() {
         for (kind, status, code) in [
             (Kind::Malformed, 400, 12),
+            (Kind::Unreadable, 400, 12),
             (Kind::TooLarge, 413, 8),
             (Kind::Unauthenticated, 401, 16),
             (Kind::Forbidden, 403, 7),

@@ -23,6 +23,8 @@ mod reload;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod smuggling;
+#[cfg(test)]
 mod traffic;
 #[cfg(test)]
 mod wiring;

@@ -261,50 +261,48 @@ async fn ambiguous_requests_are_refused_before_any_handler() {
     let with = |headers: &str| format!("GET / HTTP/1.1\r\n{headers}\r\nconnection: close\r\n\r\n").into_bytes();
     // Without `connection: close`: the server must close by itself, or it would read what was smuggled in.
     let post = |rest: &str| format!("POST / HTTP/1.1\r\nhost: orders\r\n{rest}").into_bytes();
-    // The reason in the audit record; `None` where hyper's own parser refuses and no request comes to be.
-    let rows: &[(&str, Vec<u8>, Option<&str>)] = &[
-        ("dot segments", get("/a/../admin"), Some("path_dot_segment")),
-        ("a dot segment", get("/./admin"), Some("path_dot_segment")),
-        ("escaped dots", get("/a/%2e%2e/admin"), Some("path_needless_escape")),
-        ("an escaped letter", get("/%61dmin"), Some("path_needless_escape")),
-        ("two slashes", get("//admin"), Some("path_empty_segment")),
-        ("two slashes inside", get("/a//admin"), Some("path_empty_segment")),
-        ("an escaped slash", get("/a%2fadmin"), Some("path_escaped_separator")),
-        ("an escaped slash, upper case", get("/a%2Fadmin"), Some("path_escaped_separator")),
-        ("an escaped backslash", get("/a%5cadmin"), Some("path_escaped_separator")),
-        ("a backslash", get("/a\\admin"), Some("path_backslash")),
-        ("a parameter", get("/admin;x=y"), Some("path_parameter")),
-        ("dots and a parameter", get("/..;/admin"), Some("path_parameter")),
-        ("escaped NUL", get("/admin%00"), Some("path_control")),
-        ("NUL", get("/admin\0"), None),
-        ("an escaped line end", get("/admin%0d%0ax:%20y"), Some("path_control")),
-        ("overlong UTF-8", get("/%C0%AE%C0%AE/admin"), Some("path_not_utf8")),
-        ("half an escape", get("/admin%2"), Some("path_escape")),
-        ("another authority in the target", get("http://other/admin"), Some("host_mismatch")),
-        ("another scheme", get("ftp://orders/admin"), Some("scheme")),
-        ("no leading slash", get("admin"), Some("host_mismatch")),
-        ("an authority for a target", get("orders"), Some("path_form")),
-        ("asterisk", get("*"), Some("target_form")),
+    // What is wrong with the framing has a table of its own, in `smuggling`.
+    let rows: &[(&str, Vec<u8>, &str)] = &[
+        ("dot segments", get("/a/../admin"), "path_dot_segment"),
+        ("a dot segment", get("/./admin"), "path_dot_segment"),
+        ("escaped dots", get("/a/%2e%2e/admin"), "path_needless_escape"),
+        ("an escaped letter", get("/%61dmin"), "path_needless_escape"),
+        ("two slashes", get("//admin"), "path_empty_segment"),
+        ("two slashes inside", get("/a//admin"), "path_empty_segment"),
+        ("an escaped slash", get("/a%2fadmin"), "path_escaped_separator"),
+        ("an escaped slash, upper case", get("/a%2Fadmin"), "path_escaped_separator"),
+        ("an escaped backslash", get("/a%5cadmin"), "path_escaped_separator"),
+        ("a backslash", get("/a\\admin"), "path_backslash"),
+        ("a parameter", get("/admin;x=y"), "path_parameter"),
+        ("dots and a parameter", get("/..;/admin"), "path_parameter"),
+        ("escaped NUL", get("/admin%00"), "path_control"),
+        ("NUL", get("/admin\0"), "request_line"),
+        ("an escaped line end", get("/admin%0d%0ax:%20y"), "path_control"),
+        ("overlong UTF-8", get("/%C0%AE%C0%AE/admin"), "path_not_utf8"),
+        ("half an escape", get("/admin%2"), "path_escape"),
+        ("another authority in the target", get("http://other/admin"), "host_mismatch"),
+        ("another scheme", get("ftp://orders/admin"), "scheme"),
+        ("no leading slash", get("admin"), "host_mismatch"),
+        ("an authority for a target", get("orders"), "path_form"),
+        ("asterisk", get("*"), "target_form"),
         (
             "CONNECT",
             b"CONNECT orders:443 HTTP/1.1\r\nhost: orders:443\r\nconnection: close\r\n\r\n".to_vec(),
-            Some("target_form"),
+            "target_form",
         ),
-        ("two hosts", with("host: orders\r\nhost: other"), Some("duplicate_host")),
-        ("the same host twice", with("host: orders\r\nhost: orders"), Some("duplicate_host")),
-        ("no host", with("x-a: b"), Some("host_missing")),
-        ("user information", with("host: admin@orders"), Some("host")),
+        ("two hosts", with("host: orders\r\nhost: other"), "duplicate_host"),
+        ("the same host twice", with("host: orders\r\nhost: orders"), "duplicate_host"),
+        ("no host", with("x-a: b"), "host_missing"),
+        ("user information", with("host: admin@orders"), "host"),
         (
             "two tokens",
             with("host: orders\r\nauthorization: Basic YQ==\r\nauthorization: Basic Yg=="),
-            Some("duplicate_authorization"),
+            "duplicate_authorization",
         ),
-        ("upgrade", with("host: orders\r\nupgrade: websocket"), Some("upgrade")),
-        ("two lengths", post("content-length: 4\r\ncontent-length: 5\r\n\r\nabcde"), None),
-        ("a signed length", post("content-length: +5\r\n\r\nabcde"), None),
-        ("an encoding within", post("transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"), None),
-        ("a name with a space", with("host: orders\r\nx-mesh-id : a"), None),
-        ("a folded line", with("host: orders\r\nx-a: b\r\n c"), None),
+        ("upgrade", with("host: orders\r\nupgrade: websocket"), "upgrade"),
+        ("two lengths", post("content-length: 4\r\ncontent-length: 5\r\n\r\nabcde"), "duplicate_content_length"),
+        ("a name with a space", with("host: orders\r\nx-mesh-id : a"), "header_name"),
+        ("a folded line", with("host: orders\r\nx-a: b\r\n c"), "header_fold"),
     ];
     let mut seen = 0;
     for (name, bytes, reason) in rows {
@@ -312,43 +310,12 @@ async fn ambiguous_requests_are_refused_before_any_handler() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{name}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: a second request was read: {answer}");
         assert_eq!(reached.count(), 0, "{name}");
-        match reason {
-            Some(reason) => {
-                let record = only_record(&mesh, &mut seen, name).await;
-                assert_eq!((record.outcome, record.reason), (AuditOutcome::Reject, *reason), "{name}");
-            }
-            None => assert_eq!(mesh.audit("orders").await.unwrap().len(), seen, "{name}"),
-        }
+        let record = only_record(&mesh, &mut seen, name).await;
+        assert_eq!((record.outcome, record.reason), (AuditOutcome::Reject, *reason), "{name}");
     }
     assert!(raw(&mesh, &get("/a%20b?q=//../%00")).await.starts_with("HTTP/1.1 200"), "the way itself is open");
     assert!(raw(&mesh, &get("http://orders/a")).await.starts_with("HTTP/1.1 200"), "absolute form that agrees");
     assert_eq!(reached.count(), 2);
-}
-
-/// hyper takes the chunks, drops the length unseen by us and closes, as RFC 9112 6.1 allows: one reading, and nothing
-/// behind it is read.
-#[tokio::test]
-async fn a_length_beside_chunks_smuggles_nothing() {
-    let reached = Reached::default();
-    let handler = reached.clone();
-    let app = Router::new().fallback(|headers: http::HeaderMap, body: String| async move {
-        handler.note();
-        format!("body {body:?}, length {:?}", headers.get("content-length"))
-    });
-    let mesh = TestMesh::new().service("orders", app).start().await.unwrap();
-    for (n, headers) in
-        ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
-            .into_iter()
-            .enumerate()
-    {
-        let request = format!(
-            "POST / HTTP/1.1\r\nhost: orders\r\n{headers}\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: orders\r\n\r\n"
-        );
-        let answer = raw(&mesh, request.as_bytes()).await;
-        assert!(answer.ends_with("body \"\", length None"), "{answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "a second request was read: {answer}");
-        assert_eq!(reached.count(), n + 1);
-    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub struct TransportMetrics {
     connections: Gauge,
     closed: Family<ReasonLabel, Counter>,
     rechecks: Counter,
+    unreadable: Family<ReasonLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +33,11 @@ impl TransportMetrics {
         registry.register("handshakes", "TLS handshakes by result", metrics.handshakes.clone());
         registry.register("accept_errors", "Failed accepts by reason", metrics.accept_errors.clone());
         registry.register("connections", "Connections that are open, handshakes included", metrics.connections.clone());
+        registry.register(
+            "unreadable_messages",
+            "HTTP/1.1 messages without a single reading, by reason; each ended its connection",
+            metrics.unreadable.clone(),
+        );
         registry.register("connections_closed", "Connections closed, by reason", metrics.closed.clone());
         registry.register(
             "connection_rechecks",
@@ -65,6 +71,16 @@ impl TransportMetrics {
     /// Connections that are open now.
     pub fn connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// Counts an HTTP/1.1 message without a single reading, which ended its connection.
+    pub fn unreadable(&self, reason: &'static str) {
+        self.unreadable.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// How many HTTP/1.1 messages were refused for `reason`.
+    pub fn unreadable_for(&self, reason: &'static str) -> u64 {
+        self.unreadable.get_or_create(&ReasonLabel { reason }).get()
     }
 
     /// Counts the end of a connection that carried requests.

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use super::exchange::Exchange;
 use super::gate::{Gate, Gated};
 use crate::canonical::{Canonical, strip};
-use crate::connection::BodyTooLarge;
+use crate::connection::{BodyTooLarge, Unreadable};
 use crate::context::RequestContext;
 use crate::grpc;
 use crate::reject::{Kind, Reject};
@@ -61,6 +61,9 @@ impl Gate for CanonicalLayer {
     }
 
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject> {
+        if let Some(Unreadable(reason)) = request.extensions().get() {
+            return Err(Reject::new(Kind::Unreadable, reason));
+        }
         let malformed = |reason| Reject::new(Kind::Malformed, reason);
         let read = Canonical::of(request, exchange.grpc);
         let read = read.and_then(|canonical| Ok((canonical, timeout(request.headers())?)));

@@ -20,8 +20,9 @@ use tower::util::Oneshot;
 use tower_service::Service;
 
 use super::activity::{Activity, InFlight, Tracked};
+use super::http1::{Refusal, Verdict};
 use crate::Connection;
-use crate::connection::BodyTooLarge;
+use crate::connection::{BodyTooLarge, Unreadable};
 use crate::grpc;
 
 /// The service of one connection.
@@ -35,6 +36,8 @@ pub(super) struct Edge<S> {
     /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
     pub(super) max_headers: usize,
     pub(super) metrics: Arc<Metrics>,
+    /// HTTP/1.1: what was found below hyper.
+    pub(super) verdict: Option<Arc<Verdict>>,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for Edge<S>
@@ -47,6 +50,12 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
+        let refused = self.verdict.as_ref().and_then(|verdict| verdict.next_request());
+        if refused == Some(Refusal::TooLarge) {
+            self.metrics.server.rejected(Refusal::TooLarge.as_str()); // the connection's end is logged
+            let metrics = Arc::clone(&self.metrics);
+            return ResponseFuture { response: None, in_flight: Some(in_flight), metrics };
+        }
         if request.headers().len() > self.max_headers {
             self.metrics.server.rejected("too_many_headers");
             tracing::info!(peer = ?self.connection.peer().address, limit = self.max_headers, "too many headers");
@@ -66,6 +75,9 @@ where
         }
         request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(ConnectInfo(self.address));
+        if let Some(refusal) = refused {
+            request.extensions_mut().insert(Unreadable(refusal.as_str()));
+        }
         if too_large {
             request.extensions_mut().insert(BodyTooLarge);
         }

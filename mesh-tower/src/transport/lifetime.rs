@@ -32,6 +32,8 @@ pub(super) enum CloseReason {
     Peer,
     /// The transport or the protocol failed.
     Error,
+    /// The peer sent a message that has no single reading. (HTTP/1.1)
+    Unreadable,
     Idle,
     HeaderTimeout,
     MaxAge,
@@ -51,6 +53,7 @@ impl CloseReason {
         match self {
             Self::Peer => "peer",
             Self::Error => "error",
+            Self::Unreadable => "unreadable",
             Self::Idle => "idle",
             Self::HeaderTimeout => "header_timeout",
             Self::MaxAge => "max_age",

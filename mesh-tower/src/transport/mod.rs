@@ -5,6 +5,7 @@ mod drive;
 mod edge;
 mod ground;
 mod handshake;
+mod http1;
 mod lifetime;
 mod protocol;
 mod recheck;

@@ -20,6 +20,7 @@ use super::drive::{drive, stopping};
 use super::edge::Edge;
 use super::ground::Shared;
 use super::handshake::{handshake, log_refused};
+use super::http1::{Guard, Verdict};
 use super::lifetime::{CloseReason, Lifetime};
 use super::protocol::{http1_builder, http2_builder};
 use super::recheck::Standing;
@@ -88,6 +89,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let id = peer.svid.id.clone();
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
     let activity = Activity::new(now);
     let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
@@ -97,6 +99,7 @@ where
     let _enrolled = shared.roster.enrol(Arc::clone(&standing));
     // Enrolled first, judged second: a revision published in between finds it in the roster.
     shared.recheck(&standing);
+    let verdict = (peer.http != Version::HTTP_2).then(Arc::<Verdict>::default);
     let edge = Edge {
         service,
         connection,
@@ -105,15 +108,23 @@ where
         max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
         max_headers: config.max_headers,
         metrics: Arc::clone(&shared.ground.metrics),
+        verdict: verdict.clone(),
     };
     let clock = &*shared.ground.clock;
     // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.
-    if peer.http == Version::HTTP_2 {
+    let Some(verdict) = verdict else {
         let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(Box::pin(connection), life, &activity, &standing, clock, stop).await
-    } else {
-        let stream = Watched::new(stream, Arc::clone(&activity));
-        let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
-        drive(Box::pin(connection), life, &activity, &standing, clock, stop).await
+        return drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
+    };
+    let stream = Watched::new(stream, Arc::clone(&activity));
+    let stream = Guard::new(stream, config.max_header_bytes as usize, Arc::clone(&verdict));
+    let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
+    let reason = drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
+    let Some(refusal) = verdict.refused() else { return reason };
+    let refusal = refusal.as_str();
+    shared.ground.metrics.transport.unreadable(refusal);
+    if let Some(left_out) = shared.refusals.line(refusal, Instant::now()) {
+        tracing::warn!(%address, %id, reason = refusal, left_out, "unreadable HTTP/1.1 message: connection closed");
     }
+    CloseReason::Unreadable
 }
