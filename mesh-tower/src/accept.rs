@@ -18,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::transport::{Ground, Roster, Shared, Sparing, serve_connection};
+use crate::transport::{Ground, HalfOpen, Shared, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -59,21 +60,25 @@ impl Accept for TcpListener {
 pub(crate) struct Incoming<L> {
     listener: L,
     slots: Arc<Semaphore>,
+    half_open: Arc<HalfOpen>,
     metrics: Arc<Metrics>,
     /// Whether the last accept failed for want of a resource.
     failing: bool,
 }
 
 impl<L: Accept> Incoming<L> {
-    pub(crate) fn new(listener: L, max_connections: usize, metrics: Arc<Metrics>) -> Self {
-        Self { listener, slots: Arc::new(Semaphore::new(max_connections)), metrics, failing: false }
+    /// `half_open` are those of its connections that give way when there are too many.
+    pub(crate) fn new(listener: L, max_connections: usize, half_open: Arc<HalfOpen>, metrics: Arc<Metrics>) -> Self {
+        Self { listener, slots: Arc::new(Semaphore::new(max_connections)), half_open, metrics, failing: false }
     }
 
     /// The next connection and its slot. Errors are counted, logged once per streak, and survived.
     ///
-    /// Cancel safe. Waits for a slot first: what is not accepted waits in the kernel's backlog.
-    pub(crate) async fn next(&mut self) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+    /// Cancel safe. Waits for a slot first, and until less than `max_half_open` connections are half open: what is not
+    /// accepted waits in the kernel's backlog.
+    pub(crate) async fn next(&mut self, max_half_open: usize) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
+        let slot = self.half_open.until(Arc::clone(&self.slots).acquire_owned()).await.ok()?;
+        self.half_open.room(max_half_open).await;
         loop {
             let error = match self.listener.accept().await {
                 Ok((io, address)) => {
@@ -123,14 +128,7 @@ where
     S::Future: Send,
 {
     let start = settings();
-    let handshakes = Semaphore::new(start.max_handshakes);
-    let shared = Arc::new(Shared {
-        ground,
-        handshakes,
-        refusals: Sparing::default(),
-        local_addr: listener.local_addr()?,
-        roster: Roster::default(),
-    });
+    let shared = Arc::new(Shared::new(ground, start.max_handshakes, listener.local_addr()?));
     // Until the last connection has ended, draining included. Dropped, it is aborted.
     let mut patrol = JoinSet::new();
     patrol.spawn({
@@ -138,7 +136,8 @@ where
         async move { shared.patrol().await }
     });
     tracing::info!(address = %shared.local_addr, "serving");
-    let mut incoming = Incoming::new(listener, start.max_connections, Arc::clone(&shared.ground.metrics));
+    let (half_open, metrics) = (Arc::clone(&shared.half_open), Arc::clone(&shared.ground.metrics));
+    let mut incoming = Incoming::new(listener, start.max_connections, half_open, metrics);
     let (stop_all, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -146,10 +145,21 @@ where
         tokio::select! {
             () = &mut stop => break,
             Some(ended) = connections.join_next() => report(ended, &shared.ground.metrics),
-            Some((io, address, slot)) = incoming.next() => {
-                let connection = serve_connection(io, address, settings(), service.clone(), Arc::clone(&shared), stopped.clone());
+            Some((io, address, slot)) = incoming.next(settings().half_open_limit()) => {
+                let config = settings();
+                let limit = config.per_ip_limit();
+                let Some(place) = shared.addresses.take(address.ip(), limit) else {
+                    shared.ground.metrics.transport.refused("per_ip");
+                    if let Some(left_out) = shared.refusals.line("per_ip", Instant::now()) {
+                        tracing::warn!(%address, limit, left_out, "too many connections from one address");
+                    }
+                    continue;
+                };
+                let half_open = shared.half_open.enter(); // here, or a burst would be let in before the first is counted
+                let (service, shared) = (service.clone(), Arc::clone(&shared));
+                let connection = serve_connection(io, address, config, service, shared, half_open, stopped.clone());
                 connections.spawn(async move {
-                    let _slot = slot;
+                    let _places = (slot, place);
                     connection.await;
                 });
             }

@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::accept::Incoming;
 use crate::serve::ServeError;
+use crate::transport::HalfOpen;
 
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(10);
@@ -122,12 +123,13 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
 }
 
 async fn run(listener: TcpListener, answers: Arc<Answers>) {
-    let mut incoming = Incoming::new(listener, MAX_CONNECTIONS, Arc::clone(&answers.metrics));
+    let mut incoming =
+        Incoming::new(listener, MAX_CONNECTIONS, HalfOpen::new(Arc::default()), Arc::clone(&answers.metrics));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
-            Some((stream, _, slot)) = incoming.next() => {
+            Some((stream, _, slot)) = incoming.next(MAX_CONNECTIONS) => {
                 let answers = Arc::clone(&answers);
                 connections.spawn(async move {
                     let _slot = slot;

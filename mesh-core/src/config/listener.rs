@@ -20,6 +20,8 @@ pub struct ListenerConfig {
     pub mtls: Mtls,
     /// From accept to the end of the TLS handshake. Default 10 s, range 100 ms to 60 s.
     pub handshake_timeout: Duration,
+    /// From accept to the end of the ClientHello, the first thing a TLS client says. Default 3 s, range 100 ms to 60 s.
+    pub hello_timeout: Duration,
     /// From the end of the handshake, or of the previous request, to complete request headers of a request that has
     /// begun; for HTTP/2, to the first request. Default 10 s, range 100 ms to 5 min.
     pub header_timeout: Duration,
@@ -34,6 +36,20 @@ pub struct ListenerConfig {
     /// Open connections, further ones wait in the kernel's backlog. Default 10,000, range 1 to 1,000,000. Each idle
     /// HTTP/2 connection costs about 32 KiB.
     pub max_connections: usize,
+    /// Connections whose handshake is not done. Of more, the oldest is closed: one that has been silent for 100 ms, or in
+    /// its handshake for a second; younger ones make newcomers wait. Default a tenth of `max_connections`, at least 256,
+    /// range 1 to 1,000,000.
+    pub max_half_open: Option<usize>,
+    /// Connections from one IPv4 address or IPv6 /64; further ones are closed before their handshake. What comes through a
+    /// NAT, a gateway or loopback has one address. Default half of `max_connections`, range 1 to 1,000,000.
+    pub max_connections_per_ip: Option<usize>,
+    /// Connections of one SPIFFE ID, all of its replicas together; further ones are closed after their handshake. Default
+    /// half of `max_connections`, range 1 to 1,000,000.
+    pub max_connections_per_peer: Option<usize>,
+    /// HTTP/2 requests that one SPIFFE ID may cancel a second, over all of its connections; ten times as many at once, and
+    /// one more for each response that it let finish. Beyond: the connection is closed, and the peer gets no new one until
+    /// it is out of debt, which takes up to a second. Default 100, range 1 to 1,000,000. (CVE-2023-44487)
+    pub max_resets_per_second: u32,
     /// Handshakes at once; further connections wait. One that lasts longer than 250 ms, which is its client's doing, is no
     /// longer counted. Default 256, range 1 to 65,536. Each costs about 0.2 ms of one core.
     pub max_handshakes: usize,
@@ -55,17 +71,37 @@ impl ListenerConfig {
             address,
             mtls: Mtls::Strict,
             handshake_timeout: Duration::from_secs(10),
+            hello_timeout: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             max_connection_age: Duration::from_secs(30 * 60),
             drain_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_half_open: None,
+            max_connections_per_ip: None,
+            max_connections_per_peer: None,
+            max_resets_per_second: 100,
             max_handshakes: 256,
             max_concurrent_streams: 100,
             max_header_bytes: 16 * 1024,
             max_headers: 100,
             max_body_bytes: 4 * 1024 * 1024,
         }
+    }
+
+    /// [`max_half_open`](Self::max_half_open), or its default.
+    pub fn half_open_limit(&self) -> usize {
+        self.max_half_open.unwrap_or((self.max_connections / 10).max(256))
+    }
+
+    /// [`max_connections_per_ip`](Self::max_connections_per_ip), or its default.
+    pub fn per_ip_limit(&self) -> usize {
+        self.max_connections_per_ip.unwrap_or(self.max_connections.div_ceil(2))
+    }
+
+    /// [`max_connections_per_peer`](Self::max_connections_per_peer), or its default.
+    pub fn per_peer_limit(&self) -> usize {
+        self.max_connections_per_peer.unwrap_or(self.max_connections.div_ceil(2))
     }
 }
 
@@ -97,11 +133,16 @@ impl Decode for ListenerConfig {
             address: default.address,
             mtls: fields.or("mtls", default.mtls),
             handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
+            hello_timeout: fields.or("hello_timeout", default.hello_timeout),
             header_timeout: fields.or("header_timeout", default.header_timeout),
             idle_timeout: fields.or("idle_timeout", default.idle_timeout),
             max_connection_age: fields.or("max_connection_age", default.max_connection_age),
             drain_timeout: fields.or("drain_timeout", default.drain_timeout),
             max_connections: fields.or("max_connections", default.max_connections),
+            max_half_open: fields.optional("max_half_open"),
+            max_connections_per_ip: fields.optional("max_connections_per_ip"),
+            max_connections_per_peer: fields.optional("max_connections_per_peer"),
+            max_resets_per_second: fields.or("max_resets_per_second", default.max_resets_per_second),
             max_handshakes: fields.or("max_handshakes", default.max_handshakes),
             max_concurrent_streams: fields.or("max_concurrent_streams", default.max_concurrent_streams),
             // Beyond `u32` is beyond the range, which is checked later.
@@ -121,11 +162,22 @@ impl ListenerConfig {
         const TENTH: Duration = Duration::from_millis(100);
         const HOUR: Duration = Duration::from_secs(3600);
         at.range("handshake_timeout", self.handshake_timeout, TENTH..=60 * SECOND);
+        at.range("hello_timeout", self.hello_timeout, TENTH..=60 * SECOND);
         at.range("header_timeout", self.header_timeout, TENTH..=300 * SECOND);
         at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
         at.range("max_connection_age", self.max_connection_age, SECOND..=24 * HOUR);
         at.range("drain_timeout", self.drain_timeout, Duration::ZERO..=HOUR);
         at.range("max_connections", self.max_connections, 1..=1_000_000);
+        for (field, limit) in [
+            ("max_half_open", self.max_half_open),
+            ("max_connections_per_ip", self.max_connections_per_ip),
+            ("max_connections_per_peer", self.max_connections_per_peer),
+        ] {
+            if let Some(limit) = limit {
+                at.range(field, limit, 1..=1_000_000);
+            }
+        }
+        at.range("max_resets_per_second", self.max_resets_per_second, 1..=1_000_000);
         at.range("max_handshakes", self.max_handshakes, 1..=65_536);
         at.range("max_concurrent_streams", self.max_concurrent_streams, 1..=10_000);
         at.range("max_header_bytes", Size(self.max_header_bytes.into()), Size(1 << 10)..=Size(1 << 20));

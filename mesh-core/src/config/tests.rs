@@ -16,8 +16,9 @@ const FULL: &str = "
 workload:  { name: orders, namespace: shop, service_account: oa, labels: { app: orders }, locality: { region: eu-west, zone: a } }
 identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
 listeners:
-  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, header_timeout: 2s, idle_timeout: 3s, max_connection_age: 4m,
-             drain_timeout: 0s, max_connections: 5, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
+  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, idle_timeout: 3s, max_connection_age: 4m,
+             drain_timeout: 0s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
+             max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
 policies:  [ policies/, /abs/p.yaml ]
@@ -90,11 +91,16 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             address: "0.0.0.0:8443".parse().unwrap(),
             mtls: Mtls::Strict,
             handshake_timeout: secs(10),
+            hello_timeout: secs(3),
             header_timeout: secs(10),
             idle_timeout: secs(300),
             max_connection_age: secs(1800),
             drain_timeout: secs(30),
             max_connections: 10_000,
+            max_half_open: None,
+            max_connections_per_ip: None,
+            max_connections_per_peer: None,
+            max_resets_per_second: 100,
             max_handshakes: 256,
             max_concurrent_streams: 100,
             max_header_bytes: 16_384,

@@ -15,6 +15,9 @@ pub struct TransportMetrics {
     closed: Family<ReasonLabel, Counter>,
     rechecks: Counter,
     unreadable: Family<ReasonLabel, Counter>,
+    /// Connections whose handshake is not done.
+    pub half_open: Gauge,
+    refused: Family<ReasonLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +41,8 @@ impl TransportMetrics {
             "HTTP/1.1 messages without a single reading, by reason; each ended its connection",
             metrics.unreadable.clone(),
         );
+        registry.register("half_open", "Connections whose handshake is not done", metrics.half_open.clone());
+        registry.register("connections_refused", "Connections beyond a limit, by limit", metrics.refused.clone());
         registry.register("connections_closed", "Connections closed, by reason", metrics.closed.clone());
         registry.register(
             "connection_rechecks",
@@ -81,6 +86,16 @@ impl TransportMetrics {
     /// How many HTTP/1.1 messages were refused for `reason`.
     pub fn unreadable_for(&self, reason: &'static str) -> u64 {
         self.unreadable.get_or_create(&ReasonLabel { reason }).get()
+    }
+
+    /// Counts a connection that was closed because its address or peer has too many.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// How many connections were refused for `reason`.
+    pub fn refused_for(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&ReasonLabel { reason }).get()
     }
 
     /// Counts the end of a connection that carried requests.

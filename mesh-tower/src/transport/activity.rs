@@ -3,17 +3,34 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::peers::Resets;
+
 /// Requests in flight on one connection, and since when there is none. The lock is this connection's own.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<Quiet>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// Where requests that the peer gives up are counted. (HTTP/2)
+    resets: Option<Arc<Resets>>,
+}
+
+#[derive(Debug)]
+struct State {
+    quiet: Quiet,
+    /// Responses that were sent to their end and have not earned the peer anything yet.
+    finished: u64,
+    /// The connection has ended: what is given up now, nobody cancelled.
+    over: bool,
+    /// Who drives the connection.
+    driver: Option<Waker>,
+}
 
 /// What a connection was doing at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,47 +43,79 @@ pub(super) struct Quiet {
     pub(super) since: Instant,
     /// When the first byte of a request head came that is not complete yet. (HTTP/1.1)
     pub(super) head_since: Option<Instant>,
+    /// Whether the peer has cancelled more requests than it may.
+    pub(super) overdrawn: bool,
+}
+
+impl Quiet {
+    pub(super) fn new(since: Instant) -> Self {
+        Self { in_flight: 0, served: false, since, head_since: None, overdrawn: false }
+    }
 }
 
 impl Activity {
-    pub(super) fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Quiet { in_flight: 0, served: false, since: now, head_since: None })))
+    pub(super) fn new(now: Instant, resets: Option<Arc<Resets>>) -> Arc<Self> {
+        let state = State { quiet: Quiet::new(now), finished: 0, over: false, driver: None };
+        Arc::new(Self { state: Mutex::new(state), resets })
     }
 
-    pub(super) fn quiet(&self) -> Quiet {
-        *self.state()
+    /// What it is doing now. Wakes `cx` when that needs a new verdict before the connection itself wakes it.
+    pub(super) fn watch(&self, cx: &mut Context<'_>) -> Quiet {
+        let mut state = self.state();
+        if !state.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            state.driver = Some(cx.waker().clone());
+        }
+        state.quiet
+    }
+
+    /// The connection has ended.
+    pub(super) fn end(&self) {
+        self.state().over = true;
     }
 
     /// Counts a request until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        let mut state = self.state();
-        state.in_flight += 1;
-        state.served = true;
-        state.head_since = None;
-        InFlight(Arc::clone(self))
+        let quiet = &mut self.state().quiet;
+        quiet.in_flight += 1;
+        quiet.served = true;
+        quiet.head_since = None;
+        InFlight { activity: Arc::clone(self), finished: false }
     }
 
     fn bytes_arrived(&self) {
-        let mut state = self.state();
-        if state.in_flight == 0 && state.head_since.is_none() {
-            state.head_since = Some(Instant::now());
+        let quiet = &mut self.state().quiet;
+        if quiet.in_flight == 0 && quiet.head_since.is_none() {
+            quiet.head_since = Some(Instant::now());
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, Quiet> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One request in flight, until its response has been sent or dropped.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    finished: bool,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.in_flight -= 1; // `begin` added it
-        state.since = Instant::now();
+        let now = Instant::now();
+        let mut state = self.activity.state();
+        state.quiet.in_flight -= 1; // `begin` added it
+        state.quiet.since = now;
+        let Some(resets) = &self.activity.resets else { return };
+        if self.finished {
+            state.finished += 1;
+        } else if !state.over && !resets.spend(std::mem::take(&mut state.finished), now) {
+            state.quiet.overdrawn = true;
+            if let Some(driver) = state.driver.take() {
+                driver.wake();
+            }
+        }
     }
 }
 
@@ -74,12 +123,13 @@ impl Drop for InFlight {
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl Tracked {
-    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
-        Self { body, _in_flight: in_flight }
+    pub(super) fn new(body: Body, mut in_flight: InFlight) -> Self {
+        in_flight.finished = body.is_end_stream();
+        Self { body, in_flight }
     }
 }
 
@@ -91,7 +141,14 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.in_flight.finished = match &polled {
+            // An error is this side's doing.
+            Poll::Ready(None | Some(Err(_))) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || self.body.is_end_stream(),
+            _ => false,
+        };
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

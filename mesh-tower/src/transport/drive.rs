@@ -38,9 +38,11 @@ pub(super) async fn drive(
             // Before a request of a peer that is trusted no more is read.
             let order = standing.poll_order(cx);
             if let Some(Order::Cut(reason)) = order {
+                activity.end();
                 return Poll::Ready(reason);
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                activity.end();
                 let by_peer = if ended.is_ok() { CloseReason::Peer } else { CloseReason::Error };
                 return Poll::Ready(life.draining().unwrap_or(by_peer));
             }
@@ -48,10 +50,13 @@ pub(super) async fn drive(
             let verdict = match order {
                 Some(Order::Drain(reason)) => Verdict::Drain(reason),
                 _ if stopping => Verdict::Drain(CloseReason::Stopping),
-                _ => life.verdict(Instant::now(), clock.now(), activity.quiet()),
+                _ => life.verdict(Instant::now(), clock.now(), activity.watch(cx)),
             };
             match verdict {
-                Verdict::Cut(reason) => return Poll::Ready(reason),
+                Verdict::Cut(reason) => {
+                    activity.end();
+                    return Poll::Ready(reason);
+                }
                 Verdict::Drain(reason) => {
                     life.drain(reason, Instant::now());
                     connection.as_mut().shut_down();

@@ -11,6 +11,8 @@ use mesh_core::telemetry::Metrics;
 use mesh_core::{Mesh, Revision};
 use tokio::sync::Semaphore;
 
+use super::half_open::HalfOpen;
+use super::peers::{Addresses, Peers};
 use super::roster::Roster;
 use super::sparing::Sparing;
 use crate::tls::ServerTls;
@@ -46,8 +48,26 @@ impl Ground {
 pub(crate) struct Shared {
     pub(crate) ground: Ground,
     pub(crate) handshakes: Semaphore,
+    pub(crate) half_open: Arc<HalfOpen>,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) refusals: Sparing,
     pub(crate) local_addr: SocketAddr,
     /// To judge open connections again when trust or policy changes.
     pub(crate) roster: Roster,
+}
+
+impl Shared {
+    pub(crate) fn new(ground: Ground, max_handshakes: usize, local_addr: SocketAddr) -> Self {
+        Self {
+            handshakes: Semaphore::new(max_handshakes),
+            half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
+            addresses: Arc::default(),
+            peers: Arc::default(),
+            refusals: Sparing::default(),
+            local_addr,
+            roster: Roster::default(),
+            ground,
+        }
+    }
 }

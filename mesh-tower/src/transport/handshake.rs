@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use mesh_core::config::ListenerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::drive::stopping;
 use super::ground::Shared;
+use super::half_open::Place;
 use super::sparing::Sparing;
 use crate::tls::{HandshakeRefused, VerifiedPeer};
 
@@ -19,20 +23,71 @@ use crate::tls::{HandshakeRefused, VerifiedPeer};
 /// could hold slots by waiting could keep everybody else out without a certificate.
 const SLOT_TIME: Duration = Duration::from_millis(250);
 
+/// Why a handshake gave no connection.
+#[derive(Debug)]
+pub(super) enum Unfinished {
+    Refused(HandshakeRefused),
+    /// No whole ClientHello in `hello_timeout`.
+    Silent(Duration),
+    /// Not done in `handshake_timeout`.
+    Timeout(Duration),
+    /// It waited longest when there were too many.
+    Evicted,
+    Stopping,
+}
+
+impl Unfinished {
+    /// A stable code for logs and metrics.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(refused) => refused.reason(),
+            Self::Silent(_) => "hello_timeout",
+            Self::Timeout(_) => "timeout",
+            Self::Evicted => "evicted",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// One handshake from its first byte to its judgement, within all of its limits.
+pub(super) async fn handshake<Io>(
+    io: Io,
+    config: &ListenerConfig,
+    shared: &Shared,
+    place: &Place,
+    evicted: oneshot::Receiver<()>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), Unfinished>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    // Boxed, so that what only the handshake needs is given back with it.
+    let judged = timeout(config.handshake_timeout, Box::pin(judge(io, config.hello_timeout, shared, place)));
+    tokio::select! {
+        judged = judged => judged.unwrap_or(Err(Unfinished::Timeout(config.handshake_timeout))),
+        Ok(()) = evicted => Err(Unfinished::Evicted),
+        () = stopping(stop) => Err(Unfinished::Stopping),
+    }
+}
+
 /// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none. One that falls
 /// silent after it loses its slot after [`SLOT_TIME`] and goes on without.
 ///
 /// The stream is boxed: by value it would stand once in each future that it passes through, for as long as the
 /// connection lives.
-pub(super) async fn handshake<Io>(
+async fn judge<Io>(
     io: Io,
+    patience: Duration,
     shared: &Shared,
-) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), HandshakeRefused>
+    place: &Place,
+) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), Unfinished>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-    let slot = shared.handshakes.acquire().await.map_err(io::Error::other)?;
+    let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
+    let hello = hello.map_err(|_| Unfinished::Silent(patience))?.map_err(failed)?;
+    place.heard();
+    let slot = shared.handshakes.acquire().await.map_err(io::Error::other).map_err(failed)?;
     let mut handshake = pin!(shared.ground.tls.handshake(hello));
     let done = match timeout(SLOT_TIME, handshake.as_mut()).await {
         Ok(done) => done,
@@ -41,20 +96,32 @@ where
             handshake.await
         }
     };
-    done.map(|(stream, peer)| (Box::new(stream), peer))
+    done.map(|(stream, peer)| (Box::new(stream), peer)).map_err(Unfinished::Refused)
 }
 
-pub(super) fn log_refused(address: SocketAddr, refused: &HandshakeRefused, refusals: &Sparing) {
-    let reason = refused.reason();
+fn failed(error: io::Error) -> Unfinished {
+    Unfinished::Refused(error.into())
+}
+
+pub(super) fn log_unfinished(address: SocketAddr, unfinished: &Unfinished, refusals: &Sparing) {
+    let reason = unfinished.reason();
     let Some(left_out) = refusals.line(reason, Instant::now()) else { return };
-    match refused {
-        HandshakeRefused::Peer(_) => tracing::warn!(%address, reason, left_out, error = %refused, "client refused"),
+    match unfinished {
+        Unfinished::Refused(refused @ HandshakeRefused::Peer(_)) => {
+            tracing::warn!(%address, reason, left_out, error = %refused, "client refused");
+        }
         // Port probes open and close a connection, all day.
-        HandshakeRefused::Io(_) if reason == "io" => {
+        Unfinished::Refused(refused) if reason == "io" => {
             tracing::debug!(%address, left_out, error = %refused, "no TLS handshake");
         }
-        HandshakeRefused::Io(_) => {
+        Unfinished::Refused(refused) => {
             tracing::info!(%address, reason, left_out, error = %refused, "TLS handshake failed");
         }
+        Unfinished::Silent(after) => tracing::info!(%address, left_out, ?after, "no TLS ClientHello in time"),
+        Unfinished::Timeout(after) => tracing::info!(%address, left_out, ?after, "TLS handshake timed out"),
+        Unfinished::Evicted => {
+            tracing::warn!(%address, left_out, "too many half-open connections: the oldest was closed");
+        }
+        Unfinished::Stopping => {}
     }
 }

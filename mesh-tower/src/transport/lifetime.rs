@@ -46,9 +46,16 @@ pub(super) enum CloseReason {
     PolicyRemoved,
     /// Our own certificate expired without a successor.
     OwnCertificateExpired,
+    /// The peer cancelled more requests than it may.
+    ResetBudget,
 }
 
 impl CloseReason {
+    /// Whether the peer went beyond what peers may do.
+    pub(super) fn is_abuse(self) -> bool {
+        matches!(self, Self::HeaderTimeout | Self::ResetBudget)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Peer => "peer",
@@ -63,6 +70,7 @@ impl CloseReason {
             Self::Distrusted => "distrusted",
             Self::PolicyRemoved => "policy_removed",
             Self::OwnCertificateExpired => "own_certificate_expired",
+            Self::ResetBudget => "reset_budget",
         }
     }
 }
@@ -136,6 +144,9 @@ impl Lifetime {
         if left.is_zero() {
             return Verdict::Cut(CloseReason::CertificateExpired);
         }
+        if quiet.overdrawn {
+            return Verdict::Cut(CloseReason::ResetBudget);
+        }
         if let Some((reason, patience)) = self.draining {
             return if now >= patience {
                 let shut_out = reason == CloseReason::PolicyRemoved;
@@ -184,9 +195,10 @@ mod tests {
         let mut config = ListenerConfig::new(([127, 0, 0, 1], 0).into());
         config.drain_timeout = 30 * S;
         let life = |ttl: u32| Lifetime::new(&config, wall + ttl * S, start, wall, &Rng::seeded(1));
-        let unused = Quiet { in_flight: 0, served: false, since: start, head_since: None };
+        let unused = Quiet::new(start);
         let idle = Quiet { served: true, ..unused };
         let busy = Quiet { in_flight: 1, ..idle };
+        let greedy = Quiet { overdrawn: true, ..busy };
         let slow = Quiet { head_since: Some(start + 50 * S), ..idle };
         let day = 86_400;
         // (what it is doing, lifetime of the certificate, when it ends, how)
@@ -194,6 +206,7 @@ mod tests {
             (unused, day, 10, Verdict::Cut(HeaderTimeout)),
             (idle, day, 300, Verdict::Drain(Idle)),
             (slow, day, 60, Verdict::Cut(HeaderTimeout)),
+            (greedy, day, 0, Verdict::Cut(ResetBudget)),
             (busy, 3600, 1620, Verdict::Drain(MaxAge)), // at most 10 % early, checked below
             (busy, 1200, 1170, Verdict::Drain(CertificateExpired)), // drain_timeout before the end
             (busy, 100, 90, Verdict::Drain(CertificateExpired)), // a tenth of a short life
@@ -222,7 +235,7 @@ mod tests {
     async fn draining_ends_by_patience_or_by_the_certificate_whichever_is_first() {
         let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1_000_000 * S);
         let config = ListenerConfig::new(([127, 0, 0, 1], 0).into());
-        let busy = Quiet { in_flight: 1, served: true, since: start, head_since: None };
+        let busy = Quiet { in_flight: 1, served: true, ..Quiet::new(start) };
         let mut life = Lifetime::new(&config, wall + 600 * S, start, wall, &Rng::seeded(1));
         life.drain(CloseReason::Stopping, start);
         life.drain(CloseReason::Idle, start + 20 * S);

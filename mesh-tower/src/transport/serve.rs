@@ -10,22 +10,32 @@ use hyper_util::rt::TokioIo;
 use mesh_core::config::ListenerConfig;
 use mesh_core::identity::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tower_service::Service;
 
 use super::activity::{Activity, Watched};
-use super::drive::{drive, stopping};
+use super::drive::drive;
 use super::edge::Edge;
 use super::ground::Shared;
-use super::handshake::{handshake, log_refused};
+use super::half_open::Place;
+use super::handshake::{handshake, log_unfinished};
 use super::http1::{Guard, Verdict};
 use super::lifetime::{CloseReason, Lifetime};
+use super::peers::PeerPlace;
 use super::protocol::{http1_builder, http2_builder};
 use super::recheck::Standing;
 use crate::Connection;
 use crate::tls::VerifiedPeer;
+
+/// A peer whose identity is known and whose place is taken.
+struct Admitted {
+    peer: VerifiedPeer,
+    place: PeerPlace,
+    /// The revision of our identity that was in force before the handshake.
+    judged_under: u64,
+}
 
 /// Serves one connection until it ends, by itself, by its limits, or because `stop` became true.
 ///
@@ -36,6 +46,7 @@ pub(crate) async fn serve_connection<Io, S>(
     config: ListenerConfig,
     service: S,
     shared: Arc<Shared>,
+    (place, evicted): (Place, oneshot::Receiver<()>),
     mut stop: watch::Receiver<bool>,
 ) where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -45,39 +56,44 @@ pub(crate) async fn serve_connection<Io, S>(
     let metrics = &shared.ground.metrics.transport;
     let _open = metrics.connection();
     // Before the handshake: what changes while it lasts is looked at after it.
-    let identity = shared.ground.identity.generation();
-    let give_up = Instant::now() + config.handshake_timeout;
-    // Boxed, so that what only the handshake needs is given back with it.
-    let handshake = tokio::select! {
-        handshake = timeout_at(give_up, Box::pin(handshake(io, &shared))) => handshake,
-        () = stopping(&mut stop) => return metrics.handshake("stopping"),
-    };
-    let (stream, peer) = match handshake {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(refused)) => {
-            metrics.handshake(refused.reason());
-            return log_refused(address, &refused, &shared.refusals);
+    let judged_under = shared.ground.identity.generation();
+    let (stream, peer) = match handshake(io, &config, &shared, &place, evicted, &mut stop).await {
+        Ok(accepted) => accepted,
+        Err(unfinished) => {
+            metrics.handshake(unfinished.reason());
+            return log_unfinished(address, &unfinished, &shared.refusals);
         }
-        Err(_) => {
-            metrics.handshake("timeout");
-            if let Some(left_out) = shared.refusals.line("timeout", Instant::now()) {
-                tracing::info!(%address, left_out, after = ?config.handshake_timeout, "TLS handshake timed out");
+    };
+    drop(place);
+    metrics.handshake("ok");
+    let id = peer.svid.id.clone();
+    let (limit, resets, now) = (config.per_peer_limit(), config.max_resets_per_second, Instant::now());
+    let place = match shared.peers.admit(&id, limit, resets, now) {
+        Ok(place) => place,
+        Err(refusal) => {
+            let reason = refusal.as_str();
+            metrics.refused(reason);
+            if let Some(left_out) = shared.refusals.line(reason, now) {
+                tracing::warn!(%address, %id, reason, limit, left_out, "peer refused");
             }
             return;
         }
     };
-    metrics.handshake("ok");
-    let id = peer.svid.id.clone();
     tracing::debug!(%address, %id, http = ?peer.http, "connection accepted");
-    let peer = (peer, identity);
-    let reason = serve_http(stream, peer, address, &config, service, &shared, stop).await;
+    let admitted = Admitted { peer, place, judged_under };
+    let reason = serve_http(stream, admitted, address, &config, service, &shared, stop).await;
     metrics.closed(reason.as_str());
-    tracing::debug!(%address, %id, reason = reason.as_str(), "connection closed");
+    let limit_reached = reason.is_abuse();
+    let reason = reason.as_str();
+    match shared.refusals.line(reason, Instant::now()) {
+        Some(left_out) if limit_reached => tracing::warn!(%address, %id, reason, left_out, "connection cut"),
+        _ => tracing::debug!(%address, %id, reason, "connection closed"),
+    }
 }
 
 async fn serve_http<Io, S>(
     stream: Box<TlsStream<Io>>,
-    (peer, judged_under): (VerifiedPeer, u64),
+    Admitted { peer, place, judged_under }: Admitted,
     address: SocketAddr,
     config: &ListenerConfig,
     service: S,
@@ -91,7 +107,8 @@ where
 {
     let id = peer.svid.id.clone();
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
-    let activity = Activity::new(now);
+    let resets = (peer.http == Version::HTTP_2).then(|| Arc::clone(place.resets()));
+    let activity = Activity::new(now, resets);
     let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid: Some(peer.svid) };
     let connection = Arc::new(Connection::new(judged, peer.chain, shared.local_addr, peer.http));

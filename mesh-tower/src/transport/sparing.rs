@@ -20,7 +20,7 @@ pub(crate) struct Sparing(Mutex<BTreeMap<&'static str, (Instant, u64)>>);
 
 impl Sparing {
     /// Whether a line about `reason` may be written now, and how many were left out before it.
-    pub(super) fn line(&self, reason: &'static str, now: Instant) -> Option<u64> {
+    pub(crate) fn line(&self, reason: &'static str, now: Instant) -> Option<u64> {
         // A map that a panic left is whole.
         let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match reasons.get_mut(reason) {

@@ -23,7 +23,7 @@ use mesh_core::route::RouteTable;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -31,11 +31,13 @@ use tower::service_fn;
 
 use super::lifetime::CloseReason;
 use super::recheck::{Order, Standing};
-use super::{Ground, Roster, Shared, Sparing};
+use super::{Ground, Shared};
 use crate::Connection;
 use crate::accept::{Accept, run};
 use crate::fixture::{Ca, DAY};
 use crate::tls::{HandshakeRefused, PeerRefused, alert_in, for_test};
+
+mod limits;
 
 const S: Duration = Duration::from_secs(1);
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
@@ -356,8 +358,8 @@ async fn silent_clients_time_out_and_hold_no_handshake_slot() {
     for mut pipe in silent {
         assert_eq!(pipe.read(&mut [0]).await.unwrap(), 0);
     }
-    assert_eq!(start.elapsed().as_secs(), 10);
-    until("all are counted", || net.metrics.transport.handshakes("timeout") == 8).await;
+    assert_eq!(start.elapsed().as_secs(), 3);
+    until("all are counted", || net.metrics.transport.handshakes("hello_timeout") == 8).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -774,13 +776,7 @@ async fn what_changes_during_a_handshake_is_seen_after_it() {
     let connection = connections.recv().await.unwrap();
     let (before, other) = (net.server.generation(), Ca::new("other", &net.clock));
     let after = net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
-    let shared = Shared {
-        ground: net.ground(),
-        handshakes: Semaphore::new(1),
-        refusals: Sparing::default(),
-        local_addr: client_address(),
-        roster: Roster::default(),
-    };
+    let shared = Shared::new(net.ground(), 1, client_address());
     for (judged_under, order) in [(before, Some(Order::Cut(CloseReason::Distrusted))), (after, None)] {
         let standing = Standing::new(Arc::clone(&connection), judged_under);
         shared.recheck(&standing);

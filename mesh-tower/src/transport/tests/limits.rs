@@ -1,0 +1,107 @@
+//! What one peer, and all strangers together, can take of a listener.
+
+use super::*;
+
+const API: &str = "spiffe://td/ns/shop/sa/api";
+
+async fn closed_without_a_byte(mut pipe: DuplexStream) {
+    assert_eq!(pipe.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_cannot_take_all_places() {
+    let net = Net::start(|config| config.max_connections_per_ip = Some(1), hello);
+    let mut first = net.connect(HttpVersion::Http2).await;
+    first.get("/").await.unwrap();
+    closed_without_a_byte(net.pipe().await).await;
+    assert_eq!(net.metrics.transport.refused_for("per_ip"), 1);
+    assert_eq!(net.metrics.transport.connections(), 1);
+    drop(first);
+    until("the place is given back", || net.metrics.transport.connections() == 0).await;
+    assert_eq!(net.connect(HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_identity_cannot_take_all_places() {
+    let net = Net::start(|config| config.max_connections_per_peer = Some(1), hello);
+    let mut first = net.connect(HttpVersion::Http2).await;
+    first.get("/").await.unwrap();
+    net.connect(HttpVersion::Http2).await.get("/").await.unwrap_err();
+    assert_eq!(net.metrics.transport.refused_for("per_peer"), 1);
+    let api = Snapshot::new(net.ca.issue(API, DAY));
+    let stream = net.tls(&api, &[ORDERS], HttpVersion::Http2).await.unwrap();
+    assert_eq!(Client::over(stream, HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
+    drop(first);
+    until("the place is given back", || net.metrics.transport.connections() <= 1).await;
+    assert_eq!(net.connect(HttpVersion::Http1).await.get("/").await.unwrap().1, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_who_say_nothing_give_way() {
+    // (places, of them half open)
+    for (max_connections, max_half_open) in [(1_000, 4), (4, 1_000)] {
+        let net = Net::start(
+            |config| {
+                config.max_connections = max_connections;
+                config.max_connections_per_ip = Some(1_000);
+                config.max_half_open = Some(max_half_open);
+            },
+            hello,
+        );
+        let mut established = net.connect(HttpVersion::Http2).await;
+        established.get("/").await.unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(net.pipe().await);
+        }
+        let start = Instant::now();
+        assert_eq!(net.connect(HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
+        // Without giving way they would wait for `hello_timeout`, ten times over.
+        assert!(start.elapsed() < 3 * S, "waited for the silent ones: {:?}", start.elapsed());
+        assert_eq!(established.get("/").await.unwrap().1, "hello", "who has proved itself keeps its place");
+        let evicted = net.metrics.transport.handshakes("evicted");
+        assert!(evicted > 30, "{evicted} of {max_connections} {max_half_open}");
+    }
+}
+
+/// Cancels one request that its handler has begun.
+async fn cancel(client: &mut Client, entered: &Notify) -> bool {
+    let request = client.start("/slow", Body::empty());
+    tokio::select! {
+        _ = request => return false,
+        () = entered.notified() => {}
+    }
+    true
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_cancels_without_end_is_cut_on_all_connections_and_comes_back_later() {
+    let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let net = Net::start(|config| config.max_resets_per_second = 1, gated(&gate, &entered));
+    let api = Snapshot::new(net.ca.issue(API, DAY));
+    let stream = net.tls(&api, &[ORDERS], HttpVersion::Http2).await.unwrap();
+    let mut other = Client::over(stream, HttpVersion::Http2).await;
+    let (mut one, mut two) = (net.connect(HttpVersion::Http2).await, net.connect(HttpVersion::Http2).await);
+    for _ in 0..5 {
+        assert!(cancel(&mut one, &entered).await && cancel(&mut two, &entered).await, "within its budget");
+    }
+    assert!(cancel(&mut one, &entered).await, "the one that is too many");
+    until("it is cut", || net.metrics.transport.closed_for("reset_budget") == 1).await;
+    net.connect(HttpVersion::Http2).await.get("/").await.unwrap_err();
+    assert_eq!(net.metrics.transport.refused_for("reset_budget"), 1);
+    assert_eq!(two.get("/").await.unwrap().1, "done", "what it has open goes on until it cancels again");
+    assert_eq!(other.get("/").await.unwrap().1, "done", "others are not held to account");
+    tokio::time::sleep(2 * S).await;
+    assert_eq!(net.connect(HttpVersion::Http2).await.get("/").await.unwrap().1, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finishes_as_many_requests_as_it_cancels_is_never_cut() {
+    let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let net = Net::start(|config| config.max_resets_per_second = 1, gated(&gate, &entered));
+    let mut client = net.connect(HttpVersion::Http2).await;
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.unwrap().1, "done");
+        assert!(cancel(&mut client, &entered).await);
+    }
+}
