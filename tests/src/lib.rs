@@ -19,6 +19,8 @@ mod probe;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod recheck;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod security;

@@ -110,6 +110,15 @@ pub enum SvidError {
 }
 
 impl SvidError {
+    /// Whether a newer trust bundle could change the verdict: its authority may have been added since ours was read.
+    pub fn is_about_trust(&self) -> bool {
+        matches!(
+            self,
+            // An authority that was renewed under its old name shows as a signature that is wrong.
+            Self::UnknownTrustDomain(_) | Self::NoValidAuthority(_) | Self::UnknownIssuer | Self::BadSignature
+        )
+    }
+
     /// A stable code, for example `no_certificate`.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -31,7 +31,7 @@ pub use check::{CheckReport, ClusterReport, check, load};
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -72,6 +72,19 @@ pub struct Mesh {
     inner: Arc<Inner>,
 }
 
+/// A [`Mesh`] that may be gone: for what is kept beside it and must not keep it alive.
+#[derive(Debug, Clone)]
+pub struct WeakMesh {
+    inner: Weak<Inner>,
+}
+
+impl WeakMesh {
+    /// The mesh, unless its last handle was dropped.
+    pub fn upgrade(&self) -> Option<Mesh> {
+        self.inner.upgrade().map(|inner| Mesh { inner })
+    }
+}
+
 /// Background tasks hold cells of this, never the whole: that would be a cycle.
 #[derive(Debug)]
 struct Inner {
@@ -92,6 +105,11 @@ impl Mesh {
     /// Starts to put a mesh together.
     pub fn builder() -> MeshBuilder {
         MeshBuilder::default()
+    }
+
+    /// A handle that does not keep it alive.
+    pub fn downgrade(&self) -> WeakMesh {
+        WeakMesh { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Who this process is; fixed for its life.

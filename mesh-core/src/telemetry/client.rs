@@ -168,8 +168,12 @@ labels! {
         Error = "error",
         /// Its pings were not answered.
         PingTimeout = "ping_timeout",
-        /// A certificate or the trust behind it changed or ended.
+        /// A certificate grew old; a successor took over.
         Identity = "identity",
+        /// No bundle vouches for the server any more.
+        Distrusted = "distrusted",
+        /// The server's certificate ended, or ours without a successor.
+        CertificateExpired = "certificate_expired",
         /// Its endpoint left the set.
         EndpointRemoved = "endpoint_removed",
     }

@@ -70,6 +70,16 @@ impl TokenVerifier {
         });
         Ok(verified)
     }
+
+    /// When a token that was accepted ends, its issuer's leeway included: for what outlasts the request's head.
+    ///
+    /// `None` if it would be accepted no more whatever the time is: its issuer is gone, or meant for other audiences.
+    /// Which of the issuer's keys had signed it is not remembered, so a key that was withdrawn does not end it.
+    pub fn good_until(&self, token: &VerifiedToken) -> Option<SystemTime> {
+        let Issuer { config, .. } = self.issuers.iter().find(|issuer| *issuer.config.issuer == *token.issuer)?;
+        let meant = token.audiences.iter().any(|audience| config.audiences.contains(audience));
+        meant.then(|| token.expires.checked_add(config.leeway).unwrap_or(token.expires))
+    }
 }
 
 impl IssuerConfig {

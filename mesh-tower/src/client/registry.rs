@@ -155,6 +155,9 @@ fn dial(mesh: &Mesh, config: &ClusterConfig) -> Box<dyn Dial> {
         dialer: Dialer::new(mesh, config.identities.clone(), http, connect_timeout),
         identity: mesh.identity().clone(),
         clock: Arc::clone(mesh.clock()),
+        rng: mesh.rng().clone(),
+        mesh: mesh.downgrade(),
+        timeout: connect_timeout,
     })
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
     decision: OnceLock<Decision>,
     /// The revision under which the permit was found good last.
     permit_generation: AtomicU64,
+    /// Whether the permit was taken back.
+    revoked: AtomicBool,
     /// Whether the handler was called; nothing may refuse below it.
     handling: AtomicBool,
     reject: OnceLock<Reject>,
@@ -64,6 +66,7 @@ impl Exchange {
             route: OnceLock::new(),
             principal: OnceLock::new(),
             decision: OnceLock::new(),
+            revoked: AtomicBool::new(false),
             handling: AtomicBool::new(false),
             reject: OnceLock::new(),
             admission: Mutex::new(None),
@@ -132,6 +135,11 @@ impl Exchange {
 
     pub(super) fn renew_permit(&self, generation: u64) {
         self.permit_generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// Notes that the permit was taken back; `true` the first time.
+    pub(super) fn set_revoked(&self) -> bool {
+        !self.revoked.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn rejected(&self) -> Option<&Reject> {

@@ -13,20 +13,20 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::authorize::Recheck;
 use super::exchange::{Exchange, unwired};
+use super::permit::{Recheck, revoked};
+use super::request_body::RequestBody;
 use crate::context::RequestContext;
 use crate::reject::{Kind, Reject};
 
 pub(super) const PANICKED: Reject = Reject::new(Kind::Internal, "panic");
-const REVOKED: Reject = Reject::new(Kind::Forbidden, "permit_revoked");
 
 /// Runs the handler in its request's [`RequestContext`], and only with a permit.
 ///
 /// A handler that panics answers 500 / INTERNAL and is counted. (tower-http's `CatchPanic` boxes every response body
 /// and does not see panics inside of one; the stack's response body catches those.) A handler that still reads a
-/// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED; one whose request
-/// is complete may finish.
+/// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED, with 401 /
+/// UNAUTHENTICATED where its token ends; one whose request is complete may finish.
 ///
 /// # Position
 /// Innermost, because the context must cover every poll of the handler and nothing else, and because nothing may come
@@ -80,6 +80,11 @@ where
         exchange.begin_handling();
         // A body of unknown length may still be coming when policy changes.
         let streaming = request.body().size_hint().exact().is_none();
+        let request = if streaming {
+            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&exchange))))
+        } else {
+            request
+        };
         let inner = &mut self.inner;
         match context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.call(request)))) {
             Ok(future) => ResponseFuture {
@@ -130,12 +135,17 @@ where
         let (Some(inner), Some((exchange, context))) = (this.inner.as_mut().as_pin_mut(), this.scope) else {
             return Poll::Pending;
         };
+        // Before the handler sees its request stream break, and answers that.
+        if let Some(reject) = this.recheck.as_ref().and_then(|_| revoked(exchange)) {
+            this.inner.set(None);
+            return Poll::Ready(Ok(exchange.refuse(reject)));
+        }
         match context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.poll(cx)))) {
             Ok(Poll::Ready(response)) => Poll::Ready(response),
             Ok(Poll::Pending) => {
-                if this.recheck.as_mut().is_some_and(|recheck| recheck.poll_revoked(exchange, cx)) {
+                if let Some(reject) = this.recheck.as_mut().and_then(|recheck| recheck.poll_revoked(exchange, cx)) {
                     this.inner.set(None);
-                    return Poll::Ready(Ok(exchange.refuse(REVOKED)));
+                    return Poll::Ready(Ok(exchange.refuse(reject)));
                 }
                 Poll::Pending
             }

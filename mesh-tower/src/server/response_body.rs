@@ -11,10 +11,10 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::authorize::{Recheck, revoked};
 use super::deadline::expiry;
 use super::flight::Flight;
 use super::handler::PANICKED;
+use super::permit::{Cut, Recheck, revoked, revoked_by_policy};
 use crate::grpc::{self, Code};
 
 pin_project! {
@@ -26,22 +26,20 @@ pin_project! {
         #[pin]
         expiry: Option<Sleep>,
         recheck: Recheck,
+        // What is complete may be sent to its end though its caller's token has ended.
+        streaming: bool,
         // `None` once the body has ended.
         flight: Option<Flight>,
     }
 }
-
-/// Why a response was cut; hyper resets the stream or closes the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("response cut: {0}")]
-struct Cut(&'static str);
 
 impl ResponseBody {
     pub(super) fn new(inner: Body, flight: Flight) -> Self {
         // `grpc-timeout` covers the whole call; what HTTP callers send, the response head.
         let context = flight.exchange.context().filter(|_| flight.exchange.grpc);
         let deadline = context.and_then(|context| context.deadline());
-        Self { inner, expiry: expiry(deadline), recheck: Recheck::default(), flight: Some(flight) }
+        let streaming = inner.size_hint().exact().is_none();
+        Self { inner, expiry: expiry(deadline), recheck: Recheck::default(), streaming, flight: Some(flight) }
     }
 }
 
@@ -53,8 +51,9 @@ impl HttpBody for ResponseBody {
         let this = self.project();
         let Some(flight) = this.flight else { return Poll::Ready(None) };
         let exchange = &flight.exchange;
-        if revoked(exchange) {
-            return cut(this.flight, Code::PERMISSION_DENIED, "permit_revoked");
+        let ended = if *this.streaming { revoked(exchange) } else { revoked_by_policy(exchange) };
+        if let Some(reject) = ended {
+            return cut(this.flight, reject.code(), reject.reason);
         }
         // First, because a body that always has a frame ready would never come to it.
         if this.expiry.as_pin_mut().is_some_and(|expiry| expiry.poll(cx).is_ready()) {
@@ -77,12 +76,10 @@ impl HttpBody for ResponseBody {
                 *this.flight = None;
                 Poll::Ready(end)
             }
-            Ok(Poll::Pending) => {
-                if this.recheck.poll_revoked(exchange, cx) {
-                    return cut(this.flight, Code::PERMISSION_DENIED, "permit_revoked");
-                }
-                Poll::Pending
-            }
+            Ok(Poll::Pending) => match this.recheck.poll_revoked(exchange, cx) {
+                Some(reject) => cut(this.flight, reject.code(), reject.reason),
+                None => Poll::Pending,
+            },
             Err(_) => {
                 exchange.mesh.metrics().server.panics.inc();
                 cut(this.flight, Code::INTERNAL, PANICKED.reason)

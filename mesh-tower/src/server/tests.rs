@@ -1,5 +1,7 @@
 //! The layers alone, in any order, and together.
 
+mod permits;
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;

@@ -25,6 +25,11 @@ pub enum PeerRefused {
 }
 
 impl PeerRefused {
+    /// Whether a newer trust bundle could change the verdict.
+    pub(crate) fn is_about_trust(&self) -> bool {
+        matches!(self, Self::Svid(error) if error.is_about_trust())
+    }
+
     /// A stable code: one of core's, or `peer_id_mismatch`.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
-use mesh_core::{Mesh, Revision};
+use mesh_core::{Mesh, Revision, WeakMesh};
 use tokio::sync::Semaphore;
 
 use super::half_open::HalfOpen;
@@ -28,6 +28,8 @@ pub(crate) struct Ground {
     pub(crate) identity: Snapshot<Identity>,
     /// What peers may do.
     pub(crate) revision: Snapshot<Revision>,
+    /// To have newer trust looked for; `None` only in tests.
+    pub(crate) mesh: Option<WeakMesh>,
 }
 
 impl Ground {
@@ -39,6 +41,14 @@ impl Ground {
             rng: mesh.rng().clone(),
             identity: mesh.identity().clone(),
             revision: mesh.revision().clone(),
+            mesh: Some(mesh.downgrade()),
+        }
+    }
+
+    /// Has newer trust looked for, without waiting. Whoever connects may cause it, so it is limited by the mesh.
+    pub(super) fn refresh(&self) {
+        if let Some(mesh) = self.mesh.as_ref().and_then(WeakMesh::upgrade) {
+            drop(mesh.refresh_identity());
         }
     }
 }

@@ -47,6 +47,11 @@ impl Unfinished {
             Self::Stopping => "stopping",
         }
     }
+
+    /// Whether a newer trust bundle could have let the client in.
+    pub(super) fn is_about_trust(&self) -> bool {
+        matches!(self, Self::Refused(HandshakeRefused::Peer(refused)) if refused.is_about_trust())
+    }
 }
 
 /// One handshake from its first byte to its judgement, within all of its limits.

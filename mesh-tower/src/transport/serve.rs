@@ -61,6 +61,10 @@ pub(crate) async fn serve_connection<Io, S>(
         Ok(accepted) => accepted,
         Err(unfinished) => {
             metrics.handshake(unfinished.reason());
+            // The client comes back, or another one of its issuer: its root may have been added since ours were read.
+            if unfinished.is_about_trust() {
+                shared.ground.refresh();
+            }
             return log_unfinished(address, &unfinished, &shared.refusals);
         }
     };
@@ -85,9 +89,10 @@ pub(crate) async fn serve_connection<Io, S>(
     metrics.closed(reason.as_str());
     let limit_reached = reason.is_abuse();
     let reason = reason.as_str();
-    match shared.refusals.line(reason, Instant::now()) {
-        Some(left_out) if limit_reached => tracing::warn!(%address, %id, reason, left_out, "connection cut"),
-        _ => tracing::debug!(%address, %id, reason, "connection closed"),
+    // Asked of no other reason: the lines about those were written where it was found.
+    match limit_reached.then(|| shared.refusals.line(reason, Instant::now())).flatten() {
+        Some(left_out) => tracing::warn!(%address, %id, reason, left_out, "connection cut"),
+        None => tracing::debug!(%address, %id, reason, "connection closed"),
     }
 }
 

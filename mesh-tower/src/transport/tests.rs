@@ -112,6 +112,7 @@ fn ground(
         rng: Rng::seeded(1),
         identity: identity.clone(),
         revision: revision.clone(),
+        mesh: None,
     }
 }
 

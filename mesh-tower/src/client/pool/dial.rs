@@ -8,18 +8,20 @@ use std::time::{Duration, SystemTime};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::WeakMesh;
 use mesh_core::clock::WallClock;
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
+use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::ConnectFailure;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::last_words::LastWords;
 use super::link::{Driven, Failure, Protocol, Sender};
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
-use crate::tls::{HandshakeRefused, VerifiedPeer};
+use crate::tls::{HandshakeRefused, PeerRefused, VerifiedPeer};
 
 /// What hyper may read ahead over HTTP/1.1, however small the limit of headers is.
 const MIN_BUFFER: usize = 64 * 1024;
@@ -34,9 +36,16 @@ pub(crate) struct Dialed {
     pub(crate) io: BoxIo,
     pub(crate) http2: bool,
     /// `None` only in tests.
-    pub(crate) peer: Option<VerifiedPeer>,
+    pub(crate) peer: Option<Judged>,
     /// When to replace the connection.
     pub(crate) retire_at: Option<Instant>,
+}
+
+/// Who answered.
+pub(crate) struct Judged {
+    pub(crate) peer: VerifiedPeer,
+    /// The generation of identity that it was judged under, or an older one.
+    pub(crate) generation: u64,
 }
 
 /// Dials over mTLS with the mesh's live identity.
@@ -44,23 +53,53 @@ pub(crate) struct MeshDial {
     pub(crate) dialer: Dialer,
     pub(crate) identity: Snapshot<Identity>,
     pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) rng: Rng,
+    /// To have newer trust looked for.
+    pub(crate) mesh: WeakMesh,
+    /// Of TCP and TLS together; half of it may go into waiting for newer trust.
+    pub(crate) timeout: Duration,
 }
 
 impl Dial for MeshDial {
     fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>> {
         Box::pin(async move {
-            let connected = self.dialer.dial(address).await.map_err(|error| failure(&error))?;
+            let mut generation = self.identity.generation();
+            let mut dialed = self.dialer.dial(address).await;
+            // Once: whoever is unknown to the newest bundle stays so.
+            if dialed.as_ref().is_err_and(is_about_trust) && self.newer_than(generation).await {
+                generation = self.identity.generation();
+                dialed = self.dialer.dial(address).await;
+            }
+            let connected = dialed.map_err(|error| failure(&error))?;
             let own = self.identity.load();
             let own_end = own.svid().map(|svid| svid.not_after());
             let wait = retire_after(self.clock.now(), own_end, connected.peer.svid.not_after);
             Ok(Dialed {
                 http2: connected.peer.http == http::Version::HTTP_2,
                 io: Box::new(connected.io) as Box<dyn Io>,
-                peer: Some(connected.peer),
-                retire_at: Instant::now().checked_add(wait),
+                peer: Some(Judged { peer: connected.peer, generation }),
+                // Up to 10 % less, so that what was connected together is not replaced together.
+                retire_at: Instant::now().checked_add(wait.mul_f64(1.0 - 0.1 * self.rng.unit())),
             })
         })
     }
+}
+
+impl MeshDial {
+    /// Whether an identity newer than `generation` is in force, after it was looked for.
+    async fn newer_than(&self, generation: u64) -> bool {
+        if self.identity.generation() > generation {
+            return true;
+        }
+        let Some(wish) = self.mesh.upgrade().map(|mesh| mesh.refresh_identity()) else { return false };
+        let _ = timeout(self.timeout / 2, wish).await;
+        self.identity.generation() > generation
+    }
+}
+
+/// Whether a newer trust bundle could change why connecting failed.
+fn is_about_trust(error: &ConnectError) -> bool {
+    error.peer_refused().is_some_and(PeerRefused::is_about_trust)
 }
 
 /// How long a new connection may be used: half of what is left to our SVID, and not to the very end of the peer's.

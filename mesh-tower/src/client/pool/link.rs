@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_core::identity::{PeerRole, verify_svid};
 use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
+use super::dial::Judged;
 use super::last_words::{Heard, LastWords};
+use super::trust::{Lost, Trust};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
-use crate::tls::VerifiedPeer;
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
 const REASON_WAIT: Duration = Duration::from_millis(50);
@@ -79,7 +79,7 @@ pub(super) struct Link {
     pub(super) id: u64,
     created: Instant,
     retire_at: Option<Instant>,
-    peer: Option<VerifiedPeer>,
+    pub(super) peer: Option<Judged>,
     /// Streams in use.
     open: AtomicUsize,
     /// Streams that the peer allows.
@@ -96,7 +96,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, max: usize, retire_at: Option<Instant>, peer: Option<VerifiedPeer>) -> Arc<Self> {
+    pub(super) fn new(id: u64, max: usize, retire_at: Option<Instant>, peer: Option<Judged>) -> Arc<Self> {
         Arc::new(Self {
             id,
             created: Instant::now(),
@@ -193,12 +193,21 @@ impl Driven {
 /// Runs a connection to its end. Holds the pool weakly: without it, the connection ends after its last stream.
 pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
     let mut life = pin!(live(&link, &pool));
+    let trust = pool.upgrade().and_then(|pool| Trust::of(&pool));
+    let mut trusted = pin!(async {
+        match (&trust, &link.peer) {
+            (Some(trust), Some(judged)) => trust.lost(judged).await,
+            _ => std::future::pending().await,
+        }
+    });
     let mut closed = None;
     let result = loop {
         let step = tokio::select! {
             biased;
             result = poll_fn(|cx| driven.poll(cx, &link)) => Step::Ended(result),
             () = link.nudge.notified() => Step::Look,
+            // Also of a connection that takes no more streams: those it has end with the trust in its peer.
+            lost = &mut trusted => Step::Closing(Closing::Lost(lost)),
             reason = &mut life, if closed.is_none() => Step::Closing(reason),
         };
         match step {
@@ -209,7 +218,7 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
                     pool.remove(&link);
                 }
                 closed = Some(reason);
-                if reason == Closing::Distrusted {
+                if matches!(reason, Closing::Lost(_)) {
                     break Ok(());
                 }
             }
@@ -219,6 +228,9 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
     // Frees the socket before anybody is told.
     drop(driven);
     let end = match &result {
+        Ok(()) if let Some(Closing::Lost(lost)) = closed => {
+            End { error: Some(lost.as_str().into()), refused_us: false, ping_timeout: false }
+        }
         Ok(()) => End { error: None, refused_us: false, ping_timeout: false },
         Err(error) => End {
             refused_us: !link.is_proven() && alert.is_some(),
@@ -229,7 +241,9 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
     let reason = match (closed, &end) {
         _ if pool.strong_count() == 0 => CloseReason::EndpointRemoved,
         (Some(Closing::Idle), _) => CloseReason::Idle,
-        (Some(Closing::Retired | Closing::Distrusted), _) => CloseReason::Identity,
+        (Some(Closing::Retired), _) => CloseReason::Identity,
+        (Some(Closing::Lost(Lost::Distrusted)), _) => CloseReason::Distrusted,
+        (Some(Closing::Lost(_)), _) => CloseReason::CertificateExpired,
         (Some(Closing::PoolGone), _) => CloseReason::EndpointRemoved,
         (None, End { error: None, .. }) => CloseReason::Peer,
         (None, End { ping_timeout: true, .. }) => CloseReason::PingTimeout,
@@ -253,17 +267,13 @@ enum Step {
 enum Closing {
     Idle,
     Retired,
-    /// The peer's chain is trusted no more: streams are cut.
-    Distrusted,
+    /// The peer may not be talked to any more: streams are cut.
+    Lost(Lost),
     PoolGone,
 }
 
 /// Waits until the connection should take no more streams.
 async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
-    let Some(mut changes) = pool.upgrade().map(|pool| pool.identity.as_ref().map(|identity| identity.subscribe()))
-    else {
-        return Closing::PoolGone;
-    };
     loop {
         let idle_timeout = match pool.upgrade() {
             Some(pool) => pool.settings.load().idle_timeout,
@@ -286,23 +296,6 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
         }
         let look = idle.unwrap_or(now) + idle_timeout;
         let look = link.retire_at.map_or(look, |at| at.min(look));
-        let changed = async {
-            match &mut changes {
-                Some(changes) => Some(changes.changed().await),
-                None => std::future::pending().await,
-            }
-        };
-        let identity = tokio::select! {
-            biased;
-            () = sleep_until(look) => None,
-            identity = changed => identity,
-        };
-        if let (Some(identity), Some(peer), Some(pool)) = (identity, &link.peer, pool.upgrade())
-            && let Some(clock) = &pool.clock
-            && let Err(error) = verify_svid(&peer.chain, &identity.bundles, PeerRole::Server, clock.now())
-        {
-            tracing::warn!(endpoint = %pool.address, reason = error.reason(), "connection cut: peer is trusted no more");
-            return Closing::Distrusted;
-        }
+        sleep_until(look).await;
     }
 }

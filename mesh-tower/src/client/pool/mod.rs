@@ -18,7 +18,8 @@
 //! | it ends because of | streams in use | the endpoint |
 //! |---|---|---|
 //! | idle timeout | - | stays usable, connects on demand |
-//! | certificates growing old | finish | a successor is connected first |
+//! | certificates growing old | finish, until one ends | a successor is connected first |
+//! | trust in its peer that is lost, a certificate that ended | fail at once | connects on demand |
 //! | the peer's GOAWAY or FIN | finish | reconnects at once; unready if that fails |
 //! | an error, or pings unanswered | fail, with the connection's own reason | unready, reconnects |
 //! | the endpoint leaving the set | finish | gone |
@@ -28,6 +29,7 @@ mod last_words;
 mod lease;
 mod link;
 mod service;
+mod trust;
 
 #[cfg(test)]
 pub(crate) use dial::Dialed;
