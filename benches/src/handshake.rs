@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mesh_core::Mesh;
-use mesh_core::config::HttpVersion;
+use mesh_core::config::{HttpVersion, TlsConfig};
 use mesh_core::identity::SpiffeId;
 use mesh_tower::tls::{ClientTls, ServerTls};
 use rustls::pki_types::ServerName;
@@ -106,7 +106,7 @@ impl Handshakes {
         let client = self.mesh.0.handshake(ours, ADDRESS);
         let server = async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), theirs).await?;
-            self.mesh.1.handshake(hello).await
+            self.mesh.1.handshake(hello, TlsConfig::default()).await
         };
         let (client, server, spent) = in_turn(client, server)?;
         let (_client, (_server, peer)) = (client?, server?);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mesh_core::config::{ConfigError, ConfigIssue, NoPolicy};
+use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, NoPolicy, TlsVersion};
 use mesh_core::{CheckReport, Mesh};
 use mesh_tower::otel::Otlp;
 use serde_json::{Value, json};
@@ -52,6 +52,12 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
     for cluster in &report.clusters {
         text.push_str(&format!("\n  cluster {}: {} endpoint(s)", cluster.name, cluster.endpoints));
     }
+    for (name, listener) in &loaded.config.listeners {
+        text.push_str(&format!("\n  listener {name}: {}", describe(listener)));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
     let json = json!({
         "valid": true,
         "file": file,
@@ -64,9 +70,36 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
             "name": &*policy.name, "action": policy.action.to_string(), "rules": policy.rules,
             "file": &*policy.place.file, "line": policy.place.line,
         })).collect::<Vec<_>>(),
+        "listeners": loaded.config.listeners.iter().map(|(name, listener)| json!({
+            "name": name, "mtls": listener.mtls.as_str(), "tls": listener.tls.min_version.as_str(),
+            "resumption": listener.tls.resumption, "gateways": gateways(listener),
+        })).collect::<Vec<_>>(),
+        "warnings": report.warnings.iter().map(issue).collect::<Vec<_>>(),
         "issues": [],
     });
     Answer { yes: true, text, json }
+}
+
+/// One line about who may connect, and how.
+fn describe(listener: &ListenerConfig) -> String {
+    let mut text = format!("mtls {}, TLS {}", listener.mtls.as_str(), listener.tls.min_version.as_str());
+    text.push_str(match listener.tls.min_version {
+        TlsVersion::V1_2 => " or newer",
+        _ => "",
+    });
+    if listener.tls.resumption {
+        text.push_str(", sessions resumed");
+    }
+    let gateways = gateways(listener);
+    if !gateways.is_empty() {
+        text.push_str(&format!(", clients named by {}", gateways.join(" and ")));
+    }
+    text
+}
+
+fn gateways(listener: &ListenerConfig) -> Vec<&str> {
+    let forwarded = listener.forwarded_identity.as_ref();
+    forwarded.into_iter().flat_map(|forwarded| &forwarded.gateways).map(|id| id.as_str()).collect()
 }
 
 pub(crate) fn refused(file: &str, error: &ConfigError) -> Answer {

@@ -56,6 +56,18 @@ fn check_tells_valid_from_broken_from_missing() {
     assert_eq!(json["policies"][0]["name"], "shop/web");
     assert_eq!(json["policies"][0]["rules"], 2);
 
+    let strict = serde_json::json!({
+        "name": "default", "mtls": "strict", "tls": "1.3", "resumption": false, "gateways": [],
+    });
+    assert_eq!((&json["listeners"][0], &json["warnings"]), (&strict, &serde_json::json!([])));
+    let weaker = "8443\", tls: { min_version: \"1.2\", resumption: true }";
+    fs::write(dir.join("weaker.yaml"), CONFIG.replace("8443\"", weaker)).unwrap();
+    let (code, json) = ask(&dir, &["check", "weaker.yaml"]);
+    let fields: Vec<_> = json["warnings"].as_array().unwrap().iter().map(|w| (&w["line"], &w["field"])).collect();
+    let (line, version, resumption) =
+        (&4.into(), "listeners.default.tls.min_version", "listeners.default.tls.resumption");
+    assert_eq!((code, fields), (0, vec![(line, &version.into()), (line, &resumption.into())]), "{json}");
+
     let broken = POLICY.replace("methods: [GET]", "metods: [GET]");
     fs::write(dir.join("policies/web.yaml"), broken).unwrap();
     let (code, json) = ask(&dir, &["check", "mesh.yaml"]);

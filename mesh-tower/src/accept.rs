@@ -116,6 +116,7 @@ fn passes_by_itself(error: &io::Error) -> bool {
 /// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
 pub(crate) async fn run<L, S>(
     ground: Ground,
+    name: Arc<str>,
     listener: L,
     service: S,
     settings: impl Fn() -> ListenerConfig,
@@ -128,7 +129,7 @@ where
     S::Future: Send,
 {
     let start = settings();
-    let shared = Arc::new(Shared::new(ground, start.max_handshakes, listener.local_addr()?));
+    let shared = Arc::new(Shared::new(ground, name, start.max_handshakes, listener.local_addr()?));
     // Until the last connection has ended, draining included. Dropped, it is aborted.
     let mut patrol = JoinSet::new();
     patrol.spawn({

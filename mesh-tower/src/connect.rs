@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_core::Mesh;
-use mesh_core::config::HttpVersion;
+use mesh_core::config::{HttpVersion, TlsConfig};
 use mesh_core::identity::SpiffeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -86,6 +86,13 @@ impl Dialer {
     /// `timeout` covers TCP and TLS together.
     pub fn new(mesh: &Mesh, expected: Vec<SpiffeId>, http: HttpVersion, timeout: Duration) -> Self {
         Self { connector: installed(mesh), tls: ClientTls::new(mesh, expected, http), timeout }
+    }
+
+    /// Allows what `options` allow.
+    #[must_use]
+    pub fn tls(mut self, options: TlsConfig) -> Self {
+        self.tls = self.tls.options(options);
+        self
     }
 
     /// Connects and handshakes. Dropping the future closes what was opened.

@@ -18,6 +18,7 @@ pub struct Connection {
     peer: Peer,
     chain: Vec<Arc<[u8]>>,
     local_addr: SocketAddr,
+    listener: Arc<str>,
     http: http::Version,
 }
 
@@ -30,8 +31,14 @@ pub(crate) struct BodyTooLarge;
 pub(crate) struct Unreadable(pub(crate) &'static str);
 
 impl Connection {
-    pub(crate) fn new(peer: Peer, chain: Vec<Arc<[u8]>>, local_addr: SocketAddr, http: http::Version) -> Self {
-        Self { peer, chain, local_addr, http }
+    pub(crate) fn new(
+        peer: Peer,
+        chain: Vec<Arc<[u8]>>,
+        local_addr: SocketAddr,
+        listener: Arc<str>,
+        http: http::Version,
+    ) -> Self {
+        Self { peer, chain, local_addr, listener, http }
     }
 
     /// The other end, as its handshake proved it.
@@ -49,6 +56,11 @@ impl Connection {
         self.local_addr
     }
 
+    /// The name of its listener in `listeners:`.
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
     /// HTTP/1.1 or HTTP/2, as ALPN chose.
     pub fn http(&self) -> http::Version {
         self.http
@@ -58,6 +70,6 @@ impl Connection {
     #[cfg(all(test, feature = "dev-ca"))]
     pub(crate) fn for_test(peer: Peer) -> Arc<Self> {
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8443));
-        Arc::new(Self::new(peer, Vec::new(), local_addr, http::Version::HTTP_2))
+        Arc::new(Self::new(peer, Vec::new(), local_addr, Arc::from("default"), http::Version::HTTP_2))
     }
 }

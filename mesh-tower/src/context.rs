@@ -59,7 +59,7 @@ impl RequestContext {
         self.shared.deadline
     }
 
-    /// Who called, by certificate.
+    /// Who called: by certificate, or named by a pinned gateway.
     pub fn caller(&self) -> Option<&SpiffeId> {
         self.shared.caller.as_ref()
     }

@@ -47,6 +47,7 @@
 //! | feature | what it adds | default |
 //! |---|---|---|
 //! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development | yes |
+//! | `keylog` | TLS secrets written to the file that `SSLKEYLOGFILE` names, for debugging | no |
 //! | `otel` | spans over OTLP, joined across services | no |
 //! | `test-util` | `TestMesh`: real certificates and sockets for a service's own tests; brings `dev-ca` | no |
 

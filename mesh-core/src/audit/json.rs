@@ -28,6 +28,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     token_issuer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_subject: Option<&'a str>,
@@ -57,8 +59,8 @@ impl AuditRecord {
     ///  "method":"GET","host":"orders:8443","path":"/orders/7","route":"/orders/{id}","generation":3,"trace_id":"4bf9..."}
     /// ```
     ///
-    /// `policy` and `rule` name what decided; `grpc_status`, `token_issuer` and `token_subject` are there where they
-    /// exist. Control characters are escaped, those that only some readers take for a line break included.
+    /// `policy` and `rule` name what decided; `forwarded` is whom a pinned gateway, the `peer`, named as its client; `grpc_status`,
+    /// `token_issuer` and `token_subject` are there where they exist. Control characters are escaped, those that only some readers take for a line break included.
     pub fn to_json(&self) -> String {
         let line = Line {
             schema: Self::SCHEMA,
@@ -73,6 +75,7 @@ impl AuditRecord {
             peer: self.peer.as_deref(),
             peer_serial: self.peer_serial.as_deref(),
             peer_address: self.peer_address.map(|address| address.to_string()),
+            forwarded: self.forwarded.as_deref(),
             token_issuer: self.token_issuer.as_deref(),
             token_subject: self.token_subject.as_deref(),
             service: self.service.as_deref(),
@@ -138,6 +141,7 @@ mod tests {
         record.peer = Some("spiffe://d/ns/n/sa/s".into());
         record.peer_serial = Some("01ab".into());
         record.peer_address = Some("[::1]:7".parse().unwrap());
+        record.forwarded = Some("spiffe://d/ns/n/sa/u".into());
         record.token_issuer = Some("https://idp.example".into());
         record.token_subject = Some("alice".into());
         record.service = Some("spiffe://d/ns/n/sa/t".into());
@@ -154,7 +158,7 @@ mod tests {
             "schema": 1, "id": "00000000-0000-0000-0000-000000000000", "seq": 0,
             "time": "2027-01-15T08:00:00.000000007Z", "event": "request", "outcome": "deny", "reason": "deny_rule",
             "status": 403, "grpc_status": 7, "peer": "spiffe://d/ns/n/sa/s", "peer_serial": "01ab",
-            "peer_address": "[::1]:7", "token_issuer": "https://idp.example", "token_subject": "alice",
+            "peer_address": "[::1]:7", "forwarded": "spiffe://d/ns/n/sa/u", "token_issuer": "https://idp.example", "token_subject": "alice",
             "service": "spiffe://d/ns/n/sa/t", "method": "GET", "host": "h:1", "path": "/p", "route": "/{p}",
             "policy": "n/p", "rule": 2, "generation": 3, "trace_id": "4bf9",
         });

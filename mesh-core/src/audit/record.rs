@@ -42,6 +42,8 @@ pub struct AuditRecord {
     pub peer_serial: Option<Arc<str>>,
     /// Where it connected from.
     pub peer_address: Option<SocketAddr>,
+    /// Whom the peer, a pinned gateway, named as its client.
+    pub forwarded: Option<Arc<str>>,
     /// `iss` of the verified token.
     pub token_issuer: Option<Arc<str>>,
     /// `sub` of the verified token.
@@ -84,6 +86,7 @@ impl AuditRecord {
             peer: None,
             peer_serial: None,
             peer_address: None,
+            forwarded: None,
             token_issuer: None,
             token_subject: None,
             service: None,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::checker::Checker;
 use super::issue::Errors;
+use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
@@ -24,6 +25,8 @@ pub struct ClusterConfig {
     pub outlier: OutlierConfig,
     /// Connections to each endpoint.
     pub pool: PoolConfig,
+    /// What may be less than TLS 1.3 with full handshakes.
+    pub tls: TlsConfig,
     /// A token to attach to every request, `{ file: token.jwt }`; absent: none.
     pub token: Option<PlugConfig>,
 }
@@ -37,6 +40,7 @@ impl ClusterConfig {
             balance: BalanceConfig::default(),
             outlier: OutlierConfig::default(),
             pool: PoolConfig::default(),
+            tls: TlsConfig::default(),
             token: None,
         }
     }
@@ -170,12 +174,13 @@ impl Decode for ClusterConfig {
         let (discover, identities) = (fields.required("discover"), fields.required("identities"));
         let (balance, outlier, pool) =
             (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
-        let token = fields.optional("token");
+        let (tls, token) = (fields.optional("tls"), fields.optional("token"));
         fields.finish();
         Some(Self {
             balance: balance.unwrap_or_default(),
             outlier: outlier.unwrap_or_default(),
             pool: pool.unwrap_or_default(),
+            tls: tls.unwrap_or_default(),
             token,
             ..Self::new(discover?, identities?)
         })

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::checker::Checker;
+use super::forwarded::ForwardedConfig;
 use super::issue::Errors;
+use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
@@ -18,6 +20,10 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// Who may connect: `strict`.
     pub mtls: Mtls,
+    /// What may be less than TLS 1.3 with full handshakes.
+    pub tls: TlsConfig,
+    /// Gateways that may name their clients; absent: none.
+    pub forwarded_identity: Option<ForwardedConfig>,
     /// From accept to the end of the TLS handshake. Default 10 s, range 100 ms to 60 s.
     pub handshake_timeout: Duration,
     /// From accept to the end of the ClientHello, the first thing a TLS client says. Default 3 s, range 100 ms to 60 s.
@@ -70,6 +76,8 @@ impl ListenerConfig {
         Self {
             address,
             mtls: Mtls::Strict,
+            tls: TlsConfig::default(),
+            forwarded_identity: None,
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
@@ -114,6 +122,15 @@ pub enum Mtls {
     Strict,
 }
 
+impl Mtls {
+    /// As configurations write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// The plain listener for kubelet and Prometheus, which have no SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
@@ -132,6 +149,8 @@ impl Decode for ListenerConfig {
         let listener = Self {
             address: default.address,
             mtls: fields.or("mtls", default.mtls),
+            tls: fields.or("tls", default.tls),
+            forwarded_identity: fields.optional("forwarded_identity"),
             handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
             hello_timeout: fields.or("hello_timeout", default.hello_timeout),
             header_timeout: fields.or("header_timeout", default.header_timeout),
@@ -161,6 +180,9 @@ impl ListenerConfig {
         const SECOND: Duration = Duration::from_secs(1);
         const TENTH: Duration = Duration::from_millis(100);
         const HOUR: Duration = Duration::from_secs(3600);
+        if let Some(forwarded) = &self.forwarded_identity {
+            at.below("forwarded_identity", |at| forwarded.check(at));
+        }
         at.range("handshake_timeout", self.handshake_timeout, TENTH..=60 * SECOND);
         at.range("hello_timeout", self.hello_timeout, TENTH..=60 * SECOND);
         at.range("header_timeout", self.header_timeout, TENTH..=300 * SECOND);

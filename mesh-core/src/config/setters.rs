@@ -22,14 +22,16 @@ macro_rules! setters {
 use std::time::Duration;
 
 use super::{
-    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClusterConfig, HttpVersion, IssuerConfig, LimitsConfig,
-    ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig,
-    RouteMatch, TelemetryConfig,
+    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClusterConfig, ForwardedConfig, HttpVersion, IssuerConfig,
+    LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig,
+    RouteConfig, RouteMatch, TelemetryConfig, TlsConfig, TlsVersion,
 };
 
 setters! {
     ListenerConfig {
         mtls: Mtls,
+        tls: TlsConfig,
+        forwarded_identity: ForwardedConfig => Some,
         handshake_timeout: Duration,
         hello_timeout: Duration,
         header_timeout: Duration,
@@ -51,7 +53,12 @@ setters! {
         balance: BalanceConfig,
         outlier: OutlierConfig,
         pool: PoolConfig,
+        tls: TlsConfig,
         token: PlugConfig => Some,
+    }
+    TlsConfig {
+        min_version: TlsVersion,
+        resumption: bool,
     }
     BalanceConfig {
         policy: BalancePolicy,

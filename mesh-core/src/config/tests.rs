@@ -90,6 +90,8 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
         ListenerConfig {
             address: "0.0.0.0:8443".parse().unwrap(),
             mtls: Mtls::Strict,
+            tls: TlsConfig { min_version: TlsVersion::V1_3, resumption: false },
+            forwarded_identity: None,
             handshake_timeout: secs(10),
             hello_timeout: secs(3),
             header_timeout: secs(10),
@@ -136,6 +138,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 stream_idle_timeout: secs(300),
                 max_header_bytes: 65_536,
             },
+            tls: TlsConfig { min_version: TlsVersion::V1_3, resumption: false },
             token: None,
         }
     );

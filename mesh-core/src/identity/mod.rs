@@ -2,13 +2,15 @@
 //!
 //! Every later decision stands on one question: who is at the other end? The answer is a [`SpiffeId`] that an authority
 //! of *its own* trust domain vouches for, or none at all. There is no fallback to other names in a certificate, to
-//! headers, or to addresses.
+//! headers, or to addresses. Only a gateway that the configuration pins may name somebody else, who is then shown with
+//! the gateway beside it.
 //!
 //! | to | use |
 //! |---|---|
 //! | read a name | [`SpiffeId`], [`TrustDomain`] |
 //! | judge a peer | [`verify_svid`], [`TrustBundleSet`] |
 //! | present oneself | [`X509Svid`], with a [`Signer`] such as [`PrivateKey`] |
+//! | read whom a gateway names | [`forwarded_identity`] |
 //! | get and renew both | an [`IdentitySource`]: [`FilesSource`], [`MemorySource`], `dev_ca::DevCaSource` |
 //! | say who called | [`Peer`] (a connection), [`Principal`] (a request) |
 
@@ -20,6 +22,7 @@ mod certificate;
 pub mod dev_ca;
 mod error;
 mod files;
+mod forwarded;
 mod id;
 mod key;
 mod memory;
@@ -35,6 +38,7 @@ mod verify;
 pub use bundle::{BundleError, TrustBundle, TrustBundleSet};
 pub use error::SvidError;
 pub use files::{FilesConfig, FilesSource};
+pub use forwarded::{ForwardedError, MAX_FORWARDED, forwarded_identity};
 pub use id::{SpiffeId, SpiffeIdError, TrustDomain, WorkloadPath};
 pub use key::PrivateKey;
 pub use memory::MemorySource;

@@ -22,8 +22,10 @@ pub struct Peer {
 /// `mesh_tower::Principal`, which only the mesh's own stack can make.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
-    /// What its certificate proved.
+    /// What the certificate of its connection proved: its own, or that of the gateway that names it.
     pub svid: Option<Arc<VerifiedSvid>>,
+    /// Whom a pinned gateway, which `svid` is then, names as its client.
+    pub forwarded: Option<SpiffeId>,
     /// What its token proved.
     pub token: Option<Arc<VerifiedToken>>,
 }
@@ -34,17 +36,23 @@ impl Principal {
         self.svid.is_none() && self.token.is_none()
     }
 
-    /// The SPIFFE ID in its certificate.
+    /// The caller's SPIFFE ID, which policy judges: that in its certificate, or the one that a pinned gateway names.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
-        self.svid.as_deref().map(|svid| &svid.id)
+        let own = self.svid.as_deref().map(|svid| &svid.id)?;
+        Some(self.forwarded.as_ref().unwrap_or(own))
+    }
+
+    /// The gateway that names the caller, if one does; its certificate is that of the connection.
+    pub fn via(&self) -> Option<&SpiffeId> {
+        self.svid.as_deref().map(|svid| &svid.id).filter(|_| self.forwarded.is_some())
     }
 }
 
 impl fmt::Display for Principal {
     /// The SPIFFE ID; without a certificate `ISSUER/SUBJECT` of the token; else `anonymous`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.svid, &self.token) {
-            (Some(svid), _) => svid.id.fmt(f),
+        match (self.spiffe_id(), &self.token) {
+            (Some(id), _) => id.fmt(f),
             (None, Some(token)) => write!(f, "{}/{}", token.issuer, token.subject.as_deref().unwrap_or("")),
             (None, None) => f.write_str("anonymous"),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::compile::{check_clusters, options};
 use super::origin::{Base, Origin};
 use super::{MeshBuilder, keys};
-use crate::config::{Config, ConfigError, Errors};
+use crate::config::{Config, ConfigError, ConfigIssue, Errors};
 use crate::discover::Update;
 use crate::policy::{AuthorizationPolicy, PolicyEngine};
 
@@ -25,6 +25,8 @@ pub struct CheckReport {
     pub issuers: Vec<String>,
     /// What can be called.
     pub clusters: Vec<ClusterReport>,
+    /// Settings that are weaker than their default.
+    pub warnings: Vec<ConfigIssue>,
 }
 
 /// What is known of one cluster.
@@ -98,6 +100,7 @@ impl MeshBuilder {
             selected: engine.len(),
             issuers: config.tokens.iter().map(|token| token.issuer.clone()).collect(),
             clusters,
+            warnings: config.opt_ins(loaded.root.as_ref()),
         }))
     }
 }

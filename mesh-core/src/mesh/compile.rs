@@ -49,6 +49,9 @@ impl Compiler {
             config: Arc::new(config.clone()),
         };
         self.keys = keys;
+        for opt_in in config.opt_ins(loaded.root.as_ref()) {
+            tracing::warn!(%opt_in, "weaker than the default");
+        }
         if config.no_policy == NoPolicy::Allow {
             let unprotected = revision.policy.is_empty();
             tracing::warn!(

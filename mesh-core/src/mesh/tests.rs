@@ -510,7 +510,7 @@ async fn a_check_judges_everything_and_starts_nothing() {
     let home = Home::new();
     let report = check(home.path("mesh.yaml")).await.unwrap();
     let clusters = vec![ClusterReport { name: "payments".into(), endpoints: 1 }];
-    assert_eq!(report, CheckReport { policies: 1, selected: 1, issuers: vec![], clusters });
+    assert_eq!(report, CheckReport { policies: 1, selected: 1, issuers: vec![], clusters, warnings: vec![] });
     assert!(!home.path("ca").exists());
     let (config, policies) = load(home.path("mesh.yaml")).unwrap();
     assert_eq!((config.workload.name.as_str(), policies.len()), ("orders", 1));

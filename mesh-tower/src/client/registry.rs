@@ -152,7 +152,7 @@ impl RuntimeCluster {
 fn dial(mesh: &Mesh, config: &ClusterConfig) -> Box<dyn Dial> {
     let PoolConfig { http, connect_timeout, .. } = config.pool;
     Box::new(MeshDial {
-        dialer: Dialer::new(mesh, config.identities.clone(), http, connect_timeout),
+        dialer: Dialer::new(mesh, config.identities.clone(), http, connect_timeout).tls(config.tls),
         identity: mesh.identity().clone(),
         clock: Arc::clone(mesh.clock()),
         rng: mesh.rng().clone(),

@@ -12,6 +12,7 @@ pub use signal::shutdown_signal;
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -238,7 +239,7 @@ where
     };
     // A listener that vanished from the configuration keeps the settings it started with.
     let settings = || self::configured(&mesh, &name).unwrap_or_else(|| start.clone());
-    accept::run(Ground::of(&mesh), listener, service, settings, stop, || serving.drain())
+    accept::run(Ground::of(&mesh), Arc::from(name.as_str()), listener, service, settings, stop, || serving.drain())
         .await
         .map_err(ServeError::Listener)
 }

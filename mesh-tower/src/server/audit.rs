@@ -120,6 +120,7 @@ fn record(exchange: &Exchange, status: u16, grpc_status: Option<u8>) -> AuditRec
     record.peer = svid.map(|svid| svid.id.as_str().into());
     record.peer_serial = svid.map(|svid| svid.serial.as_str().into());
     record.peer_address = Some(peer.address);
+    record.forwarded = exchange.forwarded().map(|id| id.as_str().into());
     record.token_issuer = token.map(|token| Arc::clone(&token.issuer));
     record.token_subject = token.and_then(|token| token.subject.clone());
     record.service = exchange.mesh.identity().peek().svid().map(|svid| svid.id().as_str().into());

@@ -1,4 +1,4 @@
-//! Turns what the handshake and the token proved into one caller.
+//! Turns what the handshake, a pinned gateway and the token say into one caller.
 
 use std::sync::Arc;
 
@@ -69,6 +69,6 @@ impl Gate for AuthenticateLayer {
             None => None,
         };
         let svid = exchange.connection.peer().svid.clone();
-        exchange.set_principal(Principal::new(Caller { svid, token }))
+        exchange.set_principal(Principal::new(Caller { svid, forwarded: exchange.forwarded().cloned(), token }))
     }
 }

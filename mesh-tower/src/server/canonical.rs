@@ -10,6 +10,7 @@ use mesh_core::deadline::Deadline;
 use tower_layer::Layer;
 
 use super::exchange::Exchange;
+use super::forwarded;
 use super::gate::{Gate, Gated};
 use crate::canonical::{Canonical, strip};
 use crate::connection::{BodyTooLarge, Unreadable};
@@ -24,8 +25,8 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 ///
 /// A request that declares a longer body than `max_body_bytes` is answered with 413 before anybody reads of it.
 ///
-/// Also reads the caller's deadline, which can only shorten what holds anyway, and removes every header that claims an
-/// identity or steers the mesh.
+/// Also reads the caller's deadline, which can only shorten what holds anyway, and whom a gateway of the listener's
+/// `forwarded_identity` names, and removes every header that claims an identity or steers the mesh.
 ///
 /// # Position
 /// Below telemetry and audit, so that refusals are counted and recorded; above everything else, because all later
@@ -67,10 +68,17 @@ impl Gate for CanonicalLayer {
         let malformed = |reason| Reject::new(Kind::Malformed, reason);
         let read = Canonical::of(request, exchange.grpc);
         let read = read.and_then(|canonical| Ok((canonical, timeout(request.headers())?)));
+        let named = forwarded::client(exchange, request.headers());
         strip(request.headers_mut());
         let (canonical, timeout) = read.map_err(malformed)?;
+        let named = named?;
         let deadline = timeout.map(|timeout| Deadline::after(exchange.started, timeout));
-        let caller = exchange.connection.peer().svid.as_ref().map(|svid| svid.id.clone());
+        let peer = exchange.connection.peer().svid.as_ref().map(|svid| svid.id.clone());
+        if let Some(client) = &named {
+            tracing::Span::current().record("mesh.forwarded", client.as_str());
+            exchange.set_forwarded(client.clone())?;
+        }
+        let caller = named.or(peer);
         let context = RequestContext::of_request(exchange.trace.clone(), deadline, caller);
         tracing::Span::current().record("url.path", canonical.path());
         exchange.set_canonical(canonical, context)?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
 use http::{Request, Response};
+use mesh_core::identity::SpiffeId;
 use mesh_core::policy::{Decision, Verdict};
 use mesh_core::snapshot::Versioned;
 use mesh_core::telemetry::DenialLabels;
@@ -33,6 +34,8 @@ pub(crate) struct Exchange {
     pub(super) trace: TraceContext,
     pub(super) grpc: bool,
     canonical: OnceLock<(Canonical, RequestContext)>,
+    /// Whom the peer, a pinned gateway, names as its client.
+    forwarded: OnceLock<SpiffeId>,
     route: OnceLock<Arc<str>>,
     principal: OnceLock<Principal>,
     decision: OnceLock<Decision>,
@@ -63,6 +66,7 @@ impl Exchange {
             trace,
             grpc: grpc::is_grpc(request.headers()),
             canonical: OnceLock::new(),
+            forwarded: OnceLock::new(),
             route: OnceLock::new(),
             principal: OnceLock::new(),
             decision: OnceLock::new(),
@@ -88,6 +92,14 @@ impl Exchange {
 
     pub(super) fn set_canonical(&self, canonical: Canonical, context: RequestContext) -> Result<(), Reject> {
         self.canonical.set((canonical, context)).map_err(|_| Reject::WIRING)
+    }
+
+    pub(super) fn forwarded(&self) -> Option<&SpiffeId> {
+        self.forwarded.get()
+    }
+
+    pub(super) fn set_forwarded(&self, client: SpiffeId) -> Result<(), Reject> {
+        self.forwarded.set(client).map_err(|_| Reject::WIRING)
     }
 
     pub(super) fn route(&self) -> Option<&Arc<str>> {
@@ -160,6 +172,7 @@ impl Exchange {
         let peer = self.connection.peer();
         let peer_id = peer.svid.as_deref().map(|svid| svid.id.as_str());
         let (method, path) = self.canonical().map_or(("-", "-"), |canonical| (canonical.method(), canonical.path()));
+        let forwarded = self.forwarded().map(SpiffeId::as_str);
         let trace_id = format_args!("{:032x}", self.trace.trace_id());
         let denied = self.decision().filter(|decision| decision.verdict == Verdict::Deny);
         if let Some(decision) = denied {
@@ -170,15 +183,15 @@ impl Exchange {
                 rule,
                 reason: reject.reason,
             });
-            tracing::info!(policy, rule, reason = reject.reason, peer_id, peer.address = %peer.address, method, path,
+            tracing::info!(policy, rule, reason = reject.reason, peer_id, forwarded, peer.address = %peer.address, method, path,
                 trace_id, "request denied");
             return;
         }
         self.mesh.metrics().server.rejected(reject.reason);
         if reject.kind == Kind::Internal {
-            tracing::error!(reason = reject.reason, peer_id, method, path, trace_id, "request refused");
+            tracing::error!(reason = reject.reason, peer_id, forwarded, method, path, trace_id, "request refused");
         } else {
-            tracing::info!(reason = reject.reason, peer_id, peer.address = %peer.address, method, path, trace_id,
+            tracing::info!(reason = reject.reason, peer_id, forwarded, peer.address = %peer.address, method, path, trace_id,
                 "request refused");
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`TelemetryLayer`] | starts the exchange, the span and the clock | 500 `wiring` |
 //! | [`AuditLayer`] | one record for each decided request | |
-//! | [`CanonicalLayer`] | one reading of the request; deadline; strips claims | 400 / UNIMPLEMENTED, 413 |
+//! | [`CanonicalLayer`] | one reading of the request; deadline; whom a gateway names; strips claims | 400 / UNIMPLEMENTED, 403, 413 |
 //! | [`AdmissionLayer`] | concurrency limit | 503 / UNAVAILABLE |
 //! | [`DeadlineLayer`] | no work for callers that stopped waiting | 504 / DEADLINE_EXCEEDED |
 //! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
@@ -39,6 +39,7 @@ mod canonical;
 mod deadline;
 mod exchange;
 mod flight;
+mod forwarded;
 mod gate;
 mod handler;
 mod permit;

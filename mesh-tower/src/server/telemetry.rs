@@ -102,6 +102,7 @@ fn span(connection: &Connection, method: &Method) -> Span {
         rpc.grpc.status_code = Empty,
         url.path = Empty,
         network.peer.address = %peer.address.ip(),
+        mesh.forwarded = Empty,
         mesh.peer = peer.svid.as_deref().map(|svid| svid.id.as_str()),
         trace_id = Empty,
         span_id = Empty,

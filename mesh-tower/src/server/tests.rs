@@ -25,6 +25,8 @@ use tower::util::BoxService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 
+mod forwarded;
+
 use super::*;
 use crate::context::{self, RequestContext};
 use crate::grpc::{self, Code};

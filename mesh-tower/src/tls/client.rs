@@ -4,31 +4,42 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::Mesh;
-use mesh_core::config::HttpVersion;
+use mesh_core::config::{HttpVersion, TlsConfig};
 use mesh_core::identity::SpiffeId;
-use rustls::ClientConfig;
-use rustls::client::Resumption;
+use rustls::client::{Resumption, Tls12Resumption};
 use rustls::pki_types::ServerName;
-use rustls::version::TLS13;
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
 use super::identity::{Live, Resolver};
 use super::refusal::HandshakeRefused;
+use super::resumption::PerGeneration;
 use super::verifier::{Accepts, Verifier};
-use super::{H2, HTTP11, VerifiedPeer};
+use super::{H2, HTTP11, VerifiedPeer, versions};
+
+/// Servers whose sessions one cluster keeps; the oldest give way. rustls keeps at most 8 sessions of each.
+const MAX_SERVERS: usize = 256;
 
 /// Connects with the mesh's current identity, to servers that have an expected SPIFFE ID.
+///
+/// Make one for each cluster: clones share the sessions that may be resumed.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     resolver: Arc<Resolver>,
     expected: Arc<[SpiffeId]>,
     alpn: Vec<Vec<u8>>,
+    pub(super) versions: &'static [&'static SupportedProtocolVersion],
+    resumes: bool,
+    pub(super) resumable: Arc<PerGeneration<Setup>>,
 }
 
+/// What a handshake is made with.
+type Setup = (Arc<Verifier>, Arc<ClientConfig>);
+
 impl ClientTls {
-    /// Expects one of `expected`; an empty list accepts nobody.
+    /// Expects one of `expected`; an empty list accepts nobody. TLS 1.3 without resumption.
     pub fn new(mesh: &Mesh, expected: Vec<SpiffeId>, http: HttpVersion) -> Self {
         Self::over(Live::of(mesh), expected, http)
     }
@@ -39,7 +50,15 @@ impl ClientTls {
             HttpVersion::Http1 => vec![HTTP11.to_vec()],
             HttpVersion::Http2 => vec![H2.to_vec()],
         };
-        Self { resolver: Arc::new(Resolver(Arc::clone(&live))), live, expected: expected.into(), alpn }
+        let resolver = Arc::new(Resolver(Arc::clone(&live)));
+        let (versions, resumable) = (versions(TlsConfig::default()), Arc::default());
+        Self { live, resolver, expected: expected.into(), alpn, versions, resumes: false, resumable }
+    }
+
+    /// Allows what `options` allow.
+    #[must_use]
+    pub fn options(self, options: TlsConfig) -> Self {
+        Self { versions: versions(options), resumes: options.resumption, ..self }
     }
 
     /// Handshakes over `io`. The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
@@ -54,22 +73,42 @@ impl ClientTls {
     where
         Io: AsyncRead + AsyncWrite + Unpin,
     {
-        let verifier = Verifier::new(Arc::clone(&self.live), Accepts::Servers(Arc::clone(&self.expected)));
-        let config = self.config(&verifier).map_err(HandshakeRefused::tls)?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let (verifier, config) = self.setup().map_err(HandshakeRefused::tls)?;
+        let connector = tokio_rustls::TlsConnector::from(config);
         let handshake = connector.connect(ServerName::from(address.ip()), io).await;
         verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 
-    fn config(&self, verifier: &Arc<Verifier>) -> Result<ClientConfig, rustls::Error> {
+    fn setup(&self) -> Result<Setup, rustls::Error> {
+        let (live, accepts) = (Arc::clone(&self.live), Accepts::Servers(Arc::clone(&self.expected)));
+        if !self.resumes {
+            let verifier = Verifier::of_one(live, accepts, false);
+            let config = self.config(&verifier, Resumption::disabled())?;
+            return Ok((verifier, Arc::new(config)));
+        }
+        // rustls resumes only what was made with the very same verifier and resolver.
+        self.resumable.get(self.live.generation(), || {
+            let verifier = Verifier::of_many(live, accepts);
+            let sessions = Resumption::in_memory_sessions(MAX_SERVERS);
+            let config = self.config(&verifier, sessions.tls12_resumption(Tls12Resumption::SessionIdOnly))?;
+            Ok((verifier, Arc::new(config)))
+        })
+    }
+
+    fn config(&self, verifier: &Arc<Verifier>, resumption: Resumption) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::builder_with_details(Arc::clone(&self.live.provider), self.live.time.clone())
-            .with_protocol_versions(&[&TLS13])?
+            .with_protocol_versions(self.versions)?
             .dangerous() // rustls' word for any verifier that is not its own
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(self.resolver.clone());
         config.alpn_protocols = self.alpn.clone();
-        config.resumption = Resumption::disabled();
+        config.require_ems = true; // else TLS 1.2 sessions can be joined (RFC 7627 1)
+        config.resumption = resumption;
         config.enable_sni = false;
+        #[cfg(feature = "keylog")]
+        {
+            config.key_log = Arc::clone(&self.live.key_log);
+        }
         Ok(config)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::resumption::Generation;
 use arc_swap::ArcSwapOption;
-use mesh_core::Mesh;
 use mesh_core::clock::WallClock;
 use mesh_core::identity::{Identity, SignatureScheme as Scheme, Signer, X509Svid};
 use mesh_core::snapshot::Snapshot;
+use mesh_core::{Mesh, Revision};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -18,6 +19,12 @@ pub(super) struct Live {
     pub(super) identity: Snapshot<Identity>,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) time: Arc<MeshTime>,
+    /// `None` outside of a mesh.
+    pub(super) revision: Option<Snapshot<Revision>>,
+    #[cfg(feature = "keylog")]
+    pub(super) key_log: Arc<dyn rustls::KeyLog>,
+    #[cfg(test)]
+    pub(super) without: super::resumption::Without,
     presented: ArcSwapOption<Presented>,
 }
 
@@ -31,7 +38,10 @@ struct Presented {
 impl Live {
     /// The one of this mesh: keys are converted once for all listeners and clusters.
     pub(super) fn of(mesh: &Mesh) -> Arc<Self> {
-        mesh.extension(|| Self::new(mesh.identity().clone(), Arc::clone(mesh.clock())))
+        mesh.extension(|| Self {
+            revision: Some(mesh.revision().clone()),
+            ..Self::new(mesh.identity().clone(), Arc::clone(mesh.clock()))
+        })
     }
 
     pub(super) fn new(identity: Snapshot<Identity>, clock: Arc<dyn WallClock>) -> Self {
@@ -39,8 +49,23 @@ impl Live {
             identity,
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             time: Arc::new(MeshTime(clock)),
+            revision: None,
+            #[cfg(feature = "keylog")]
+            key_log: super::key_log::from_environment(),
+            #[cfg(test)]
+            without: super::resumption::Without::default(),
             presented: ArcSwapOption::empty(),
         }
+    }
+
+    /// What a session that is made now was proved under.
+    pub(super) fn generation(&self) -> Generation {
+        #[cfg(test)]
+        if self.without.generations {
+            return Generation::default();
+        }
+        let policy = self.revision.as_ref().map(Snapshot::generation).unwrap_or_default();
+        Generation { identity: self.identity.generation(), policy }
     }
 
     /// The current SVID. Handshakes that race a rotation may convert it twice, which is harmless.

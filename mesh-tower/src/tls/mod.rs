@@ -9,17 +9,22 @@
 //!
 //! | choice | why |
 //! |---|---|
-//! | TLS 1.3 only | no renegotiation, no static RSA, encrypted certificates |
+//! | TLS 1.3; 1.2 only if a listener or cluster says so, with extended master secret | no renegotiation, no static RSA, encrypted certificates |
 //! | explicit [`CryptoProvider`](rustls::crypto::CryptoProvider), X25519MLKEM768 first | a process-wide one would be shared with strangers |
-//! | no resumption, no tickets, no 0-RTT | rustls restores a stored identity without running the verifier again |
+//! | no 0-RTT, no stateless tickets; resumption only if a listener or cluster says so | rustls restores a stored identity without running the verifier again |
 //! | time from [`WallClock`](mesh_core::clock::WallClock) | expiry can be replayed |
 //!
 //! With TLS 1.3 a client learns that its own certificate was refused only at its first read; the client's pool reads it then.
 
 mod client;
 mod identity;
+#[cfg(feature = "keylog")]
+mod key_log;
 mod refusal;
+mod resumption;
 mod server;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 pub use client::ClientTls;
@@ -29,8 +34,10 @@ pub use server::ServerTls;
 
 use std::sync::Arc;
 
+use mesh_core::config::{TlsConfig, TlsVersion};
 use mesh_core::identity::VerifiedSvid;
-use rustls::CommonState;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CommonState, SupportedProtocolVersion};
 
 /// The peer of one finished handshake.
 #[derive(Debug, Clone)]
@@ -42,15 +49,29 @@ pub struct VerifiedPeer {
     pub chain: Vec<Arc<[u8]>>,
     /// The protocol that ALPN chose.
     pub http: http::Version,
+    /// The version of TLS.
+    pub version: TlsVersion,
+    /// Whether an earlier session was resumed; its certificates were judged again.
+    pub resumed: bool,
 }
 
 impl VerifiedPeer {
-    fn new(svid: Arc<VerifiedSvid>, tls: &CommonState) -> Self {
+    fn new(svid: Arc<VerifiedSvid>, tls: &CommonState, resumed: bool) -> Self {
         let chain = tls.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|der| Arc::from(der.as_ref())).collect();
         // HTTP/1.1 where the peer offered no ALPN at all.
         let http = if tls.alpn_protocol() == Some(H2) { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
-        Self { svid, chain, http }
+        let tls12 = tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2);
+        let version = if tls12 { TlsVersion::V1_2 } else { TlsVersion::V1_3 };
+        Self { svid, chain, http, version, resumed }
+    }
+}
+
+fn versions(options: TlsConfig) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match options.min_version {
+        TlsVersion::V1_2 => &BOTH,
+        TlsVersion::V1_3 => BOTH.get(..1).unwrap_or_default(),
     }
 }
 
@@ -62,14 +83,25 @@ const HTTP11: &[u8] = b"http/1.1";
 #[cfg(test)]
 pub(crate) mod for_test {
     use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
 
     use mesh_core::clock::WallClock;
     use mesh_core::config::HttpVersion;
-    use mesh_core::identity::{Identity, SpiffeId};
+    use mesh_core::identity::{Identity, SpiffeId, VerifiedSvid};
     use mesh_core::snapshot::Snapshot;
 
     use super::identity::Live;
     use super::{ClientTls, ServerTls};
+
+    /// What a peer is taken for by a test that takes the judging of resumed sessions away.
+    pub(super) fn unjudged() -> VerifiedSvid {
+        VerifiedSvid {
+            id: SpiffeId::parse("spiffe://td/unjudged").unwrap(),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000),
+            serial: String::new(),
+            fingerprint: [0; 32],
+        }
+    }
 
     pub(crate) fn server(identity: &Snapshot<Identity>, clock: &Arc<dyn WallClock>) -> ServerTls {
         ServerTls::over(Arc::new(Live::new(identity.clone(), Arc::clone(clock))))

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use mesh_core::identity::{SpiffeId, SvidError};
-use rustls::AlertDescription;
+use rustls::{AlertDescription, CertificateError};
 
 /// Why we refused the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ impl HandshakeRefused {
         Self::Io(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// The verifier is mandatory and resumption is off; a handshake that passed it by all the same is refused.
+    /// The verifier is mandatory; a handshake that passed it by without resuming a session is refused.
     pub(super) fn unjudged() -> Self {
         Self::Peer(SvidError::NoCertificate.into())
     }
@@ -84,6 +84,14 @@ fn names(expected: &[SpiffeId]) -> String {
 pub(crate) fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
     match tls_error_in(error)? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// The verdict of ours that a failed handshake carries.
+pub(super) fn refused_in(error: &io::Error) -> Option<PeerRefused> {
+    match tls_error_in(error)? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref().cloned(),
         _ => None,
     }
 }

@@ -3,23 +3,32 @@
 use std::sync::Arc;
 
 use mesh_core::Mesh;
+use mesh_core::config::TlsConfig;
 use rustls::ServerConfig;
-use rustls::server::NoServerSessionStorage;
-use rustls::version::TLS13;
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, StoresServerSessions};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::{Live, Resolver};
 use super::refusal::HandshakeRefused;
+use super::resumption::PerGeneration;
 use super::verifier::{Accepts, Verifier};
-use super::{H2, HTTP11, VerifiedPeer};
+use super::{H2, HTTP11, VerifiedPeer, versions};
+
+/// Sessions that one listener keeps, about 1.5 KiB each; the oldest give way.
+const MAX_SESSIONS: usize = 1024;
+/// Sessions that a client is given with each full handshake; each is good for one more connection.
+const TICKETS: usize = 2;
 
 /// Accepts TLS with the mesh's current identity, from clients that its bundles vouch for.
+///
+/// Make one for each listener: clones share the sessions that may be resumed.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     resolver: Arc<Resolver>,
+    pub(super) sessions: Arc<PerGeneration<Arc<dyn StoresServerSessions>>>,
 }
 
 impl ServerTls {
@@ -29,7 +38,7 @@ impl ServerTls {
     }
 
     pub(super) fn over(live: Arc<Live>) -> Self {
-        Self { resolver: Arc::new(Resolver(Arc::clone(&live))), live }
+        Self { resolver: Arc::new(Resolver(Arc::clone(&live))), live, sessions: Arc::default() }
     }
 
     /// Finishes a handshake whose ClientHello has been read. The caller bounds its time.
@@ -38,24 +47,37 @@ impl ServerTls {
     pub async fn handshake<Io>(
         &self,
         hello: StartHandshake<Io>,
+        options: TlsConfig,
     ) -> Result<(TlsStream<Io>, VerifiedPeer), HandshakeRefused>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
     {
-        let verifier = Verifier::new(Arc::clone(&self.live), Accepts::AnyClient);
-        let config = self.config(&verifier).map_err(HandshakeRefused::tls)?;
+        let verifier = Verifier::of_one(Arc::clone(&self.live), Accepts::AnyClient, options.resumption);
+        let config = self.config(&verifier, options).map_err(HandshakeRefused::tls)?;
         let handshake = hello.into_stream(Arc::new(config)).await;
         verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 
-    fn config(&self, verifier: &Arc<Verifier>) -> Result<ServerConfig, rustls::Error> {
+    fn config(&self, verifier: &Arc<Verifier>, options: TlsConfig) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.live.provider), self.live.time.clone())
-            .with_protocol_versions(&[&TLS13])?
+            .with_protocol_versions(versions(options))?
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(self.resolver.clone());
         config.alpn_protocols = vec![H2.to_vec(), HTTP11.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        config.require_ems = true; // else TLS 1.2 sessions can be joined (RFC 7627 1)
+        if options.resumption {
+            config.session_storage = self.sessions.get(self.live.generation(), || {
+                Ok::<_, rustls::Error>(ServerSessionMemoryCache::new(MAX_SESSIONS) as Arc<dyn StoresServerSessions>)
+            })?;
+            config.send_tls13_tickets = TICKETS;
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        #[cfg(feature = "keylog")]
+        {
+            config.key_log = Arc::clone(&self.live.key_log);
+        }
         Ok(config)
     }
 }

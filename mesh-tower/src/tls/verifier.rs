@@ -1,4 +1,4 @@
-//! The judge of one handshake: asks core about the chain, and remembers the answer.
+//! The judge of handshakes: asks core about the chain. That of one handshake remembers the answer.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -6,15 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use mesh_core::identity::{PeerRole, SpiffeId, SvidError, VerifiedSvid, verify_svid};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, OtherError,
+    SignatureScheme,
 };
 
 use super::VerifiedPeer;
 use super::identity::Live;
-use super::refusal::{HandshakeRefused, PeerRefused};
+use super::refusal::{HandshakeRefused, PeerRefused, refused_in};
 
 /// Whom one handshake accepts.
 #[derive(Debug)]
@@ -25,17 +28,34 @@ pub(super) enum Accepts {
     Servers(Arc<[SpiffeId]>),
 }
 
-/// Verifies the peer of exactly one handshake.
+/// Verifies the peer of one handshake, or of all that may resume each other's sessions.
 #[derive(Debug)]
 pub(super) struct Verifier {
     live: Arc<Live>,
     accepts: Accepts,
-    verdict: OnceLock<Result<Arc<VerifiedSvid>, PeerRefused>>,
+    judges: Judges,
 }
 
+/// How often a verifier is asked.
+#[derive(Debug)]
+enum Judges {
+    /// By one handshake, which may resume an older session. Its verdict is kept.
+    One { verdict: OnceLock<Verdict>, resumes: bool },
+    /// By many, so that no verdict can be kept: each peer is judged again when its handshake has ended.
+    Many,
+}
+
+type Verdict = Result<Arc<VerifiedSvid>, PeerRefused>;
+
 impl Verifier {
-    pub(super) fn new(live: Arc<Live>, accepts: Accepts) -> Arc<Self> {
-        Arc::new(Self { live, accepts, verdict: OnceLock::new() })
+    /// For exactly one handshake, which may resume a session if `resumes`.
+    pub(super) fn of_one(live: Arc<Live>, accepts: Accepts, resumes: bool) -> Arc<Self> {
+        Arc::new(Self { live, accepts, judges: Judges::One { verdict: OnceLock::new(), resumes } })
+    }
+
+    /// For all handshakes of one client and generation: rustls resumes only under the verifier that it knows.
+    pub(super) fn of_many(live: Arc<Live>, accepts: Accepts) -> Arc<Self> {
+        Arc::new(Self { live, accepts, judges: Judges::Many })
     }
 
     /// How the handshake ended. Our verdict goes before TLS's word: it knows why. Without one there is no peer.
@@ -44,20 +64,58 @@ impl Verifier {
         ended: io::Result<S>,
         tls: impl FnOnce(&S) -> &CommonState,
     ) -> Result<(S, VerifiedPeer), HandshakeRefused> {
-        match (ended, self.verdict.get()) {
-            (_, Some(Err(refused))) => Err(HandshakeRefused::Peer(refused.clone())),
-            (Err(error), _) => Err(HandshakeRefused::Io(error)),
-            (Ok(stream), Some(Ok(svid))) => {
-                let peer = VerifiedPeer::new(Arc::clone(svid), tls(&stream));
-                Ok((stream, peer))
+        let stream = match (ended, self.verdict()) {
+            (_, Some(Err(refused))) => return Err(HandshakeRefused::Peer(refused.clone())),
+            (Err(error), _) => {
+                return Err(refused_in(&error).map_or(HandshakeRefused::Io(error), HandshakeRefused::Peer));
             }
-            (Ok(_), None) => Err(HandshakeRefused::unjudged()),
+            (Ok(stream), _) => stream,
+        };
+        let state = tls(&stream);
+        let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
+        let svid = match &self.judges {
+            Judges::One { verdict, .. } if !resumed => match verdict.get() {
+                Some(Ok(svid)) => Arc::clone(svid),
+                _ => return Err(HandshakeRefused::unjudged()),
+            },
+            Judges::One { resumes: false, .. } => return Err(HandshakeRefused::unjudged()),
+            Judges::One { resumes: true, .. } | Judges::Many => self.judge_again(state)?,
+        };
+        let peer = VerifiedPeer::new(svid, state, resumed);
+        Ok((stream, peer))
+    }
+
+    fn verdict(&self) -> Option<&Verdict> {
+        match &self.judges {
+            Judges::One { verdict, .. } => verdict.get(),
+            Judges::Many => None,
         }
     }
 
+    /// What the chain that the connection has, restored or not, proves here and now.
+    fn judge_again(&self, tls: &CommonState) -> Verdict {
+        #[cfg(test)]
+        if self.live.without.judging {
+            return Ok(Arc::new(super::for_test::unjudged()));
+        }
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let (leaf, rest) = chain.split_first().ok_or(SvidError::NoCertificate)?;
+        // A clock before 1970 judges as one at 1970: nothing is valid yet.
+        let now = self.live.time.current_time().unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO));
+        self.verify(leaf, rest, now)
+    }
+
     fn judge(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
-        let verdict = self.verdict.get_or_init(|| self.verify(leaf, rest, now));
-        verdict.as_ref().map(|_| ()).map_err(|refused| Error::InvalidCertificate(alert(refused)))
+        match &self.judges {
+            Judges::One { verdict, .. } => {
+                let verdict = verdict.get_or_init(|| self.verify(leaf, rest, now));
+                verdict.as_ref().map(|_| ()).map_err(|refused| Error::InvalidCertificate(alert(refused)))
+            }
+            // The verdict travels in the error.
+            Judges::Many => self.verify(leaf, rest, now).map(|_| ()).map_err(|refused| {
+                Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::<PeerRefused>::new(refused))))
+            }),
+        }
     }
 
     fn verify(
@@ -81,18 +139,12 @@ impl Verifier {
         }
     }
 
-    fn signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.live.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signed, algorithms)
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.live.provider.signature_verification_algorithms
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
-        self.live.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 
@@ -102,11 +154,6 @@ fn alert(refused: &PeerRefused) -> CertificateError {
         PeerRefused::Svid(error) => CertificateError::Other(OtherError(Arc::<SvidError>::new(error.clone()))),
         PeerRefused::IdMismatch { .. } => CertificateError::ApplicationVerificationFailure,
     }
-}
-
-/// TLS 1.2 is never offered, so nobody can get here.
-fn no_tls12<T>() -> Result<T, Error> {
-    Err(Error::General("TLS 1.2 is not offered".to_owned()))
 }
 
 impl ClientCertVerifier for Verifier {
@@ -125,11 +172,11 @@ impl ClientCertVerifier for Verifier {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        verify_tls12_signature(message, leaf, signed, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -138,7 +185,7 @@ impl ClientCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, leaf, signed)
+        verify_tls13_signature(message, leaf, signed, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -160,11 +207,11 @@ impl ServerCertVerifier for Verifier {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        verify_tls12_signature(message, leaf, signed, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -173,7 +220,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, leaf, signed)
+        verify_tls13_signature(message, leaf, signed, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

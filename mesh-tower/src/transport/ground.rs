@@ -63,12 +63,14 @@ pub(crate) struct Shared {
     pub(crate) peers: Arc<Peers>,
     pub(crate) refusals: Sparing,
     pub(crate) local_addr: SocketAddr,
+    /// In `listeners:`.
+    pub(crate) name: Arc<str>,
     /// To judge open connections again when trust or policy changes.
     pub(crate) roster: Roster,
 }
 
 impl Shared {
-    pub(crate) fn new(ground: Ground, max_handshakes: usize, local_addr: SocketAddr) -> Self {
+    pub(crate) fn new(ground: Ground, name: Arc<str>, max_handshakes: usize, local_addr: SocketAddr) -> Self {
         Self {
             handshakes: Semaphore::new(max_handshakes),
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
@@ -76,6 +78,7 @@ impl Shared {
             peers: Arc::default(),
             refusals: Sparing::default(),
             local_addr,
+            name,
             roster: Roster::default(),
             ground,
         }

@@ -67,7 +67,7 @@ where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     // Boxed, so that what only the handshake needs is given back with it.
-    let judged = timeout(config.handshake_timeout, Box::pin(judge(io, config.hello_timeout, shared, place)));
+    let judged = timeout(config.handshake_timeout, Box::pin(judge(io, config, shared, place)));
     tokio::select! {
         judged = judged => judged.unwrap_or(Err(Unfinished::Timeout(config.handshake_timeout))),
         Ok(()) = evicted => Err(Unfinished::Evicted),
@@ -82,18 +82,19 @@ where
 /// connection lives.
 async fn judge<Io>(
     io: Io,
-    patience: Duration,
+    config: &ListenerConfig,
     shared: &Shared,
     place: &Place,
 ) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), Unfinished>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
+    let patience = config.hello_timeout;
     let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
     let hello = hello.map_err(|_| Unfinished::Silent(patience))?.map_err(failed)?;
     place.heard();
     let slot = shared.handshakes.acquire().await.map_err(io::Error::other).map_err(failed)?;
-    let mut handshake = pin!(shared.ground.tls.handshake(hello));
+    let mut handshake = pin!(shared.ground.tls.handshake(hello, config.tls));
     let done = match timeout(SLOT_TIME, handshake.as_mut()).await {
         Ok(done) => done,
         Err(_) => {

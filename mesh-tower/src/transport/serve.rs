@@ -116,7 +116,8 @@ where
     let activity = Activity::new(now, resets);
     let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid: Some(peer.svid) };
-    let connection = Arc::new(Connection::new(judged, peer.chain, shared.local_addr, peer.http));
+    let connection =
+        Arc::new(Connection::new(judged, peer.chain, shared.local_addr, Arc::clone(&shared.name), peer.http));
     let standing = Standing::new(Arc::clone(&connection), judged_under);
     let _enrolled = shared.roster.enrol(Arc::clone(&standing));
     // Enrolled first, judged second: a revision published in between finds it in the roster.

@@ -160,7 +160,16 @@ impl Net {
         let stop_signal = async move { drop(signal.await) };
         let ground = ground(&server, &policy, &clock, &metrics);
         let stopped = tokio::spawn(async move {
-            run(ground, Pipes { incoming, errors }, service, || config.clone(), stop_signal, || {}).await
+            run(
+                ground,
+                Arc::from("default"),
+                Pipes { incoming, errors },
+                service,
+                || config.clone(),
+                stop_signal,
+                || {},
+            )
+            .await
         });
         Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), stopped }
     }
@@ -777,7 +786,7 @@ async fn what_changes_during_a_handshake_is_seen_after_it() {
     let connection = connections.recv().await.unwrap();
     let (before, other) = (net.server.generation(), Ca::new("other", &net.clock));
     let after = net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
-    let shared = Shared::new(net.ground(), 1, client_address());
+    let shared = Shared::new(net.ground(), Arc::from("default"), 1, client_address());
     for (judged_under, order) in [(before, Some(Order::Cut(CloseReason::Distrusted))), (after, None)] {
         let standing = Standing::new(Arc::clone(&connection), judged_under);
         shared.recheck(&standing);

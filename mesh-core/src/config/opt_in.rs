@@ -1,0 +1,21 @@
+//! What a configuration allows that the defaults do not: said at start, at each reload, and by `mesh check`.
+
+use super::checker::Checker;
+use super::issue::Errors;
+use super::yaml::Node;
+use super::{Config, ConfigIssue};
+
+impl Config {
+    /// Every setting that makes a listener or cluster weaker than its default, with its place in the file.
+    pub(crate) fn opt_ins(&self, root: Option<&Node>) -> Vec<ConfigIssue> {
+        let mut found = Errors::default();
+        let at = &mut Checker::new(root, false, &mut found);
+        for (name, listener) in &self.listeners {
+            at.below(&format!("listeners.{name}"), |at| listener.tls.warn(at));
+        }
+        for (name, cluster) in &self.clusters {
+            at.below(&format!("clusters.{name}"), |at| cluster.tls.warn(at));
+        }
+        found.issues().to_vec()
+    }
+}
