@@ -9,11 +9,11 @@
 pub struct Readme;
 
 #[cfg(test)]
-mod envoy;
-#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod otlp;
+#[cfg(test)]
+mod peers;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Real peers from package registries, below `target/peers` and nowhere else.
+//! Real peers: from package registries below `target/peers`, and the system's own nginx and openssl.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 /// What goes into one virtual environment.
 struct Environment {
@@ -22,6 +22,9 @@ const ENVIRONMENTS: [Environment; 2] = [
     },
 ];
 
+/// Programs of the system, each with the package of Debian and Ubuntu that has it.
+const PROGRAMS: [(&str, &str); 2] = [("nginx", "nginx-light"), ("openssl", "openssl")];
+
 /// Where peers are installed.
 pub(crate) fn directory(root: &Path) -> PathBuf {
     root.join("target/peers")
@@ -31,7 +34,12 @@ pub(crate) fn directory(root: &Path) -> PathBuf {
 pub(crate) fn install(root: &Path) -> Result<Vec<String>, String> {
     let base = directory(root);
     fs::create_dir_all(&base).map_err(|e| format!("cannot make {}: {e}", base.display()))?;
-    ENVIRONMENTS.iter().map(|environment| environment.ensure(&base)).collect()
+    let mut found: Vec<_> =
+        ENVIRONMENTS.iter().map(|environment| environment.ensure(&base)).collect::<Result<_, _>>()?;
+    for (program, package) in PROGRAMS {
+        found.push(ensure_program(program, package)?);
+    }
+    Ok(found)
 }
 
 impl Environment {
@@ -61,6 +69,30 @@ fn envoy_binary(dir: &Path) -> Option<PathBuf> {
     let pythons = fs::read_dir(dir.join("lib")).ok()?.flatten();
     let binaries = pythons.map(|python| python.path().join("site-packages/envoy/_bin/envoy"));
     binaries.into_iter().find(|binary| binary.exists())
+}
+
+/// Finds a program, and asks apt for it where it is missing and we may.
+fn ensure_program(program: &str, package: &str) -> Result<String, String> {
+    if find(program).is_none() {
+        // Neither starts a service: there is no init to start it in a container, and elsewhere only root gets here.
+        run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args([
+            "install",
+            "--quiet",
+            "--yes",
+            "--no-install-recommends",
+            package,
+        ]))?;
+    }
+    let path = find(program).ok_or_else(|| format!("{program} is not in the PATH: install the package {package}"))?;
+    Ok(format!("{program}: {}", path.display()))
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Daemons live in `sbin`, which is not in everybody's path.
+    let places = env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")]);
+    places.map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

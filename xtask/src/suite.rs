@@ -81,7 +81,7 @@ fn install(root: &Path, runner: &mut Runner, peers: &mut Peers) {
 }
 
 /// The tests that need real peers; left out, where there are none, rather than passed.
-const PEER_TESTS: &str = "package(mesh-tests) & test(/^envoy::/)";
+const PEER_TESTS: &str = "package(mesh-tests) & test(/^peers::/)";
 
 fn tests(root: &Path, log: &Log, peers: Peers) -> Verdict {
     let mut args = vec!["nextest", "run", "--workspace", "--all-features", "--no-fail-fast", "--no-tests", "fail"];
