@@ -129,7 +129,7 @@ where
     S::Future: Send,
 {
     let start = settings();
-    let shared = Arc::new(Shared::new(ground, name, start.max_handshakes, listener.local_addr()?));
+    let shared = Arc::new(Shared::new(ground, name, &start, listener.local_addr()?));
     // Until the last connection has ended, draining included. Dropped, it is aborted.
     let mut patrol = JoinSet::new();
     patrol.spawn({

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::checker::Checker;
 use super::forwarded::ForwardedConfig;
 use super::issue::Errors;
+use super::mtls::Mtls;
 use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
@@ -18,7 +19,7 @@ use super::yaml::Node;
 pub struct ListenerConfig {
     /// Where to bind; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Who may connect: `strict`.
+    /// Who may connect: `strict` (default), or `permissive` together with `permissive_until: 2027-01-31T00:00:00Z`.
     pub mtls: Mtls,
     /// What may be less than TLS 1.3 with full handshakes.
     pub tls: TlsConfig,
@@ -113,24 +114,6 @@ impl ListenerConfig {
     }
 }
 
-/// What a listener demands of those who connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Mtls {
-    /// A client certificate that this workload's trust bundles vouch for; nothing else gets through the handshake.
-    #[default]
-    Strict,
-}
-
-impl Mtls {
-    /// As configurations write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Strict => "strict",
-        }
-    }
-}
-
 /// The plain listener for kubelet and Prometheus, which have no SVID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
@@ -148,7 +131,7 @@ impl Decode for ListenerConfig {
         let body_bytes: Option<Size> = fields.optional("max_body_bytes");
         let listener = Self {
             address: default.address,
-            mtls: fields.or("mtls", default.mtls),
+            mtls: Mtls::of(&mut fields),
             tls: fields.or("tls", default.tls),
             forwarded_identity: fields.optional("forwarded_identity"),
             handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
@@ -205,12 +188,6 @@ impl ListenerConfig {
         at.range("max_header_bytes", Size(self.max_header_bytes.into()), Size(1 << 10)..=Size(1 << 20));
         at.range("max_headers", self.max_headers, 8..=1_000);
         at.range("max_body_bytes", Size(self.max_body_bytes), Size(0)..=Size(1 << 40));
-    }
-}
-
-impl Decode for Mtls {
-    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
-        node.choice(&[("strict", Self::Strict)], errors)
     }
 }
 

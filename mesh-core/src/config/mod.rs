@@ -47,6 +47,7 @@ mod issue;
 mod limits;
 mod listener;
 mod load;
+mod mtls;
 mod nearest;
 mod opt_in;
 mod plug;
@@ -65,8 +66,9 @@ pub use forwarded::ForwardedConfig;
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
 pub use limits::{LimitsConfig, RateLimitConfig};
-pub use listener::{HealthConfig, ListenerConfig, Mtls};
+pub use listener::{HealthConfig, ListenerConfig};
 pub use load::Sources;
+pub use mtls::Mtls;
 #[cfg(test)]
 mod tests;
 

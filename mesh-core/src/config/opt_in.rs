@@ -1,5 +1,7 @@
 //! What a configuration allows that the defaults do not: said at start, at each reload, and by `mesh check`.
 
+use std::time::SystemTime;
+
 use super::checker::Checker;
 use super::issue::Errors;
 use super::yaml::Node;
@@ -7,15 +9,26 @@ use super::{Config, ConfigIssue};
 
 impl Config {
     /// Every setting that makes a listener or cluster weaker than its default, with its place in the file.
-    pub(crate) fn opt_ins(&self, root: Option<&Node>) -> Vec<ConfigIssue> {
+    pub(crate) fn opt_ins(&self, now: SystemTime, root: Option<&Node>) -> Vec<ConfigIssue> {
         let mut found = Errors::default();
         let at = &mut Checker::new(root, false, &mut found);
         for (name, listener) in &self.listeners {
-            at.below(&format!("listeners.{name}"), |at| listener.tls.warn(at));
+            at.below(&format!("listeners.{name}"), |at| {
+                listener.mtls.warn(now, at);
+                listener.tls.warn(at);
+            });
         }
         for (name, cluster) in &self.clusters {
             at.below(&format!("clusters.{name}"), |at| cluster.tls.warn(at));
         }
         found.issues().to_vec()
+    }
+
+    /// Notes what may not be said at `now`. What may stays allowed: a file that was good once is good at a restart.
+    pub(crate) fn check_at(&self, now: SystemTime, root: Option<&Node>, errors: &mut Errors) {
+        let at = &mut Checker::new(root, false, errors);
+        for (name, listener) in &self.listeners {
+            at.below(&format!("listeners.{name}"), |at| listener.mtls.check_at(now, at));
+        }
     }
 }

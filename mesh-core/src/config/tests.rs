@@ -213,7 +213,7 @@ fn problems_are_told_all_at_once_with_their_place() {
 listener: {}
 listeners:
   public: { address: '0.0.0.0', max_headers: 7 }
-  other:  { address: '127.0.0.1:80', mtls: permissive, drain_timeout: 2h, max_body_bytes: 5 }
+  other:  { address: '127.0.0.1:80', mtls: lax, drain_timeout: 2h, max_body_bytes: 5 }
 health: { address: '127.0.0.1:80' }
 egress: allow_any
 ",
@@ -221,7 +221,7 @@ egress: allow_any
                 "mesh.yaml:4:1: listener: unknown field; did you mean `listeners`?",
                 "mesh.yaml:6:3: listeners: one listener must be called `default`: it is the one that `serve` uses",
                 "mesh.yaml:6:22: listeners.public.address: expected an address with a port, such as \"127.0.0.1:8443\" or \"[::1]:8443\", found \"0.0.0.0\"",
-                "mesh.yaml:7:44: listeners.other.mtls: unknown value `permissive`; known: strict",
+                "mesh.yaml:7:44: listeners.other.mtls: unknown value `lax`; known: strict, permissive",
                 "mesh.yaml:7:71: listeners.other.drain_timeout: 2h is out of range: expected 0s to 1h",
                 "mesh.yaml:7:91: listeners.other.max_body_bytes: expected a size: a whole number with its unit (512B, 64KiB, 4MiB or 1GB), found 5",
                 "mesh.yaml:8:20: health.address: 127.0.0.1:80 is taken by another listener",

@@ -61,7 +61,8 @@ impl MeshBuilder {
     pub async fn check(self) -> Result<CheckReport, ConfigError> {
         let (loaded, registry, context) = self.load().await?;
         let config = &loaded.config;
-        let mut errors = Errors::default();
+        let (mut errors, now) = (Errors::default(), context.clock.now());
+        config.check_at(now, loaded.root.as_ref(), &mut errors);
         drop(registry.identity_source(&config.identity.source, &context, &mut errors));
         if let Some(sink) = &config.audit.sink {
             drop(registry.audit_sink(sink, &context, &mut errors));
@@ -100,7 +101,7 @@ impl MeshBuilder {
             selected: engine.len(),
             issuers: config.tokens.iter().map(|token| token.issuer.clone()).collect(),
             clusters,
-            warnings: config.opt_ins(loaded.root.as_ref()),
+            warnings: config.opt_ins(now, loaded.root.as_ref()),
         }))
     }
 }

@@ -36,6 +36,8 @@ impl Compiler {
         if let Some(previous) = previous {
             config.check_change(&previous.config, loaded.root.as_ref(), errors);
         }
+        let now = self.context.clock.now();
+        config.check_at(now, loaded.root.as_ref(), errors);
         let context = Context { poll_interval: config.poll_interval, ..self.context.clone() };
         check_clusters(config, &self.registry, &context, errors);
         let keys = self.keys.renew(config, &self.registry, &context, &self.metrics, errors).await;
@@ -49,7 +51,7 @@ impl Compiler {
             config: Arc::new(config.clone()),
         };
         self.keys = keys;
-        for opt_in in config.opt_ins(loaded.root.as_ref()) {
+        for opt_in in config.opt_ins(now, loaded.root.as_ref()) {
             tracing::warn!(%opt_in, "weaker than the default");
         }
         if config.no_policy == NoPolicy::Allow {

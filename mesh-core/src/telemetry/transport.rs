@@ -1,16 +1,21 @@
 //! Metrics of accepted connections and their handshakes.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// What the accept loop counts. Every label value is a constant of the program.
 #[derive(Debug, Default)]
 pub struct TransportMetrics {
     handshakes: Family<ResultLabel, Counter>,
     accept_errors: Family<ReasonLabel, Counter>,
+    accepted: Family<AcceptedLabels, Counter>,
+    permissive_remaining: Family<ListenerLabel, Gauge<f64, AtomicU64>>,
     connections: Gauge,
     closed: Family<ReasonLabel, Counter>,
     rechecks: Counter,
@@ -30,11 +35,33 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AcceptedLabels {
+    listener: String,
+    security: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: String,
+}
+
 impl TransportMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("handshakes", "TLS handshakes by result", metrics.handshakes.clone());
         registry.register("accept_errors", "Failed accepts by reason", metrics.accept_errors.clone());
+        registry.register(
+            "accepted",
+            "Connections that may send requests, by listener and by plaintext or version of TLS",
+            metrics.accepted.clone(),
+        );
+        registry.register_with_unit(
+            "permissive_remaining",
+            "Until a listener takes no more plaintext",
+            Unit::Seconds,
+            metrics.permissive_remaining.clone(),
+        );
         registry.register("connections", "Connections that are open, handshakes included", metrics.connections.clone());
         registry.register(
             "unreadable_messages",
@@ -60,6 +87,23 @@ impl TransportMetrics {
     /// How many handshakes had `result`.
     pub fn handshakes(&self, result: &'static str) -> u64 {
         self.handshakes.get_or_create(&ResultLabel { result }).get()
+    }
+
+    /// Counts a connection that may send requests. `listener` is one of the configuration; `security` is `plaintext`,
+    /// `tls12`, `tls13`, `tls12_resumed` or `tls13_resumed`.
+    pub fn accepted(&self, listener: &str, security: &'static str) {
+        self.accepted.get_or_create(&AcceptedLabels { listener: listener.to_owned(), security }).inc();
+    }
+
+    /// How many connections of `listener` had this `security`.
+    pub fn accepted_with(&self, listener: &str, security: &'static str) -> u64 {
+        self.accepted.get_or_create(&AcceptedLabels { listener: listener.to_owned(), security }).get()
+    }
+
+    /// Says for how long a listener takes plaintext; zero once it does not.
+    pub fn permissive_remaining(&self, listener: &str, left: Duration) {
+        let label = ListenerLabel { listener: listener.to_owned() };
+        self.permissive_remaining.get_or_create(&label).set(left.as_secs_f64());
     }
 
     /// Counts an accept that failed.

@@ -587,6 +587,24 @@ async fn a_token_completes_the_principal_and_is_taken_from_the_request() {
     let subjects: Vec<_> = records.iter().map(|record| record.token_subject.as_deref()).collect();
     assert_eq!(subjects, [Some("ann"), None, None, None]);
     assert!(records.iter().skip(1).all(|record| record.outcome == AuditOutcome::Deny));
+
+    // Over plain text a token still says who is asking, and nothing else: `principals` is for certificates.
+    let over_plain_text = async || {
+        let mut request = request(WEB, "/a");
+        let address = SocketAddr::from(([192, 0, 2, 1], 5));
+        request.extensions_mut().insert(Connection::for_test(Peer { address, svid: None }));
+        request.headers_mut().insert("authorization", bearer("orders", now + 60).parse().unwrap());
+        stack(&kit.mesh, handler).oneshot(request).await.unwrap()
+    };
+    assert_eq!(over_plain_text().await.status(), 403);
+    kit.publish(
+        &needs_token
+            .replace("principals: [test.example/ns/shop/sa/web], ", "")
+            .replace("principals: [test.example/ns/shop/sa/web]", ""),
+    );
+    let response = over_plain_text().await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "https://idp.example/ann for ann");
 }
 
 #[tokio::test]

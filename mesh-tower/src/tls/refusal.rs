@@ -46,6 +46,9 @@ pub enum HandshakeRefused {
     /// We refused the peer.
     #[error(transparent)]
     Peer(#[from] PeerRefused),
+    /// It speaks plain text, which the listener took until its `permissive_until`.
+    #[error("plain text, and the listener's `permissive_until` has passed")]
+    PermissiveEnded,
     /// TLS or the transport failed.
     #[error("TLS handshake: {0}")]
     Io(#[from] io::Error),
@@ -65,6 +68,7 @@ impl HandshakeRefused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Peer(refused) => refused.reason(),
+            Self::PermissiveEnded => "permissive_ended",
             Self::Io(error) => handshake_reason(error),
         }
     }

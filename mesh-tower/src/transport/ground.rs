@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_core::clock::WallClock;
+use mesh_core::config::ListenerConfig;
 use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
@@ -12,6 +14,7 @@ use mesh_core::{Mesh, Revision, WeakMesh};
 use tokio::sync::Semaphore;
 
 use super::half_open::HalfOpen;
+use super::mode::Mode;
 use super::peers::{Addresses, Peers};
 use super::roster::Roster;
 use super::sparing::Sparing;
@@ -65,22 +68,31 @@ pub(crate) struct Shared {
     pub(crate) local_addr: SocketAddr,
     /// In `listeners:`.
     pub(crate) name: Arc<str>,
+    /// What it demands, and reminders.
+    pub(super) mode: Mode,
     /// To judge open connections again when trust or policy changes.
     pub(crate) roster: Roster,
 }
 
 impl Shared {
-    pub(crate) fn new(ground: Ground, name: Arc<str>, max_handshakes: usize, local_addr: SocketAddr) -> Self {
+    pub(crate) fn new(ground: Ground, name: Arc<str>, start: &ListenerConfig, local_addr: SocketAddr) -> Self {
         Self {
-            handshakes: Semaphore::new(max_handshakes),
+            handshakes: Semaphore::new(start.max_handshakes),
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
             addresses: Arc::default(),
             peers: Arc::default(),
             refusals: Sparing::default(),
             local_addr,
+            mode: Mode::new(Arc::clone(&name), local_addr, start.mtls),
             name,
             roster: Roster::default(),
             ground,
         }
+    }
+
+    /// How long this listener will take plain text; `None` where it does not.
+    pub(super) fn plaintext_left(&self) -> Option<Duration> {
+        let (revision, now) = (self.ground.revision.load(), self.ground.clock.now());
+        self.mode.plaintext_left(&revision, now, &self.ground.metrics)
     }
 }

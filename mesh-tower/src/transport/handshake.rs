@@ -1,4 +1,4 @@
-//! The TLS handshake of one accepted stream: bounded, judged, and logged where it fails.
+//! The handshake of one accepted stream: bounded, judged, and logged where it fails.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +8,10 @@ use std::time::Duration;
 use mesh_core::config::ListenerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::drive::stopping;
 use super::ground::Shared;
 use super::half_open::Place;
 use super::sparing::Sparing;
@@ -54,33 +52,12 @@ impl Unfinished {
     }
 }
 
-/// One handshake from its first byte to its judgement, within all of its limits.
-pub(super) async fn handshake<Io>(
-    io: Io,
-    config: &ListenerConfig,
-    shared: &Shared,
-    place: &Place,
-    evicted: oneshot::Receiver<()>,
-    stop: &mut watch::Receiver<bool>,
-) -> Result<(Box<TlsStream<Io>>, VerifiedPeer), Unfinished>
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
-    // Boxed, so that what only the handshake needs is given back with it.
-    let judged = timeout(config.handshake_timeout, Box::pin(judge(io, config, shared, place)));
-    tokio::select! {
-        judged = judged => judged.unwrap_or(Err(Unfinished::Timeout(config.handshake_timeout))),
-        Ok(()) = evicted => Err(Unfinished::Evicted),
-        () = stopping(stop) => Err(Unfinished::Stopping),
-    }
-}
-
 /// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none. One that falls
 /// silent after it loses its slot after [`SLOT_TIME`] and goes on without.
 ///
 /// The stream is boxed: by value it would stand once in each future that it passes through, for as long as the
 /// connection lives.
-async fn judge<Io>(
+pub(super) async fn judge<Io>(
     io: Io,
     config: &ListenerConfig,
     shared: &Shared,
@@ -105,7 +82,7 @@ where
     done.map(|(stream, peer)| (Box::new(stream), peer)).map_err(Unfinished::Refused)
 }
 
-fn failed(error: io::Error) -> Unfinished {
+pub(super) fn failed(error: io::Error) -> Unfinished {
     Unfinished::Refused(error.into())
 }
 
@@ -113,7 +90,7 @@ pub(super) fn log_unfinished(address: SocketAddr, unfinished: &Unfinished, refus
     let reason = unfinished.reason();
     let Some(left_out) = refusals.line(reason, Instant::now()) else { return };
     match unfinished {
-        Unfinished::Refused(refused @ HandshakeRefused::Peer(_)) => {
+        Unfinished::Refused(refused @ (HandshakeRefused::Peer(_) | HandshakeRefused::PermissiveEnded)) => {
             tracing::warn!(%address, reason, left_out, error = %refused, "client refused");
         }
         // Port probes open and close a connection, all day.

@@ -44,6 +44,8 @@ pub(super) enum CloseReason {
     Distrusted,
     /// Policy has room for no request of the peer any more.
     PolicyRemoved,
+    /// The peer speaks plain text, and the listener is strict by now.
+    PermissiveEnded,
     /// Our own certificate expired without a successor.
     OwnCertificateExpired,
     /// The peer cancelled more requests than it may.
@@ -69,6 +71,7 @@ impl CloseReason {
             Self::DrainTimeout => "drain_timeout",
             Self::Distrusted => "distrusted",
             Self::PolicyRemoved => "policy_removed",
+            Self::PermissiveEnded => "permissive_ended",
             Self::OwnCertificateExpired => "own_certificate_expired",
             Self::ResetBudget => "reset_budget",
         }
@@ -93,7 +96,8 @@ pub(super) struct Lifetime {
     idle_timeout: Duration,
     drain_timeout: Duration,
     too_old: Instant,
-    not_after: SystemTime,
+    /// `None` for a peer without a certificate.
+    not_after: Option<SystemTime>,
     /// How long before `not_after` draining begins.
     lead: Duration,
     /// While draining: why, and when patience ends.
@@ -104,14 +108,14 @@ impl Lifetime {
     /// Begins at the end of the handshake.
     pub(super) fn new(
         config: &ListenerConfig,
-        not_after: SystemTime,
+        not_after: Option<SystemTime>,
         now: Instant,
         wall: SystemTime,
         rng: &Rng,
     ) -> Self {
         // Up to 10 % less, so that peers which came together do not all come back together.
         let age = config.max_connection_age.mul_f64(1.0 - 0.1 * rng.unit());
-        let left = not_after.duration_since(wall).unwrap_or_default();
+        let left = time_left(not_after, wall);
         Self {
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
@@ -140,7 +144,7 @@ impl Lifetime {
 
     /// What holds at `now` (timers) and `wall` (calendar).
     pub(super) fn verdict(&self, now: Instant, wall: SystemTime, quiet: Quiet) -> Verdict {
-        let left = self.not_after.duration_since(wall).unwrap_or_default();
+        let left = time_left(self.not_after, wall);
         if left.is_zero() {
             return Verdict::Cut(CloseReason::CertificateExpired);
         }
@@ -182,6 +186,11 @@ impl Lifetime {
     }
 }
 
+/// How long a certificate is good for; without one there is nothing that could end.
+fn time_left(not_after: Option<SystemTime>, wall: SystemTime) -> Duration {
+    not_after.map_or(Duration::MAX, |end| end.duration_since(wall).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +203,7 @@ mod tests {
         let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1_000_000 * S);
         let mut config = ListenerConfig::new(([127, 0, 0, 1], 0).into());
         config.drain_timeout = 30 * S;
-        let life = |ttl: u32| Lifetime::new(&config, wall + ttl * S, start, wall, &Rng::seeded(1));
+        let life = |ttl: u32| Lifetime::new(&config, Some(wall + ttl * S), start, wall, &Rng::seeded(1));
         let unused = Quiet::new(start);
         let idle = Quiet { served: true, ..unused };
         let busy = Quiet { in_flight: 1, ..idle };
@@ -236,7 +245,7 @@ mod tests {
         let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1_000_000 * S);
         let config = ListenerConfig::new(([127, 0, 0, 1], 0).into());
         let busy = Quiet { in_flight: 1, served: true, ..Quiet::new(start) };
-        let mut life = Lifetime::new(&config, wall + 600 * S, start, wall, &Rng::seeded(1));
+        let mut life = Lifetime::new(&config, Some(wall + 600 * S), start, wall, &Rng::seeded(1));
         life.drain(CloseReason::Stopping, start);
         life.drain(CloseReason::Idle, start + 20 * S);
         assert_eq!(life.draining(), Some(CloseReason::Stopping));

@@ -3,11 +3,13 @@
 mod activity;
 mod drive;
 mod edge;
+mod entry;
 mod ground;
 mod half_open;
 mod handshake;
 mod http1;
 mod lifetime;
+mod mode;
 mod peers;
 mod protocol;
 mod recheck;

@@ -24,12 +24,9 @@ pub(crate) struct AddressPlace {
 }
 
 impl Addresses {
-    /// A place, unless the address has `limit` connections. An IPv6 client owns a /64, so that is what counts.
+    /// A place, unless the address has `limit` connections.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<AddressPlace> {
-        let key = match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-            v4 => v4,
-        };
+        let key = counted(address);
         let mut counts = lock(&self.0);
         let count = counts.entry(key).or_insert(0);
         if *count >= limit {
@@ -37,6 +34,14 @@ impl Addresses {
         }
         *count += 1;
         Some(AddressPlace { addresses: Arc::clone(self), key })
+    }
+}
+
+/// An IPv6 client owns a /64, so that is what counts.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -70,9 +75,29 @@ impl PeerRefusal {
     }
 }
 
+/// Whose connections and resets are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Who {
+    Id(SpiffeId),
+    /// A peer in plain text has no name.
+    Address(IpAddr),
+}
+
+impl From<&SpiffeId> for Who {
+    fn from(id: &SpiffeId) -> Self {
+        Self::Id(id.clone())
+    }
+}
+
+impl From<IpAddr> for Who {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(counted(address))
+    }
+}
+
 /// What is known of each identity over all of its connections. The lock is held for a look-up.
 #[derive(Debug, Default)]
-pub(crate) struct Peers(Mutex<HashMap<SpiffeId, Known>>);
+pub(crate) struct Peers(Mutex<HashMap<Who, Known>>);
 
 #[derive(Debug)]
 struct Known {
@@ -84,7 +109,7 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct PeerPlace {
     peers: Arc<Peers>,
-    id: SpiffeId,
+    who: Who,
     resets: Arc<Resets>,
 }
 
@@ -92,17 +117,18 @@ impl Peers {
     /// A place, unless the peer has `limit` connections or has overdrawn `rate`, its resets a second.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        id: &SpiffeId,
+        who: impl Into<Who>,
         limit: usize,
         rate: u32,
         now: Instant,
     ) -> Result<PeerPlace, PeerRefusal> {
+        let who = who.into();
         let mut peers = lock(&self.0);
-        if peers.len() >= REMEMBERED && !peers.contains_key(id) {
+        if peers.len() >= REMEMBERED && !peers.contains_key(&who) {
             peers.retain(|_, known| known.connections > 0);
         }
         let fresh = || Known { connections: 0, resets: Arc::new(Resets::new(rate, now)) };
-        let known = peers.entry(id.clone()).or_insert_with(fresh);
+        let known = peers.entry(who.clone()).or_insert_with(fresh);
         if known.resets.overdrawn(rate, now) {
             return Err(PeerRefusal::Resets);
         }
@@ -110,7 +136,7 @@ impl Peers {
             return Err(PeerRefusal::TooMany);
         }
         known.connections += 1;
-        Ok(PeerPlace { peers: Arc::clone(self), id: id.clone(), resets: Arc::clone(&known.resets) })
+        Ok(PeerPlace { peers: Arc::clone(self), who, resets: Arc::clone(&known.resets) })
     }
 }
 
@@ -123,10 +149,10 @@ impl PeerPlace {
 impl Drop for PeerPlace {
     fn drop(&mut self) {
         let mut peers = lock(&self.peers.0);
-        if let Some(known) = peers.get_mut(&self.id) {
+        if let Some(known) = peers.get_mut(&self.who) {
             known.connections -= 1; // `admit` added it
             if known.connections == 0 && known.resets.is_full(Instant::now()) {
-                peers.remove(&self.id);
+                peers.remove(&self.who);
             }
         }
     }

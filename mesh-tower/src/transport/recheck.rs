@@ -7,6 +7,7 @@
 //! |---|---|
 //! | no bundle vouches for the peer's chain any more | is cut, its streams with it |
 //! | policy has room for no request of the peer, and had before | is asked to go, and cut 2 s later |
+//! | plain text, and the listener is strict by now | is asked to go |
 //! | our own certificate has expired, and none followed | is cut |
 //!
 //! A peer that never had a request to make stays: each of its requests gets its refusal and its audit record.
@@ -41,6 +42,7 @@ enum Finding {
     OwnExpired,
     Distrusted(SvidError),
     PolicyRemoved(Reach),
+    PermissiveEnded,
     /// Judging it panicked: fails closed.
     Unknown,
 }
@@ -90,11 +92,15 @@ impl Standing {
         &self,
         identity: &Versioned<Identity>,
         revision: &Versioned<Revision>,
+        plaintext: bool,
         now: SystemTime,
     ) -> Option<Finding> {
         let mut state = self.state();
         if identity.svid().is_none_or(|own| own.not_after() <= now) {
             return Some(Finding::OwnExpired);
+        }
+        if self.connection.peer().svid.is_none() && !plaintext {
+            return Some(Finding::PermissiveEnded);
         }
         if state.identity < identity.generation() {
             state.identity = identity.generation();
@@ -140,8 +146,9 @@ impl Shared {
     pub(super) fn recheck(&self, standing: &Standing) {
         let (identity, revision) = (self.ground.identity.load(), self.ground.revision.load());
         let now = self.ground.clock.now();
+        let plaintext = self.mode.of(&revision).plaintext_until(now).is_some();
         // A panic over one connection must not keep the others from being judged.
-        let judged = catch_unwind(AssertUnwindSafe(|| standing.judge(&identity, &revision, now)));
+        let judged = catch_unwind(AssertUnwindSafe(|| standing.judge(&identity, &revision, plaintext, now)));
         let finding = judged.unwrap_or_else(|_| {
             self.ground.metrics.runtime.task_panics.inc();
             Some(Finding::Unknown)
@@ -171,6 +178,9 @@ impl Shared {
                 tracing::info!(%address, peer_id, policy, rule, reason, left_out,
                     "connection closed: policy has room for no request of its peer any more");
             }
+            Finding::PermissiveEnded => {
+                tracing::info!(%address, left_out, "connection closed: plain text, and the listener is strict by now");
+            }
             Finding::PolicyRemoved(Reach::Possible) | Finding::Unknown => {
                 tracing::error!(%address, peer_id, left_out, "connection cut: judging it panicked");
             }
@@ -183,6 +193,7 @@ impl Finding {
         match self {
             Self::OwnExpired => Order::Cut(CloseReason::OwnCertificateExpired),
             Self::Distrusted(_) | Self::Unknown => Order::Cut(CloseReason::Distrusted),
+            Self::PermissiveEnded => Order::Drain(CloseReason::PermissiveEnded),
             Self::PolicyRemoved(_) => Order::Drain(CloseReason::PolicyRemoved),
         }
     }

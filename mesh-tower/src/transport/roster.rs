@@ -72,7 +72,8 @@ impl Drop for Enrolled<'_> {
 }
 
 impl Shared {
-    /// Judges every open connection again whenever trust or policy changed, and when our own certificate expires.
+    /// Judges every open connection again whenever trust or policy changed, when our own certificate expires, and when
+    /// plain text is taken no more.
     ///
     /// Runs until it is dropped.
     pub(crate) async fn patrol(&self) {
@@ -83,12 +84,14 @@ impl Shared {
             self.walk().await;
             loop {
                 let left = self.own_time_left();
+                let plaintext = self.plaintext_left();
+                let left = left.into_iter().chain(plaintext).min();
                 tokio::select! {
                     _ = identities.changed() => break,
                     _ = revisions.changed() => break,
                     () = sleep(left.map_or(SPREAD, |left| left.min(CLOCK_CHECK))) => {}
                 }
-                if self.own_time_left().is_none() {
+                if self.own_time_left().is_none() || (plaintext.is_some() && self.plaintext_left().is_none()) {
                     break;
                 }
             }

@@ -8,30 +8,29 @@ use axum::body::Body;
 use http::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use mesh_core::config::ListenerConfig;
-use mesh_core::identity::Peer;
+use mesh_core::identity::{Peer, SpiffeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use tower_service::Service;
 
 use super::activity::{Activity, Watched};
 use super::drive::drive;
 use super::edge::Edge;
+use super::entry::{Entered, enter};
 use super::ground::Shared;
 use super::half_open::Place;
-use super::handshake::{handshake, log_unfinished};
+use super::handshake::log_unfinished;
 use super::http1::{Guard, Verdict};
 use super::lifetime::{CloseReason, Lifetime};
-use super::peers::PeerPlace;
+use super::peers::{PeerPlace, Who};
 use super::protocol::{http1_builder, http2_builder};
 use super::recheck::Standing;
 use crate::Connection;
-use crate::tls::VerifiedPeer;
 
-/// A peer whose identity is known and whose place is taken.
-struct Admitted {
-    peer: VerifiedPeer,
+/// A client that came in and whose place is taken.
+struct Admitted<Io> {
+    entered: Entered<Io>,
     place: PeerPlace,
     /// The revision of our identity that was in force before the handshake.
     judged_under: u64,
@@ -57,7 +56,7 @@ pub(crate) async fn serve_connection<Io, S>(
     let _open = metrics.connection();
     // Before the handshake: what changes while it lasts is looked at after it.
     let judged_under = shared.ground.identity.generation();
-    let (stream, peer) = match handshake(io, &config, &shared, &place, evicted, &mut stop).await {
+    let entered = match enter(io, &config, &shared, &place, evicted, &mut stop).await {
         Ok(accepted) => accepted,
         Err(unfinished) => {
             metrics.handshake(unfinished.reason());
@@ -69,36 +68,48 @@ pub(crate) async fn serve_connection<Io, S>(
         }
     };
     drop(place);
-    metrics.handshake("ok");
-    let id = peer.svid.id.clone();
-    let (limit, resets, now) = (config.per_peer_limit(), config.max_resets_per_second, Instant::now());
-    let place = match shared.peers.admit(&id, limit, resets, now) {
+    let id = entered.peer.as_ref().map(|peer| peer.svid.id.clone());
+    if id.is_some() {
+        metrics.handshake("ok");
+    }
+    // Whoever has no name is counted by its address, whose connections are limited already.
+    let who = id.as_ref().map_or_else(|| Who::from(address.ip()), Who::from);
+    let id = id.as_ref().map(SpiffeId::as_str);
+    let limit = if id.is_some() { config.per_peer_limit() } else { config.per_ip_limit() };
+    let (resets, now) = (config.max_resets_per_second, Instant::now());
+    let place = match shared.peers.admit(who, limit, resets, now) {
         Ok(place) => place,
         Err(refusal) => {
             let reason = refusal.as_str();
             metrics.refused(reason);
             if let Some(left_out) = shared.refusals.line(reason, now) {
-                tracing::warn!(%address, %id, reason, limit, left_out, "peer refused");
+                tracing::warn!(%address, id, reason, limit, left_out, "peer refused");
             }
             return;
         }
     };
-    tracing::debug!(%address, %id, http = ?peer.http, "connection accepted");
-    let admitted = Admitted { peer, place, judged_under };
-    let reason = serve_http(stream, admitted, address, &config, service, &shared, stop).await;
+    let security = entered.security();
+    metrics.accepted(&shared.name, security);
+    match id.is_none().then(|| shared.refusals.line(security, now)).flatten() {
+        Some(left_out) => {
+            tracing::info!(%address, listener = &*shared.name, left_out, "plain text from an anonymous peer")
+        }
+        None => tracing::debug!(%address, id, http = ?entered.http, security, "connection accepted"),
+    }
+    let admitted = Admitted { entered, place, judged_under };
+    let reason = serve_http(admitted, address, &config, service, &shared, stop).await;
     metrics.closed(reason.as_str());
     let limit_reached = reason.is_abuse();
     let reason = reason.as_str();
     // Asked of no other reason: the lines about those were written where it was found.
     match limit_reached.then(|| shared.refusals.line(reason, Instant::now())).flatten() {
-        Some(left_out) => tracing::warn!(%address, %id, reason, left_out, "connection cut"),
-        None => tracing::debug!(%address, %id, reason, "connection closed"),
+        Some(left_out) => tracing::warn!(%address, id, reason, left_out, "connection cut"),
+        None => tracing::debug!(%address, id, reason, "connection closed"),
     }
 }
 
 async fn serve_http<Io, S>(
-    stream: Box<TlsStream<Io>>,
-    Admitted { peer, place, judged_under }: Admitted,
+    Admitted { entered, place, judged_under }: Admitted<Io>,
     address: SocketAddr,
     config: &ListenerConfig,
     service: S,
@@ -110,19 +121,22 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let id = peer.svid.id.clone();
+    let Entered { stream, peer, http } = entered;
+    let (svid, chain) = peer.map(|peer| (peer.svid, peer.chain)).unzip();
+    let not_after = svid.as_ref().map(|svid| svid.not_after);
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
-    let resets = (peer.http == Version::HTTP_2).then(|| Arc::clone(place.resets()));
+    let resets = (http == Version::HTTP_2).then(|| Arc::clone(place.resets()));
     let activity = Activity::new(now, resets);
-    let life = Lifetime::new(config, peer.svid.not_after, now, wall, &shared.ground.rng);
-    let judged = Peer { address, svid: Some(peer.svid) };
+    let life = Lifetime::new(config, not_after, now, wall, &shared.ground.rng);
+    let judged = Peer { address, svid };
     let connection =
-        Arc::new(Connection::new(judged, peer.chain, shared.local_addr, Arc::clone(&shared.name), peer.http));
+        Arc::new(Connection::new(judged, chain.unwrap_or_default(), shared.local_addr, Arc::clone(&shared.name), http));
     let standing = Standing::new(Arc::clone(&connection), judged_under);
     let _enrolled = shared.roster.enrol(Arc::clone(&standing));
     // Enrolled first, judged second: a revision published in between finds it in the roster.
     shared.recheck(&standing);
-    let verdict = (peer.http != Version::HTTP_2).then(Arc::<Verdict>::default);
+    let id = connection.peer().svid.as_ref().map(|svid| svid.id.clone());
+    let verdict = (http != Version::HTTP_2).then(Arc::<Verdict>::default);
     let edge = Edge {
         service,
         connection,
@@ -134,7 +148,7 @@ where
         verdict: verdict.clone(),
     };
     let clock = &*shared.ground.clock;
-    // By ALPN, never by sniffing: a peer that speaks the other protocol gets an error.
+    // By ALPN, or by the preface in plain text: a peer that speaks the other protocol gets an error.
     let Some(verdict) = verdict else {
         let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);
         return drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
@@ -147,7 +161,8 @@ where
     let refusal = refusal.as_str();
     shared.ground.metrics.transport.unreadable(refusal);
     if let Some(left_out) = shared.refusals.line(refusal, Instant::now()) {
-        tracing::warn!(%address, %id, reason = refusal, left_out, "unreadable HTTP/1.1 message: connection closed");
+        let id = id.as_ref().map(SpiffeId::as_str);
+        tracing::warn!(%address, id, reason = refusal, left_out, "unreadable HTTP/1.1 message: connection closed");
     }
     CloseReason::Unreadable
 }

@@ -1,5 +1,7 @@
 //! The accept loop and its connections over in-memory pipes, under paused time.
 
+mod modes;
+
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
@@ -15,14 +17,16 @@ use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::Revision;
 use mesh_core::clock::WallClock;
-use mesh_core::config::{Config, Errors, HttpVersion, IdentityConfig, ListenerConfig, NoPolicy, PlugConfig, Workload};
+use mesh_core::config::{
+    Config, Errors, HttpVersion, IdentityConfig, ListenerConfig, Mtls, NoPolicy, PlugConfig, Workload,
+};
 use mesh_core::identity::{Identity, TrustDomain};
 use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
 use mesh_core::rng::Rng;
 use mesh_core::route::RouteTable;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -159,13 +163,14 @@ impl Net {
         });
         let stop_signal = async move { drop(signal.await) };
         let ground = ground(&server, &policy, &clock, &metrics);
+        let configured = policy.clone();
         let stopped = tokio::spawn(async move {
             run(
                 ground,
                 Arc::from("default"),
                 Pipes { incoming, errors },
                 service,
-                || config.clone(),
+                || configured.load().config.listeners.get("default").unwrap_or(&config).clone(),
                 stop_signal,
                 || {},
             )
@@ -218,7 +223,7 @@ enum Sender {
 }
 
 impl Client {
-    async fn over(stream: TlsStream<DuplexStream>, http: HttpVersion) -> Self {
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, http: HttpVersion) -> Self {
         let io = TokioIo::new(stream);
         if http == HttpVersion::Http1 {
             let (send, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
@@ -786,7 +791,8 @@ async fn what_changes_during_a_handshake_is_seen_after_it() {
     let connection = connections.recv().await.unwrap();
     let (before, other) = (net.server.generation(), Ca::new("other", &net.clock));
     let after = net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
-    let shared = Shared::new(net.ground(), Arc::from("default"), 1, client_address());
+    let shared =
+        Shared::new(net.ground(), Arc::from("default"), &ListenerConfig::new(client_address()), client_address());
     for (judged_under, order) in [(before, Some(Order::Cut(CloseReason::Distrusted))), (after, None)] {
         let standing = Standing::new(Arc::clone(&connection), judged_under);
         shared.recheck(&standing);
