@@ -356,6 +356,28 @@ async fn a_client_that_meets_an_unknown_issuer_looks_for_newer_trust_and_connect
 }
 
 #[tokio::test]
+async fn a_client_ends_its_streams_to_a_server_that_it_trusts_no_more() {
+    let world = World::start().await;
+    let (mesh, source, client) = caller(&world, &[&world.old, &world.new]).await;
+    let mut body = client.get("/endless").send().await.unwrap().into_inner().into_body();
+    assert_eq!(soon("a frame", body.frame()).await.unwrap().unwrap().into_data().unwrap(), "begun");
+    // A new certificate of its own changes nothing for the stream.
+    source.rotate(trusting(&world.new, WEB, &[&world.old, &world.new]));
+    until("the rotation", async || (mesh.identity().generation() == 2).then_some(())).await;
+    assert!(timeout(Duration::from_millis(200), body.frame()).await.is_err(), "cut for nothing");
+
+    let removed = Instant::now();
+    source.rotate(trusting(&world.new, WEB, &[&world.old]));
+    assert!(timeout(PROMISE, body.frame()).await.unwrap().is_none_or(|frame| frame.is_err()));
+    println!("client: stream cut after {:?}", removed.elapsed());
+    let error = client.get("/").no_retry().send().await.unwrap_err();
+    assert!(error.to_string().contains("identity was refused"), "{error}");
+    let closed = r#"mesh_client_connections_closed_total{cluster="orders",reason="distrusted"} 1"#;
+    let text = mesh.metrics().encode();
+    assert!(text.contains(closed), "{text}");
+}
+
+#[tokio::test]
 async fn a_server_that_meets_an_unknown_issuer_looks_for_newer_trust_and_refuses() {
     let world = World::start().await;
     let third = authority();

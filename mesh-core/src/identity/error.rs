@@ -115,7 +115,11 @@ impl SvidError {
         matches!(
             self,
             // An authority that was renewed under its old name shows as a signature that is wrong.
-            Self::UnknownTrustDomain(_) | Self::NoValidAuthority(_) | Self::UnknownIssuer | Self::BadSignature
+            Self::UnknownTrustDomain(_)
+                | Self::NoValidAuthority(_)
+                | Self::UnknownIssuer
+                | Self::OtherTrustDomain(_)
+                | Self::BadSignature
         )
     }
 

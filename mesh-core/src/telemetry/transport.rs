@@ -142,7 +142,12 @@ impl TransportMetrics {
         self.refused.get_or_create(&ReasonLabel { reason }).get()
     }
 
-    /// Counts the end of a connection that carried requests.
+    /// Counts the end of a connection whose handshake was done.
+    ///
+    /// Reasons are, beside what a peer did (`peer`, `error`) and the limits that it reached: `idle`, `header_timeout`,
+    /// `max_age`, `stopping`, `drain_timeout`; `certificate_expired` (the peer's) and `own_certificate_expired` (ours, and
+    /// none followed); `distrusted` (no bundle vouches for the peer any more) and `policy_removed` (policy has room for no
+    /// request of the peer any more).
     pub fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&ReasonLabel { reason }).inc();
     }

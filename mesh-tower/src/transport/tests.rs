@@ -538,6 +538,28 @@ async fn a_stuck_request_is_cut_after_the_drain_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_grows_no_older_than_it_may() {
+    for http in [HttpVersion::Http1, HttpVersion::Http2] {
+        let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let age = |config: &mut ListenerConfig| (config.max_connection_age, config.drain_timeout) = (100 * S, 20 * S);
+        let net = Net::start(age, gated(&gate, &entered));
+        let start = Instant::now();
+        let (idle, busy) = idle_and_busy(&net, &entered, http).await;
+        let going = tokio::spawn(async move {
+            idle.ended.await.unwrap();
+            start.elapsed()
+        });
+        busy.await.unwrap().unwrap_err();
+        let (asked, cut) = (going.await.unwrap(), start.elapsed());
+        assert!((90 * S..=101 * S).contains(&asked), "{http:?}: asked after {asked:?}, less up to 10 %");
+        assert!((110 * S..=121 * S).contains(&cut), "{http:?}: cut after {cut:?}");
+        until("both are counted", || net.metrics.transport.connections() == 0).await;
+        let closed = ["max_age", "drain_timeout"].map(|reason| net.metrics.transport.closed_for(reason));
+        assert_eq!(closed, [1, 1], "{http:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_connection_outlives_its_peers_certificate() {
     for http in [HttpVersion::Http1, HttpVersion::Http2] {
         let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

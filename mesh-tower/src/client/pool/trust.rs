@@ -82,3 +82,79 @@ impl Trust {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::fixture::{Ca, DAY};
+    use crate::tls::VerifiedPeer;
+
+    const S: Duration = Duration::from_secs(1);
+
+    /// Calendar time that moves with tokio's.
+    #[derive(Debug)]
+    struct Calendar(Instant);
+
+    impl WallClock for Calendar {
+        fn now(&self) -> SystemTime {
+            UNIX_EPOCH + 1_800_000_000 * S + self.0.elapsed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_its_certificates_and_with_the_trust_in_them() {
+        let start = Instant::now();
+        let clock: Arc<dyn WallClock> = Arc::new(Calendar(start));
+        let (ours, theirs) = (Ca::new("ours", &clock), Ca::new("theirs", &clock));
+        let trusting = |ttl: Duration, authorities: &[&Ca]| Identity {
+            bundles: Arc::new(Ca::trust(authorities)),
+            ..ours.issue("spiffe://td/ns/shop/sa/web", ttl)
+        };
+        // (our certificate lasts, theirs, what is published after 30 s, judged late, when it ends, why)
+        type Later = Option<(Duration, bool)>;
+        let table: [(u32, u32, Later, bool, u64, Lost); 7] = [
+            (1000, 100, None, false, 100, Lost::PeerExpired),
+            (100, 1000, None, false, 100, Lost::OwnExpired),
+            (100, 1000, Some((500 * S, true)), false, 530, Lost::OwnExpired),
+            (100, 200, Some((500 * S, true)), false, 200, Lost::PeerExpired),
+            (1000, 1000, Some((1000 * S, false)), false, 30, Lost::Distrusted),
+            // The root was removed while the handshake lasted.
+            (1000, 1000, None, true, 0, Lost::Distrusted),
+            (0, 1000, None, false, 0, Lost::OwnExpired),
+        ];
+        for (own, peer, later, late, ends, why) in table {
+            let answering = theirs.issue("spiffe://td/ns/shop/sa/orders", peer * S);
+            let chain = answering.svid().unwrap().chain().to_vec();
+            let both = Ca::trust(&[&ours, &theirs]);
+            let svid = verify_svid(&chain, &both, PeerRole::Server, clock.now()).unwrap();
+            let judged = Judged {
+                peer: VerifiedPeer { svid: Arc::new(svid), chain, http: http::Version::HTTP_2 },
+                generation: 1,
+            };
+            let identity = Snapshot::new(trusting(own * S, &[&ours, &theirs]));
+            if late {
+                identity.publish(trusting(DAY, &[&ours]));
+            }
+            let trust =
+                Trust { identity: identity.clone(), clock: Arc::clone(&clock), address: ([10, 0, 0, 1], 1).into() };
+            let begun = Instant::now();
+            let publish = async {
+                sleep(30 * S).await;
+                if let Some((ttl, trusted)) = later {
+                    let authorities: &[&Ca] = if trusted { &[&ours, &theirs] } else { &[&ours] };
+                    identity.publish(trusting(ttl, authorities));
+                }
+                std::future::pending::<()>().await;
+            };
+            let lost = tokio::select! {
+                lost = trust.lost(&judged) => lost,
+                () = publish => unreachable!(),
+            };
+            assert_eq!((lost, begun.elapsed().as_secs()), (why, ends), "{own} {peer} {later:?}");
+        }
+    }
+}
