@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_core::identity::Peer;
+use mesh_core::config::Config;
+use mesh_core::identity::{Peer, SpiffeId};
 
 /// One accepted connection: who is at the other end, and which protocol it speaks.
 ///
@@ -64,6 +65,13 @@ impl Connection {
     /// HTTP/1.1 or HTTP/2, as ALPN chose.
     pub fn http(&self) -> http::Version {
         self.http
+    }
+
+    /// The peer, if its listener pins it as a gateway that speaks for others.
+    pub(crate) fn gateway(&self, config: &Config) -> Option<&SpiffeId> {
+        let peer = &self.peer.svid.as_deref()?.id;
+        let listener = config.listeners.get(self.listener())?;
+        listener.forwarded_identity.as_ref()?.gateways.contains(peer).then_some(peer)
     }
 
     /// A connection that no socket backs, for tests of single layers.

@@ -15,7 +15,7 @@ const HEADER: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) fn client(exchange: &Exchange, headers: &HeaderMap) -> Result<Option<SpiffeId>, Reject> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let Some(gateway) = gateway(exchange) else { return Ok(None) };
+    let Some(gateway) = exchange.connection.gateway(&exchange.revision.config) else { return Ok(None) };
     if values.next().is_some() {
         return Err(Reject::new(Kind::Malformed, "forwarded_duplicate"));
     }
@@ -28,11 +28,4 @@ pub(super) fn client(exchange: &Exchange, headers: &HeaderMap) -> Result<Option<
         Some(_) => Ok(Some(client)),
         None => Err(Reject::new(Kind::Forbidden, "forwarded_trust_domain")),
     }
-}
-
-/// The peer, if its listener pins it as a gateway now.
-fn gateway(exchange: &Exchange) -> Option<&SpiffeId> {
-    let peer = &exchange.connection.peer().svid.as_deref()?.id;
-    let listener = exchange.revision.config.listeners.get(exchange.connection.listener())?;
-    listener.forwarded_identity.as_ref()?.gateways.contains(peer).then_some(peer)
 }

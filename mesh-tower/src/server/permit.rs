@@ -1,7 +1,8 @@
 //! What let a request in, asked again for as long as the request or its response lasts.
 //!
 //! A request is judged when it begins, and a stream may go on for days. A permit ends when a newer policy would not have
-//! let the request in, when the token that it came with expires, and when the token's issuer is accepted no more.
+//! let the request in, when the token that it came with expires, and when the token's issuer or the gateway that named its
+//! caller is accepted no more.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -64,6 +65,10 @@ pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
         return None;
     }
     let revision = revisions.load();
+    if exchange.forwarded().is_some() && exchange.connection.gateway(&revision.config).is_none() {
+        report(exchange, None, "gateway_removed");
+        return Some(REVOKED);
+    }
     let headers = HeadersGone::default();
     let decision = decide(exchange, &revision.policy, &headers);
     if !headers.0.get() && decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Allow) {

@@ -113,7 +113,9 @@ impl Standing {
         }
         if state.policy < revision.generation() {
             state.policy = revision.generation();
-            let reach = revision.policy.reach(&self.view());
+            // A gateway calls in the names of others: what it is itself says nothing of what it may.
+            let speaks_for_others = self.connection.gateway(&revision.config).is_some();
+            let reach = if speaks_for_others { Reach::Possible } else { revision.policy.reach(&self.view()) };
             if state.reach.replace(reach.is_possible()) == Some(true) && !reach.is_possible() {
                 return Some(Finding::PolicyRemoved(reach));
             }

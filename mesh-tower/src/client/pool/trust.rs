@@ -87,6 +87,7 @@ impl Trust {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use mesh_core::config::TlsVersion;
     use tokio::time::Instant;
 
     use super::*;
@@ -132,7 +133,13 @@ mod tests {
             let both = Ca::trust(&[&ours, &theirs]);
             let svid = verify_svid(&chain, &both, PeerRole::Server, clock.now()).unwrap();
             let judged = Judged {
-                peer: VerifiedPeer { svid: Arc::new(svid), chain, http: http::Version::HTTP_2 },
+                peer: VerifiedPeer {
+                    svid: Arc::new(svid),
+                    chain,
+                    http: http::Version::HTTP_2,
+                    version: TlsVersion::V1_3,
+                    resumed: false,
+                },
                 generation: 1,
             };
             let identity = Snapshot::new(trusting(own * S, &[&ours, &theirs]));
