@@ -168,6 +168,8 @@ pub(crate) enum DevCaCommand {
     Init(InitArgs),
     /// Issues a certificate for one workload.
     Issue(IssueArgs),
+    /// Replaces the root: the new one is trusted at once and signs a minute later; the old one is trusted for a day more.
+    Rotate(InitArgs),
 }
 
 #[derive(Debug, Args)]

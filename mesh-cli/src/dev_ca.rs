@@ -1,11 +1,11 @@
 //! `mesh dev-ca`: identities for a laptop, shared with the `dev_ca` source of a running mesh.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh_core::clock::SystemClock;
 use mesh_core::identity::SpiffeId;
-use mesh_core::identity::dev_ca::{DevCa, DevCaError};
+use mesh_core::identity::dev_ca::{DevCa, DevCaError, SPREAD};
 use serde_json::json;
 
 use crate::answer::{Answer, Failure};
@@ -29,6 +29,21 @@ pub(crate) fn issue(args: &IssueArgs) -> Result<Answer, Failure> {
     let json = json!({
         "spiffe_id": id.as_str(), "minutes": args.minutes,
         "certificate": args.out.join("svid.pem"), "key": args.out.join("svid.key"), "bundle": args.out.join("bundle.pem"),
+    });
+    Ok(Answer { yes: true, text, json })
+}
+
+pub(crate) fn rotate(args: &InitArgs) -> Result<Answer, Failure> {
+    let rotation = DevCa::rotate(&args.dir, &args.trust_domain, Arc::new(SystemClock), SPREAD).map_err(failed)?;
+    let unix = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let text = format!(
+        "a new root in {} signs in {} s; the old one stays trusted for 24 h after that",
+        args.dir.display(),
+        SPREAD.as_secs()
+    );
+    let json = json!({
+        "trust_domain": args.trust_domain.as_str(), "dir": args.dir,
+        "signs_from": unix(rotation.signs_from), "old_until": unix(rotation.old_until),
     });
     Ok(Answer { yes: true, text, json })
 }

@@ -64,6 +64,7 @@ fn run(command: &Command) -> Result<Said, Failure> {
         Command::Id(IdCommand::Check(args)) => return id::run(args),
         Command::DevCa(DevCaCommand::Init(args)) => dev_ca::init(args),
         Command::DevCa(DevCaCommand::Issue(args)) => dev_ca::issue(args),
+        Command::DevCa(DevCaCommand::Rotate(args)) => dev_ca::rotate(args),
     };
     answer.map(Said::Answer)
 }

@@ -156,6 +156,40 @@ fn dev_ca_issues_what_inspect_takes() {
 }
 
 #[test]
+fn processes_that_start_at_once_share_one_authority_and_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let authority = ["--dir", "ca", "--trust-domain", "shop.example"];
+    std::thread::scope(|scope| {
+        let processes: Vec<_> = (0..12)
+            .map(|n| {
+                scope.spawn(move || {
+                    let out = format!("w{n}");
+                    let workload = ["--namespace", "shop", "--service-account", "web", "--out", out.as_str()];
+                    ask(dir, &[&["dev-ca", "issue"][..], &authority, &workload].concat())
+                })
+            })
+            .collect();
+        for process in processes {
+            let (code, json) = process.join().unwrap();
+            assert_eq!(code, 0, "{json}");
+        }
+    });
+    for n in 0..12 {
+        let (leaf, bundle) = (format!("w{n}/svid.pem"), format!("w{}/bundle.pem", (n + 1) % 12));
+        let (code, json) = ask(dir, &["svid", "inspect", &leaf, "--bundle", &bundle]);
+        assert_eq!((code, &json["verified"]), (0, &Value::Bool(true)), "{json}");
+    }
+
+    let roots = || std::fs::read_to_string(dir.join("ca/bundle.pem")).unwrap().matches("BEGIN CERT").count();
+    let (code, json) = ask(dir, &[&["dev-ca", "rotate"][..], &authority].concat());
+    assert_eq!((code, json["old_until"].as_u64().unwrap() - json["signs_from"].as_u64().unwrap()), (0, 86_400));
+    assert_eq!(roots(), 2);
+    assert_eq!(ask(dir, &[&["dev-ca", "rotate"][..], &authority].concat()).0, 3, "one at a time");
+    assert_eq!(roots(), 2);
+}
+
+#[test]
 fn inspect_names_the_rule_that_a_leaf_breaks() {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();

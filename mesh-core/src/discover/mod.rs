@@ -64,6 +64,7 @@ pub(crate) mod testing {
             clock: Arc::new(SystemClock),
             rng: Rng::seeded(1),
             poll_interval: Duration::from_millis(50),
+            workload_api: None,
         }
     }
 }

@@ -89,6 +89,17 @@ pub(super) fn authority(der: &[u8]) -> Result<(SystemTime, SystemTime), &'static
     }
 }
 
+/// The organization in every name that a development authority writes. Nobody takes it for a production one.
+pub(super) const DEVELOPMENT: &str = "mesh development authority - not for production";
+
+/// Whether a development authority made `der`: it says so as issuer, or in its own name.
+pub(super) fn is_development(der: &[u8]) -> bool {
+    parse(der).is_ok_and(|cert| {
+        let names = [cert.issuer(), cert.subject()];
+        names.iter().flat_map(|name| name.iter_organization()).any(|o| o.as_str() == Ok(DEVELOPMENT))
+    })
+}
+
 /// SubjectPublicKeyInfo, DER.
 #[cfg(feature = "dev-ca")]
 pub(super) fn public_key(der: &[u8]) -> Result<Vec<u8>, SvidError> {

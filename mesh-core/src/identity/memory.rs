@@ -66,15 +66,17 @@ impl IdentitySource for MemorySource {
     fn watch(&self) -> IdentityUpdates {
         let state = (self.current.subscribe(), self.looks.watcher(), true);
         unfold(state, |(mut receiver, mut watcher, first)| async move {
-            while !first {
-                tokio::select! {
-                    biased;
-                    changed = receiver.changed() => match changed {
-                        Ok(()) => break,
-                        // The source is gone, and nobody can rotate any more; the stream must not end.
-                        Err(_) => std::future::pending().await,
-                    },
-                    () = watcher.wait(Duration::MAX) => {}
+            if !first {
+                loop {
+                    tokio::select! {
+                        biased;
+                        changed = receiver.changed() => match changed {
+                            Ok(()) => break,
+                            // The source is gone, and nobody can rotate any more; the stream must not end.
+                            Err(_) => std::future::pending().await,
+                        },
+                        () = watcher.wait(Duration::MAX) => {}
+                    }
                 }
             }
             let update = match &*receiver.borrow_and_update() {

@@ -12,6 +12,7 @@
 //! | present oneself | [`X509Svid`], with a [`Signer`] such as [`PrivateKey`] |
 //! | read whom a gateway names | [`forwarded_identity`] |
 //! | get and renew both | an [`IdentitySource`]: [`FilesSource`], [`MemorySource`], `dev_ca::DevCaSource` |
+//! | know when to renew | [`Renewal`] |
 //! | say who called | [`Peer`] (a connection), [`Principal`] (a request) |
 
 #[cfg(test)]
@@ -28,11 +29,12 @@ mod key;
 mod memory;
 mod principal;
 mod refresh;
+mod renewal;
 mod signer;
 mod source;
 mod svid;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 mod verify;
 
 pub use bundle::{BundleError, TrustBundle, TrustBundleSet};
@@ -44,6 +46,7 @@ pub use key::PrivateKey;
 pub use memory::MemorySource;
 pub use principal::{Peer, Principal};
 pub use refresh::{Looked, Looks, Watcher};
+pub use renewal::Renewal;
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};
 pub use svid::X509Svid;

@@ -16,25 +16,25 @@ use crate::config::Workload;
 use crate::plugin;
 use crate::rng::Rng;
 
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// The time at which every certificate made here is valid for another hour.
-pub(super) fn noon() -> SystemTime {
+pub(crate) fn noon() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-pub(super) fn uri(text: &str) -> SanType {
+pub(crate) fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().unwrap())
 }
 
-pub(super) fn extension(oid: &[u64], critical: bool, der: &[u8]) -> CustomExtension {
+pub(crate) fn extension(oid: &[u64], critical: bool, der: &[u8]) -> CustomExtension {
     let mut extension = CustomExtension::from_oid_content(oid, der.to_vec());
     extension.set_criticality(critical);
     extension
 }
 
 /// What a factory is given: trust domain `td`, workload `shop/web`, a poll every 2 s.
-pub(super) fn context(base_dir: &Path, clock: Arc<dyn WallClock>) -> plugin::Context {
+pub(crate) fn context(base_dir: &Path, clock: Arc<dyn WallClock>) -> plugin::Context {
     plugin::Context {
         base_dir: base_dir.into(),
         workload: Arc::new(Workload::new("web", "shop")),
@@ -42,11 +42,12 @@ pub(super) fn context(base_dir: &Path, clock: Arc<dyn WallClock>) -> plugin::Con
         clock,
         rng: Rng::seeded(7),
         poll_interval: Duration::from_secs(2),
+        workload_api: None,
     }
 }
 
 /// A leaf that keeps every rule.
-pub(super) fn leaf_params(id: &str) -> CertificateParams {
+pub(crate) fn leaf_params(id: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![uri(id)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -55,7 +56,7 @@ pub(super) fn leaf_params(id: &str) -> CertificateParams {
     params
 }
 
-pub(super) fn ca_params(name: &str) -> CertificateParams {
+pub(crate) fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -64,63 +65,63 @@ pub(super) fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
-pub(super) fn valid(params: &mut CertificateParams, from: SystemTime, until: SystemTime) {
+pub(crate) fn valid(params: &mut CertificateParams, from: SystemTime, until: SystemTime) {
     (params.not_before, params.not_after) = (OffsetDateTime::from(from), OffsetDateTime::from(until));
 }
 
 /// An issuer: a root or an intermediate, good or bad.
-pub(super) struct Ca {
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) der: Arc<[u8]>,
-    pub(super) pem: String,
+    pub(crate) der: Arc<[u8]>,
+    pub(crate) pem: String,
 }
 
 /// A certificate and its key.
-pub(super) struct Issued {
-    pub(super) der: Arc<[u8]>,
-    pub(super) pem: String,
-    pub(super) key: KeyPair,
+pub(crate) struct Issued {
+    pub(crate) der: Arc<[u8]>,
+    pub(crate) pem: String,
+    pub(crate) key: KeyPair,
 }
 
 impl Ca {
-    pub(super) fn root(name: &str) -> Self {
+    pub(crate) fn root(name: &str) -> Self {
         Self::self_signed(ca_params(name))
     }
 
-    pub(super) fn self_signed(params: CertificateParams) -> Self {
+    pub(crate) fn self_signed(params: CertificateParams) -> Self {
         Self::with_key(params, KeyPair::generate().unwrap())
     }
 
-    pub(super) fn with_key(params: CertificateParams, key: KeyPair) -> Self {
+    pub(crate) fn with_key(params: CertificateParams, key: KeyPair) -> Self {
         let cert = params.self_signed(&key).unwrap();
         Self { der: cert.der().as_ref().into(), pem: cert.pem(), issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn intermediate(&self, params: CertificateParams) -> Self {
+    pub(crate) fn intermediate(&self, params: CertificateParams) -> Self {
         let Issued { der, pem, key } = self.issue(&params);
         Self { der, pem, issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn issue(&self, params: &CertificateParams) -> Issued {
+    pub(crate) fn issue(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let cert = self.sign(params, &key);
         Issued { der: cert.der().as_ref().into(), pem: cert.pem(), key }
     }
 
-    pub(super) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Certificate {
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Certificate {
         params.signed_by(key, &self.issuer).unwrap()
     }
 
-    pub(super) fn svid(&self, id: &str) -> X509Svid {
+    pub(crate) fn svid(&self, id: &str) -> X509Svid {
         let issued = self.issue(&leaf_params(id));
         X509Svid::from_pem(issued.pem.as_bytes(), issued.key.serialize_pem().as_bytes()).unwrap()
     }
 
-    pub(super) fn bundle(&self, domain: &str) -> TrustBundle {
+    pub(crate) fn bundle(&self, domain: &str) -> TrustBundle {
         TrustBundle::new(TrustDomain::parse(domain).unwrap(), vec![self.der.clone()]).unwrap()
     }
 
-    pub(super) fn trust(&self, domain: &str) -> TrustBundleSet {
+    pub(crate) fn trust(&self, domain: &str) -> TrustBundleSet {
         TrustBundleSet::of(self.bundle(domain))
     }
 }

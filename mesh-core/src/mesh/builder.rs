@@ -21,6 +21,9 @@ use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Metrics;
 
+/// Where an agent serves identities. (SPIFFE Workload Endpoint 4)
+const WORKLOAD_API: &str = "SPIFFE_ENDPOINT_SOCKET";
+
 /// Puts a mesh together from a file, from code, or from both; code wins.
 #[derive(Debug, Default)]
 pub struct MeshBuilder {
@@ -186,5 +189,6 @@ fn context(origin: &Origin, config: &Config, clock: Option<Arc<dyn WallClock>>, 
         clock: clock.unwrap_or_else(|| Arc::new(SystemClock)),
         rng: rng.unwrap_or_else(Rng::from_entropy),
         poll_interval: config.poll_interval,
+        workload_api: std::env::var(WORKLOAD_API).ok().filter(|socket| !socket.is_empty()),
     }
 }

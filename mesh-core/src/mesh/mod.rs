@@ -41,7 +41,7 @@ use crate::audit::Audit;
 use crate::clock::WallClock;
 use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
 use crate::discover::Resolve;
-use crate::identity::{Identity, SpiffeId};
+use crate::identity::{Identity, SpiffeId, SvidError};
 use crate::plugin::{Context, Exporter, Registry};
 use crate::policy::PolicyEngine;
 use crate::rng::Rng;
@@ -290,6 +290,26 @@ pub enum NotReady {
         /// When it ended.
         not_after: SystemTime,
     },
+    /// The own bundles no longer vouch for the SVID, so that peers refuse it.
+    #[error("the trust bundle does not vouch for the own SVID of {id}: {error}")]
+    Unvouched {
+        /// Whose.
+        id: SpiffeId,
+        /// What a peer with our bundles says of it.
+        error: SvidError,
+    },
+}
+
+impl NotReady {
+    /// A stable code, for example `expired`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoIdentity => "no_svid",
+            Self::NotYetValid { .. } => "not_yet_valid",
+            Self::Expired { .. } => "expired",
+            Self::Unvouched { error, .. } => error.reason(),
+        }
+    }
 }
 
 fn rfc3339(time: SystemTime) -> String {

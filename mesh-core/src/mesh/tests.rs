@@ -91,13 +91,9 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
 }
 
 async fn dev_identity(dir: &Path) -> Identity {
-    let config = crate::identity::dev_ca::DevCaConfig {
-        dir: dir.join("ca"),
-        trust_domain: crate::identity::TrustDomain::parse("shop.example").unwrap(),
-        id: SpiffeId::parse("spiffe://shop.example/ns/shop/sa/orders").unwrap(),
-        svid_ttl: Duration::from_secs(3600),
-        poll_interval: Duration::from_secs(1),
-    };
+    let trust_domain = crate::identity::TrustDomain::parse("shop.example").unwrap();
+    let id = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/orders").unwrap();
+    let config = crate::identity::dev_ca::DevCaConfig::new(dir.join("ca"), trust_domain, id);
     let source = crate::identity::dev_ca::DevCaSource::new(config, Arc::new(SystemClock), Rng::seeded(1));
     next(&mut source.watch()).await.unwrap().unwrap()
 }
@@ -403,16 +399,11 @@ async fn the_sources_on_disk_look_when_asked() {
         ca.issue_pem(&id, Duration::from_secs(3600)).unwrap().write(&home.path("files")).unwrap();
     };
     issue("first");
-    let files = FilesConfig {
-        certificate: home.path("files/svid.pem"),
-        key: home.path("files/svid.key"),
-        bundles: [(domain.clone(), home.path("files/bundle.pem"))].into(),
-        trust_domain: domain.clone(),
-        poll_interval,
-    };
-    let svid_ttl = 2 * poll_interval;
-    let dev_ca =
-        DevCaConfig { dir: home.path("ca"), trust_domain: domain.clone(), id: id.clone(), svid_ttl, poll_interval };
+    let files = |name: &str| home.path("files").join(name);
+    let mut files = FilesConfig::new(domain.clone(), files("svid.pem"), files("svid.key"), files("bundle.pem"));
+    (files.poll_interval, files.allow_development) = (poll_interval, true);
+    let mut dev_ca = DevCaConfig::new(home.path("ca"), domain.clone(), id.clone());
+    (dev_ca.poll_interval, dev_ca.svid_ttl) = (poll_interval, 2 * poll_interval);
     let sources: [Arc<dyn IdentitySource>; 2] = [
         Arc::new(FilesSource::new(files, Arc::new(SystemClock))),
         Arc::new(DevCaSource::new(dev_ca, Arc::new(SystemClock), Rng::seeded(1))),

@@ -25,6 +25,8 @@ pub struct Context {
     pub rng: Rng,
     /// How often watched files are compared.
     pub poll_interval: Duration,
+    /// Where a SPIFFE Workload API is said to be, by `SPIFFE_ENDPOINT_SOCKET`: the sign of a production identity.
+    pub workload_api: Option<String>,
 }
 
 impl Context {
@@ -37,6 +39,7 @@ impl Context {
             clock: Arc::new(SystemClock),
             rng: Rng::from_entropy(),
             poll_interval: Config::POLL_INTERVAL,
+            workload_api: None,
         }
     }
 }

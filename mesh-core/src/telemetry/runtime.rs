@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct RuntimeMetrics {
     config_reloads: Family<ResultLabel, Counter>,
     identity_updates: Family<ResultLabel, Counter>,
+    identity_held: Family<ReasonLabel, Counter>,
     identity_refreshes: Family<ResultLabel, Counter>,
     key_updates: Family<ResultLabel, Counter>,
     /// The generation of configuration and policy that is in force.
@@ -36,6 +37,8 @@ pub enum UpdateResult {
     Ok,
     /// It was refused, or none came; the last good one stays in force.
     Error,
+    /// Only a part of it is in force; the rest waits.
+    Held,
 }
 
 impl UpdateResult {
@@ -43,6 +46,7 @@ impl UpdateResult {
         match self {
             Self::Ok => "ok",
             Self::Error => "error",
+            Self::Held => "held",
         }
     }
 }
@@ -83,6 +87,11 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 impl RuntimeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -96,6 +105,8 @@ impl RuntimeMetrics {
         registry.register("config_generation", "Generation in force", metrics.config_generation.clone());
         registry.register("config_stale", "1 while the last reload was refused", metrics.config_stale.clone());
         registry.register("identity_updates", "Revisions of SVIDs and bundles", metrics.identity_updates.clone());
+        let held = metrics.identity_held.clone();
+        registry.register("identity_held", "SVIDs and bundles that were not put in force, by reason", held);
         let refreshes = metrics.identity_refreshes.clone();
         registry.register("identity_refreshes", "Wishes that the source of identity look now", refreshes);
         registry.register("key_updates", "Revisions of issuers' key sets", metrics.key_updates.clone());
@@ -115,6 +126,16 @@ impl RuntimeMetrics {
     /// Counts a revision of SVIDs and bundles.
     pub fn identity_update(&self, result: UpdateResult) {
         self.identity_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// Counts an SVID, or bundles, that were not put in force; `reason` is a stable word.
+    pub fn identity_held(&self, reason: &'static str) {
+        self.identity_held.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// How many were not put in force for `reason`.
+    pub fn identity_held_for(&self, reason: &'static str) -> u64 {
+        self.identity_held.get_or_create(&ReasonLabel { reason }).get()
     }
 
     /// Counts a wish that the source of identity look now.

@@ -2,21 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{DEFAULT_SVID_TTL, DevCa, DevCaError, MAX_SVID_TTL, MIN_SVID_TTL};
 use crate::clock::WallClock;
-use crate::config::{Errors, Fields, Node};
+use crate::config::{Config, Errors, Fields, Node};
 use crate::identity::{
-    Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks, SpiffeId, TrustBundleSet, TrustDomain,
-    Watcher, X509Svid,
+    Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks, Renewal, SpiffeId, TrustBundleSet,
+    TrustDomain, Watcher, X509Svid,
 };
 use crate::plugin;
 use crate::rng::Rng;
 use crate::stream::unfold;
-
-/// How long the first failure delays the next attempt; it doubles up to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Where the authority is, and whom it is asked to vouch for.
 ///
@@ -29,11 +26,19 @@ pub struct DevCaConfig {
     pub trust_domain: TrustDomain,
     /// The name in the SVIDs.
     pub id: SpiffeId,
-    /// How long an SVID lasts; a new one is taken at half of it, less up to 10 % jitter. Default 1 h, range 2 s to
+    /// How long an SVID lasts; [`Renewal`] says when the next is taken. Default 1 h, range 2 s to
     /// 24 h. A short one rotates certificates under load: 6 s means a new one every 3 s.
     pub svid_ttl: Duration,
     /// How often the directory is looked at. A replaced authority is followed within this time.
     pub poll_interval: Duration,
+}
+
+impl DevCaConfig {
+    /// SVIDs of 1 h for `id` from the authority in `dir`, which is looked at every 500 ms.
+    pub fn new(dir: impl Into<PathBuf>, trust_domain: TrustDomain, id: SpiffeId) -> Self {
+        let poll_interval = Config::POLL_INTERVAL;
+        Self { dir: dir.into(), trust_domain, id, svid_ttl: DEFAULT_SVID_TTL, poll_interval }
+    }
 }
 
 /// The `dev_ca` source. For development only; says so in the log when it is watched.
@@ -58,6 +63,11 @@ impl DevCaSource {
         errors: &mut Errors,
     ) -> Option<Arc<dyn IdentitySource>> {
         let mut fields = Fields::of(node, errors)?;
+        if let Some(socket) = &context.workload_api {
+            fields.error(format!(
+                "refuses to run beside a production source of identity: SPIFFE_ENDPOINT_SOCKET is set to {socket:?}. Take identity from there, or unset it where this is a development machine"
+            ));
+        }
         let dir = fields.required::<PathBuf>("dir");
         let svid_ttl = fields.within("svid_ttl", DEFAULT_SVID_TTL, MIN_SVID_TTL..=MAX_SVID_TTL);
         let workload = &context.workload;
@@ -84,8 +94,13 @@ impl IdentitySource for DevCaSource {
             dir = %self.config.dir.display(), id = %self.config.id,
             "identity comes from a development authority: anyone who can read its directory can be any workload"
         );
-        let state =
-            Watch { source: self.clone(), current: None, failures: 0, wait: None, watcher: self.looks.watcher() };
+        let state = Watch {
+            source: self.clone(),
+            current: None,
+            renewal: Renewal::new(self.rng.fork()),
+            wait: None,
+            watcher: self.looks.watcher(),
+        };
         unfold(state, |mut state| async move {
             let item = state.next().await;
             (item, state)
@@ -101,18 +116,18 @@ impl IdentitySource for DevCaSource {
 struct Watch {
     source: DevCaSource,
     current: Option<Current>,
-    failures: u32,
+    renewal: Renewal,
     /// How long until the next look; `None` before the first.
     wait: Option<Duration>,
     watcher: Watcher,
 }
 
-/// The SVID in force, and when to look for another.
+/// What was handed out last.
 #[derive(Clone)]
 struct Current {
     authority: Arc<[u8]>,
-    not_before: SystemTime,
-    renew_at: SystemTime,
+    svid: Arc<X509Svid>,
+    bundles: Arc<TrustBundleSet>,
 }
 
 impl Watch {
@@ -122,69 +137,53 @@ impl Watch {
                 self.watcher.wait(wait).await;
             }
             let (source, current) = (self.source.clone(), self.current.clone());
-            let looked = tokio::task::spawn_blocking(move || source.look(current.as_ref())).await;
+            let due = self.renewal.is_due(self.source.clock.now());
+            let looked = tokio::task::spawn_blocking(move || source.look(current, due)).await;
             let looked = looked.unwrap_or_else(|_| Err(DevCaError("issuing was cut off".to_owned())));
             match looked {
                 Ok(found) => {
-                    self.failures = 0;
-                    let issued = found.map(|(identity, current)| {
-                        self.current = Some(current);
-                        identity
-                    });
-                    self.wait = Some(self.until_next_look());
-                    if let Some(identity) = issued {
-                        return Ok(identity);
+                    let now = self.source.clock.now();
+                    if let Some(Current { svid, .. }) = &found
+                        && self.current.as_ref().is_none_or(|current| !Arc::ptr_eq(&current.svid, svid))
+                    {
+                        self.renewal.issued(svid.not_before(), svid.not_after(), now);
+                    }
+                    // Due is decided by the wall clock, and that at every poll: timers stand still while a laptop
+                    // sleeps.
+                    self.wait = Some(self.renewal.wait(now).min(self.source.config.poll_interval));
+                    if let Some(found) = found {
+                        let Current { svid, bundles, .. } = self.current.insert(found);
+                        return Ok(Identity { svids: vec![svid.clone()], bundles: bundles.clone() });
                     }
                 }
                 Err(error) => {
-                    self.wait = Some(self.backoff());
-                    self.failures = self.failures.saturating_add(1);
+                    self.wait = Some(self.renewal.failed());
                     return Err(IdentityError { source_kind: "dev_ca", message: error.to_string() });
                 }
             }
         }
     }
-
-    /// Due is decided by the wall clock, and that at every poll: timers stand still while a laptop sleeps.
-    fn until_next_look(&self) -> Duration {
-        let renew_at = self.current.as_ref().map(|current| current.renew_at);
-        let left = renew_at.and_then(|at| at.duration_since(self.source.clock.now()).ok()).unwrap_or_default();
-        // At least a millisecond, lest a clock that stands still makes this spin.
-        left.min(self.source.config.poll_interval).max(Duration::from_millis(1))
-    }
-
-    /// Exponential, with the upper half jittered.
-    fn backoff(&self) -> Duration {
-        let (first, last) = BACKOFF;
-        let full = first.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(last);
-        full.mul_f64(0.5 + 0.5 * self.source.rng.unit())
-    }
 }
 
 impl DevCaSource {
-    /// A new identity if one is due or the authority was replaced.
-    fn look(&self, current: Option<&Current>) -> Result<Option<(Identity, Current)>, DevCaError> {
+    /// A new identity if one is due, or if the authority or what it trusts has changed.
+    fn look(&self, current: Option<Current>, due: bool) -> Result<Option<Current>, DevCaError> {
         let authority = DevCa::open_or_create(&self.config.dir, &self.config.trust_domain, self.clock.clone())?;
-        let now = self.clock.now();
-        let in_force = |current: &&Current| {
-            current.authority == *authority.certificate() && (current.not_before..current.renew_at).contains(&now)
+        let bundle = authority.bundle()?;
+        let unchanged = |current: &Current| current.bundles.get(bundle.domain().as_str()) == Some(&bundle);
+        let current = match current {
+            // A leaf of an authority that has a successor now is as good as before: it is renewed in its own time.
+            Some(current) if !due && bundle.authorities().contains(&current.authority) => {
+                return Ok((!unchanged(&current))
+                    .then(|| Current { bundles: Arc::new(TrustBundleSet::of(bundle)), ..current }));
+            }
+            current => current,
         };
-        if current.filter(in_force).is_some() {
-            return Ok(None);
-        }
-        let svid = authority.issue(&self.config.id, self.config.svid_ttl)?;
-        let bundles = Arc::new(TrustBundleSet::of(authority.bundle()?));
-        let current = Current {
-            authority: authority.certificate().clone(),
-            not_before: svid.not_before(),
-            renew_at: self.renew_at(&svid, now),
+        let svid = Arc::new(authority.issue(&self.config.id, self.config.svid_ttl)?);
+        let bundles = match current.filter(unchanged) {
+            Some(current) => current.bundles,
+            None => Arc::new(TrustBundleSet::of(bundle)),
         };
-        Ok(Some((Identity { svids: vec![Arc::new(svid)], bundles }, current)))
-    }
-
-    /// Half of the remaining life, less up to 10 %, so that processes that started together do not renew together.
-    fn renew_at(&self, svid: &X509Svid, now: SystemTime) -> SystemTime {
-        let left = svid.not_after().duration_since(now).unwrap_or_default();
-        now + left.mul_f64(0.5 - 0.05 * self.rng.unit())
+        Ok(Some(Current { authority: authority.certificate().clone(), svid, bundles }))
     }
 }

@@ -17,14 +17,14 @@ use super::{
     X509Svid,
 };
 use crate::clock::WallClock;
-use crate::config::{Errors, Fields, Node};
+use crate::config::{Config, Errors, Fields, Node};
 use crate::plugin;
 use crate::stream::unfold;
 
 /// Where the files are and how often they are compared.
 ///
 /// In YAML: `source: { files: { certificate: svid.pem, key: svid.key, bundle: bundle.pem } }`, and `bundles:` for
-/// further trust domains.
+/// further trust domains. `allow_development: true` takes what `mesh dev-ca issue` wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesConfig {
     /// PEM certificates, leaf first, then intermediates.
@@ -37,6 +37,28 @@ pub struct FilesConfig {
     pub trust_domain: TrustDomain,
     /// How often the files are compared. From the configuration's `poll_interval`.
     pub poll_interval: Duration,
+    /// Whether certificates of a development authority are taken. Default `false`: whoever can read that authority's
+    /// directory can be any workload, so they are refused, leaf and roots alike.
+    pub allow_development: bool,
+}
+
+impl FilesConfig {
+    /// One certificate with its key, and the roots of its own trust domain; the files are compared every 500 ms.
+    pub fn new(
+        trust_domain: TrustDomain,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        bundle: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            certificate: certificate.into(),
+            key: key.into(),
+            bundles: BTreeMap::from([(trust_domain.clone(), bundle.into())]),
+            trust_domain,
+            poll_interval: Config::POLL_INTERVAL,
+            allow_development: false,
+        }
+    }
 }
 
 /// The `files` source.
@@ -75,6 +97,7 @@ impl FilesSource {
                 Err(error) => fields.error(format!("`bundles`: {name:?} is no trust domain: {error}")),
             }
         }
+        let allow_development = fields.or("allow_development", false);
         fields.finish();
         bundles.insert(context.trust_domain.clone(), context.base_dir.join(bundle?));
         let config = FilesConfig {
@@ -83,6 +106,7 @@ impl FilesSource {
             bundles,
             trust_domain: context.trust_domain.clone(),
             poll_interval: context.poll_interval,
+            allow_development,
         };
         Some(Arc::new(Self::new(config, context.clock.clone())))
     }

@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::FilesConfig;
-use crate::identity::{TrustBundle, TrustBundleSet, X509Svid};
+use crate::identity::{TrustBundle, TrustBundleSet, X509Svid, certificate};
 
 /// Bytes of one file; a chain or bundle is a few KiB.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -67,7 +67,19 @@ fn svid(
             config.trust_domain
         ));
     }
+    refuse_development(config, &config.certificate, svid.chain())?;
     Ok(Some((digest, svid)))
+}
+
+/// Fails closed where a development authority had a hand in it, which anybody on its machine can make sign anything.
+fn refuse_development(config: &FilesConfig, path: &Path, certificates: &[Arc<[u8]>]) -> Result<(), String> {
+    if config.allow_development || !certificates.iter().any(|der| certificate::is_development(der)) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: made by a development authority (`mesh dev-ca`), not for production; use the certificates of your own authority, or write `allow_development: true` where this is a development machine",
+        path.display()
+    ))
 }
 
 fn bundles(
@@ -82,8 +94,9 @@ fn bundles(
     }
     let mut set = TrustBundleSet::default();
     for ((domain, path), text) in config.bundles.iter().zip(&texts) {
-        let bundle = TrustBundle::from_pem(domain.clone(), text);
-        set.insert(bundle.map_err(|error| format!("{}: {error}", path.display()))?);
+        let bundle = TrustBundle::from_pem(domain.clone(), text).map_err(|e| format!("{}: {e}", path.display()))?;
+        refuse_development(config, path, bundle.authorities())?;
+        set.insert(bundle);
     }
     Ok(Some((digest, set)))
 }

@@ -12,13 +12,8 @@ const WEB: &str = "spiffe://td/ns/shop/sa/web";
 
 fn config(dir: &Path) -> FilesConfig {
     let domain = TrustDomain::parse("td").unwrap();
-    FilesConfig {
-        certificate: dir.join("svid.pem"),
-        key: dir.join("svid.key"),
-        bundles: BTreeMap::from([(domain.clone(), dir.join("bundle.pem"))]),
-        trust_domain: domain,
-        poll_interval: Duration::from_secs(1),
-    }
+    let config = FilesConfig::new(domain, dir.join("svid.pem"), dir.join("svid.key"), dir.join("bundle.pem"));
+    FilesConfig { poll_interval: Duration::from_secs(1), ..config }
 }
 
 struct Fixture {
