@@ -16,6 +16,7 @@ pub fn status(error: Error) -> Status {
         | ErrorKind::NoEndpoints
         | ErrorKind::Connect
         | ErrorKind::PeerIdentity
+        | ErrorKind::OwnIdentity
         | ErrorKind::Connection
         | ErrorKind::Overloaded
         | ErrorKind::Body => (Code::Unavailable, "upstream unavailable"),

@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Connect,
     /// An identity was refused: the endpoint's by us, or ours by the endpoint.
     PeerIdentity,
+    /// This workload has no valid SVID to present. Fails closed: nothing was sent, and no other endpoint is tried.
+    OwnIdentity,
     /// The deadline, the route's timeout or the attempt's timeout passed.
     Timeout,
     /// Too many requests wait for a connection already; this one was not queued.
@@ -46,6 +48,7 @@ impl ErrorKind {
             Self::NoEndpoints => "no_endpoints",
             Self::Connect => "connect",
             Self::PeerIdentity => "peer_identity",
+            Self::OwnIdentity => "own_identity",
             Self::Timeout => "timeout",
             Self::Overloaded => "overloaded",
             Self::Connection => "connection",

@@ -73,6 +73,8 @@ impl ClientTls {
     where
         Io: AsyncRead + AsyncWrite + Unpin,
     {
+        // Before a byte is sent: a client without a certificate learns only from its first read that it needed one.
+        self.live.presentable()?;
         let (verifier, config) = self.setup().map_err(HandshakeRefused::tls)?;
         let connector = tokio_rustls::TlsConnector::from(config);
         let handshake = connector.connect(ServerName::from(address.ip()), io).await;

@@ -13,6 +13,8 @@ use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
+use super::refusal::OwnRefused;
+
 /// What every handshake of a mesh shares: identity and time as they are now, and the algorithms.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -68,8 +70,20 @@ impl Live {
         Generation { identity: self.identity.generation(), policy }
     }
 
-    /// The current SVID. Handshakes that race a rotation may convert it twice, which is harmless.
+    /// Whether there is an SVID to present now. An expired one is none: a peer would refuse it, and one whose clock is
+    /// behind must not be given the chance.
+    pub(super) fn presentable(&self) -> Result<(), OwnRefused> {
+        let identity = self.identity.peek();
+        let svid = identity.svid().ok_or(OwnRefused::Missing)?;
+        if svid.not_after() <= self.time.0.now() {
+            return Err(OwnRefused::Expired(svid.id().clone()));
+        }
+        Ok(())
+    }
+
+    /// The current SVID, while it is valid. Handshakes that race a rotation may convert it twice, which is harmless.
     fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
+        self.presentable().ok()?;
         let identity = self.identity.load();
         if let Some(presented) = &*self.presented.load()
             && presented.generation == identity.generation()

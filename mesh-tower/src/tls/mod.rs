@@ -29,7 +29,7 @@ mod verifier;
 
 pub use client::ClientTls;
 pub(crate) use refusal::alert_in;
-pub use refusal::{HandshakeRefused, PeerRefused};
+pub use refusal::{HandshakeRefused, OwnRefused, PeerRefused};
 pub use server::ServerTls;
 
 use std::sync::Arc;

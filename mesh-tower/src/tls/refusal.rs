@@ -39,6 +39,28 @@ impl PeerRefused {
     }
 }
 
+/// Why we have nothing to show to a peer. Fails closed: an SVID that has ended is presented to nobody.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OwnRefused {
+    /// There is none.
+    #[error("this workload has no SVID")]
+    Missing,
+    /// It has ended, and its source gave no newer one.
+    #[error("the own SVID of `{0}` is expired: its source does not renew it")]
+    Expired(SpiffeId),
+}
+
+impl OwnRefused {
+    /// A stable code.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "own_svid_missing",
+            Self::Expired(_) => "own_svid_expired",
+        }
+    }
+}
+
 /// Why a handshake gave no stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +71,9 @@ pub enum HandshakeRefused {
     /// It speaks plain text, which the listener took until its `permissive_until`.
     #[error("plain text, and the listener's `permissive_until` has passed")]
     PermissiveEnded,
+    /// We have no identity to present.
+    #[error(transparent)]
+    Own(#[from] OwnRefused),
     /// TLS or the transport failed.
     #[error("TLS handshake: {0}")]
     Io(#[from] io::Error),
@@ -69,6 +94,7 @@ impl HandshakeRefused {
         match self {
             Self::Peer(refused) => refused.reason(),
             Self::PermissiveEnded => "permissive_ended",
+            Self::Own(refused) => refused.reason(),
             Self::Io(error) => handshake_reason(error),
         }
     }

@@ -93,6 +93,9 @@ pub(super) fn log_unfinished(address: SocketAddr, unfinished: &Unfinished, refus
         Unfinished::Refused(refused @ (HandshakeRefused::Peer(_) | HandshakeRefused::PermissiveEnded)) => {
             tracing::warn!(%address, reason, left_out, error = %refused, "client refused");
         }
+        Unfinished::Refused(refused @ HandshakeRefused::Own(_)) => {
+            tracing::error!(%address, reason, left_out, error = %refused, "nobody is let in: no identity to present");
+        }
         // Port probes open and close a connection, all day.
         Unfinished::Refused(refused) if reason == "io" => {
             tracing::debug!(%address, left_out, error = %refused, "no TLS handshake");

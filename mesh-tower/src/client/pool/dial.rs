@@ -121,6 +121,7 @@ fn failure(error: &ConnectError) -> Failure {
         ConnectCause::ConnectTimeout(_) | ConnectCause::HandshakeTimeout(_) => {
             (ErrorKind::Connect, ConnectFailure::Timeout)
         }
+        ConnectCause::Handshake(HandshakeRefused::Own(_)) => (ErrorKind::OwnIdentity, ConnectFailure::Identity),
         ConnectCause::Handshake(HandshakeRefused::Peer(_)) => (ErrorKind::PeerIdentity, ConnectFailure::Identity),
         ConnectCause::Handshake(_) => (ErrorKind::Connect, ConnectFailure::Tls),
     };

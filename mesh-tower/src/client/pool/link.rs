@@ -58,6 +58,7 @@ impl Failure {
     pub(super) fn error(&self) -> Error {
         let summary = match self.kind {
             ErrorKind::PeerIdentity => "an identity was refused",
+            ErrorKind::OwnIdentity => "no identity to present",
             _ => "cannot connect",
         };
         Error::new(self.kind, format!("{summary}: {}", self.message)).never_sent()

@@ -462,8 +462,19 @@ impl Shared {
                     // Never at once: a server that hangs up on every connection would be dialled in a tight loop.
                     Some(n) => RECONNECT.wait(n, &pool.rng).max(RECONNECT.base / 2),
                 };
+                let changes = pool.identity.as_ref().map(Snapshot::subscribe);
                 drop(pool);
-                tokio::time::sleep(wait).await;
+                // A newer identity may be what was missing: here, or where the same authority serves the peer.
+                let renewed = async {
+                    match changes {
+                        Some(mut changes) => drop(changes.changed().await),
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = renewed => {}
+                }
                 let Some(pool) = weak.upgrade() else { return };
                 if pool.closed.load(Relaxed) {
                     return;
