@@ -50,9 +50,16 @@ impl Renewal {
     /// A certificate came at `now`. The next is due when half of what is left of it has passed, less up to 10 % of that
     /// half, so that workloads which started together do not renew together.
     ///
-    /// What is left counts, not the whole: issuers begin certificates in the past, for clocks that differ.
+    /// What is left counts, not the whole: issuers begin certificates in the past, for clocks that differ. One that has
+    /// ended already is a [failure](Self::failed).
     pub fn issued(&mut self, not_before: SystemTime, not_after: SystemTime, now: SystemTime) {
         self.life = not_after.duration_since(now).unwrap_or_default();
+        if self.life.is_zero() {
+            // An issuer that hands out what has ended already, or a clock that runs ahead of it.
+            let pause = self.failed();
+            self.calm = Some((now, now + pause));
+            return;
+        }
         let due = now + self.life.mul_f64(0.5 - 0.05 * self.rng.unit());
         self.calm = Some((not_before.min(now), due));
         self.failures = 0;
@@ -76,7 +83,8 @@ impl Renewal {
     /// Doubles from 500 ms up to [`LONGEST_PAUSE`](Self::LONGEST_PAUSE), or to an eighth of a life that is shorter than
     /// 32 s; of that, the upper half is jitter.
     pub fn failed(&mut self) -> Duration {
-        let longest = (self.life / 8).clamp(2 * Self::SHORTEST_PAUSE, Self::LONGEST_PAUSE);
+        let life = if self.life.is_zero() { Duration::MAX } else { self.life };
+        let longest = (life / 8).clamp(2 * Self::SHORTEST_PAUSE, Self::LONGEST_PAUSE);
         let pause = Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(self.failures.min(16)));
         self.failures = self.failures.saturating_add(1);
         pause.min(longest).mul_f64(0.5 + 0.5 * self.rng.unit())
@@ -147,9 +155,14 @@ mod tests {
         let before = at(0) - 3600 * S;
         assert!(renewal.is_due(before));
         assert_eq!(renewal.wait(before), Renewal::SHORTEST_PAUSE);
-        // An issuer that hands out what has ended already.
-        renewal.issued(at(0), at(10), at(100));
-        assert_eq!((renewal.is_due(at(100)), renewal.wait(at(100))), (true, Renewal::SHORTEST_PAUSE));
+        // An issuer that hands out what has ended already is asked less and less often.
+        let pauses: Vec<_> = (0..8)
+            .map(|_| {
+                renewal.issued(at(0), at(10), at(100));
+                renewal.wait(at(100))
+            })
+            .collect();
+        assert!(pauses[0] <= S / 2 && pauses[7] >= 2 * S && pauses[7] <= Renewal::LONGEST_PAUSE, "{pauses:?}");
         assert!(renewal.failed() >= Renewal::SHORTEST_PAUSE);
     }
 }

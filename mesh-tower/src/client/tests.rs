@@ -115,7 +115,7 @@ impl Dial for Net {
             let (near, far) = tokio::io::duplex(64 * 1024);
             let http2 = host.http2;
             tokio::spawn(serve(far, host));
-            Ok(Dialed { io: Box::new(near), http2, peer: None, retire_at: None, not_after: None })
+            Ok(Dialed { io: Box::new(near), http2, peer: None, retire_at: None })
         })
     }
 }
@@ -694,7 +694,7 @@ impl Dial for RefusesUs {
             let (near, far) = tokio::io::duplex(64 * 1024);
             tokio::spawn(self.0.accept(far));
             let io = self.1.connect("shop".try_into().unwrap(), near).await.expect("TLS 1.3 tells it only later");
-            Ok(Dialed { io: Box::new(io), http2: true, peer: None, retire_at: None, not_after: None })
+            Ok(Dialed { io: Box::new(io), http2: true, peer: None, retire_at: None })
         })
     }
 }

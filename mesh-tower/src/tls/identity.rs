@@ -70,15 +70,14 @@ impl Live {
         Generation { identity: self.identity.generation(), policy }
     }
 
-    /// Whether there is an SVID to present now. An expired one is none: a peer would refuse it, and one whose clock is
+    /// Whether the SVID may be presented now. Not when it is expired: a peer would refuse it, and one whose clock is
     /// behind must not be given the chance.
     pub(super) fn presentable(&self) -> Result<(), OwnRefused> {
         let identity = self.identity.peek();
-        let svid = identity.svid().ok_or(OwnRefused::Missing)?;
-        if svid.not_after() <= self.time.0.now() {
-            return Err(OwnRefused::Expired(svid.id().clone()));
+        match identity.svid().filter(|svid| svid.not_after() <= self.time.0.now()) {
+            Some(expired) => Err(OwnRefused::Expired(expired.id().clone())),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The current SVID, while it is valid. Handshakes that race a rotation may convert it twice, which is harmless.

@@ -43,9 +43,6 @@ impl PeerRefused {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OwnRefused {
-    /// There is none.
-    #[error("this workload has no SVID")]
-    Missing,
     /// It has ended, and its source gave no newer one.
     #[error("the own SVID of `{0}` is expired: its source does not renew it")]
     Expired(SpiffeId),
@@ -55,7 +52,6 @@ impl OwnRefused {
     /// A stable code.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Missing => "own_svid_missing",
             Self::Expired(_) => "own_svid_expired",
         }
     }

@@ -55,10 +55,8 @@ impl ServerTls {
         let verifier = Verifier::of_one(Arc::clone(&self.live), Accepts::AnyClient, options.resumption);
         let config = self.config(&verifier, options).map_err(HandshakeRefused::tls)?;
         let handshake = hello.into_stream(Arc::new(config)).await;
-        if handshake.is_err() {
-            // rustls has told the client that the handshake failed, and knows no more.
-            self.live.presentable()?;
-        }
+        // Without a certificate rustls has failed the handshake, and knows no more; a session that is resumed needs none.
+        self.live.presentable()?;
         verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 

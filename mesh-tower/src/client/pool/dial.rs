@@ -133,7 +133,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
     let failed = |error: hyper::Error| {
         Failure::new(ErrorKind::Connect, ConnectFailure::Http, format!("HTTP handshake failed: {}", chain(&error)))
     };
-    let (io, heard) = LastWords::of(io);
+    let (io, heard, cut) = LastWords::of(io);
     let io = TokioIo::new(io);
     if http2 {
         let (send, connection) = http2::Builder::new(TokioExecutor::new())
@@ -145,7 +145,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .handshake(io)
             .await
             .map_err(failed)?;
-        Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), heard }))
+        Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), heard, cut }))
     } else {
         let head = settings.max_header_bytes as usize;
         let (send, connection) = http1::Builder::new()
@@ -154,7 +154,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .handshake(io)
             .await
             .map_err(failed)?;
-        Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), heard }))
+        Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), heard, cut }))
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
 use crate::connect::BoxIo;
@@ -41,10 +42,24 @@ impl Heard {
     }
 }
 
+/// Ends a byte stream under whoever holds it: hyper drives HTTP/2 in a task of its own, which goes on for open streams
+/// when its connection is dropped.
+#[derive(Debug)]
+pub(super) struct Cut(oneshot::Sender<()>);
+
+impl Cut {
+    pub(super) fn now(self) {
+        // An error says that the stream is gone already.
+        let _ = self.0.send(());
+    }
+}
+
 /// A byte stream that notes the alert with which it ends.
 #[derive(Debug)]
 pub(super) struct LastWords {
     io: BoxIo,
+    /// `None` when nobody can cut it any more.
+    cut: Option<oneshot::Receiver<()>>,
     heard: Heard,
     /// A write has failed with this, and the reason may still come.
     failed: Option<(io::Error, Pin<Box<Sleep>>)>,
@@ -53,9 +68,26 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    pub(super) fn of(io: BoxIo) -> (Self, Heard) {
-        let heard = Heard::default();
-        (Self { io, heard: heard.clone(), failed: None, unread: BytesMut::new() }, heard)
+    pub(super) fn of(io: BoxIo) -> (Self, Heard, Cut) {
+        let (heard, (cut, is_cut)) = (Heard::default(), oneshot::channel());
+        let stream = Self { io, cut: Some(is_cut), heard: heard.clone(), failed: None, unread: BytesMut::new() };
+        (stream, heard, Cut(cut))
+    }
+
+    /// Fails once it was cut.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(cut) = &mut self.cut else { return Ok(()) };
+        match Pin::new(cut).poll(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(_)) => self.cut = None,
+            Poll::Ready(Ok(())) => {
+                let (cut, is_cut) = oneshot::channel();
+                let _ = cut.send(()); // for who asks again
+                self.cut = Some(is_cut);
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
     }
 
     /// Writes, unless a write has failed already; then listens.
@@ -106,6 +138,7 @@ impl LastWords {
 
 impl AsyncRead for LastWords {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         if !self.unread.is_empty() {
             let count = self.unread.len().min(buf.remaining());
             buf.put_slice(self.unread.get(..count).unwrap_or_default());
@@ -186,7 +219,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_write_waits_for_the_reason_and_loses_nothing() {
         let (say, said) = mpsc::unbounded_channel();
-        let (mut stream, heard) = LastWords::of(Box::new(Dead(said)));
+        let (mut stream, heard, _) = LastWords::of(Box::new(Dead(said)));
         let peer = async {
             sleep(LISTEN / 2).await;
             say.send(Ok(b"answer".as_slice())).unwrap();
@@ -204,7 +237,7 @@ mod tests {
     async fn a_failed_write_does_not_wait_long_nor_for_a_peer_that_has_ended() {
         for (ended, waits) in [(true, Duration::ZERO), (false, LISTEN)] {
             let (say, said) = mpsc::unbounded_channel();
-            let (mut stream, heard) = LastWords::of(Box::new(Dead(said)));
+            let (mut stream, heard, _) = LastWords::of(Box::new(Dead(said)));
             let _say = (!ended).then_some(say);
             let start = Instant::now();
             stream.write(b"x").await.unwrap_err();

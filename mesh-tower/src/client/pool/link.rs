@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
 use super::dial::Judged;
-use super::last_words::{Heard, LastWords};
+use super::last_words::{Cut, Heard, LastWords};
 use super::trust::{Lost, Trust};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
@@ -35,6 +35,7 @@ pub(super) enum Sender {
 pub(super) struct Driven {
     pub(super) connection: Protocol,
     pub(super) heard: Heard,
+    pub(super) cut: Cut,
 }
 
 pub(super) enum Protocol {
@@ -225,9 +226,13 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
             }
         }
     };
-    let alert = driven.heard.alert();
+    let Driven { connection, heard, cut } = driven;
+    let alert = heard.alert();
+    if matches!(closed, Some(Closing::Lost(_))) {
+        cut.now();
+    }
     // Frees the socket before anybody is told.
-    drop(driven);
+    drop(connection);
     let end = match &result {
         Ok(()) if let Some(Closing::Lost(lost)) = closed => {
             End { error: Some(lost.as_str().into()), refused_us: false, ping_timeout: false }

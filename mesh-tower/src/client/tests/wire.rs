@@ -49,7 +49,7 @@ impl Dial for Scripted {
                 let Ok(connection) = h2::server::handshake(far).await else { return };
                 script(nth, connection).await;
             });
-            Ok(Dialed { io: Box::new(near), http2: true, peer: None, retire_at: None, not_after: None })
+            Ok(Dialed { io: Box::new(near), http2: true, peer: None, retire_at: None })
         })
     }
 }

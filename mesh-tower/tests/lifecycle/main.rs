@@ -1,0 +1,15 @@
+//! The life of certificates, proved in virtual time: real handshakes and real HTTP over pipes in memory.
+//!
+//! | file | claim |
+//! |---|---|
+//! | `rotation` | forty lifetimes pass and no request notices |
+//! | `outage` | without an issuer everything goes on to the last second, then nothing does; it is back within 5 s |
+//! | `clocks` | clocks that differ a little refuse nobody, clocks that differ much say so, jumps break nothing |
+//! | `bundles` | a root can be replaced under twenty workloads in any order that keeps add, overlap, remove |
+#![cfg(feature = "dev-ca")]
+
+mod bundles;
+mod clocks;
+mod kit;
+mod outage;
+mod rotation;
