@@ -38,6 +38,11 @@ pub trait Accept: Send + 'static {
 
     /// Where it listens.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// How many connections the system can hold open, if there is such a bound. Asked once, at the start.
+    fn max_open(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -53,6 +58,13 @@ impl Accept for TcpListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         TcpListener::local_addr(self)
+    }
+
+    /// Three quarters of the open files limit: the rest is for files, and for the calls that handlers make.
+    #[cfg(unix)]
+    fn max_open(&self) -> Option<usize> {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+        usize::try_from(files - files / 4).ok()
     }
 }
 
@@ -109,8 +121,19 @@ fn passes_by_itself(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Accepts and serves until `stop` is ready, then drains: no new connections, GOAWAY on all, requests in flight
-/// finish within `drain_timeout`, the rest is cut.
+/// How a server is told to stop.
+pub(crate) struct Stop<S, D, C> {
+    /// Ready when it shall.
+    pub(crate) signal: S,
+    /// Called then, so that it gets no new traffic.
+    pub(crate) draining: D,
+    /// Ready when it shall not wait for anything any more. Not asked for before `signal` came.
+    pub(crate) cut: C,
+}
+
+/// Accepts and serves until `stop.signal` is ready, calls `draining` and goes on for `shutdown_delay`, then drains: no new
+/// connections, GOAWAY on all, requests in flight finish within `drain_timeout`, the rest is cut. Once stopping has begun,
+/// `cut` ends everything at once.
 ///
 /// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections` and
 /// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
@@ -120,8 +143,7 @@ pub(crate) async fn run<L, S>(
     listener: L,
     service: S,
     settings: impl Fn() -> ListenerConfig,
-    stop: impl Future<Output = ()>,
-    draining: impl FnOnce(),
+    stop: Stop<impl Future<Output = ()>, impl FnOnce(), impl Future<Output = ()>>,
 ) -> io::Result<()>
 where
     L: Accept,
@@ -138,13 +160,38 @@ where
     });
     tracing::info!(address = %shared.local_addr, "serving");
     let (half_open, metrics) = (Arc::clone(&shared.half_open), Arc::clone(&shared.ground.metrics));
-    let mut incoming = Incoming::new(listener, start.max_connections, half_open, metrics);
+    let places = listener.max_open().map_or(start.max_connections, |open| start.max_connections.min(open.max(1)));
+    if places < start.max_connections {
+        tracing::warn!(
+            places,
+            max_connections = start.max_connections,
+            "fewer places than `max_connections`: raise the \
+            open files limit (`ulimit -n`)"
+        );
+    }
+    let mut incoming = Incoming::new(listener, places, half_open, metrics);
     let (stop_all, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut stop = std::pin::pin!(stop);
-    loop {
+    let (mut signal, mut cut) = (std::pin::pin!(stop.signal), std::pin::pin!(stop.cut));
+    let (mut draining, mut last_call) = (Some(stop.draining), None);
+    let hurried = loop {
+        let over = async {
+            match last_call {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = &mut stop => break,
+            () = &mut signal, if last_call.is_none() => {
+                if let Some(draining) = draining.take() {
+                    draining();
+                }
+                let delay = settings().shutdown_delay;
+                last_call = Some(Instant::now() + delay);
+                tracing::info!(address = %shared.local_addr, ?delay, "stopping: not ready, still serving");
+            }
+            () = over => break false,
+            () = &mut cut, if last_call.is_some() => break true,
             Some(ended) = connections.join_next() => report(ended, &shared.ground.metrics),
             Some((io, address, slot)) = incoming.next(settings().half_open_limit()) => {
                 let config = settings();
@@ -165,8 +212,7 @@ where
                 });
             }
         }
-    }
-    draining();
+    };
     drop(incoming);
     stop_all.send_replace(true);
     let patience = settings().drain_timeout;
@@ -176,9 +222,14 @@ where
             report(ended, &shared.ground.metrics);
         }
     };
-    // Each connection cuts itself after `drain_timeout`; this is for one that cannot.
-    if tokio::time::timeout(patience + ABORT_GRACE, all_ended).await.is_err() {
-        tracing::error!(connections = connections.len(), "connections did not end in time and are aborted");
+    let ended = tokio::select! {
+        // Each connection cuts itself after `drain_timeout`; this is for one that cannot.
+        ended = tokio::time::timeout(patience + ABORT_GRACE, all_ended), if !hurried => ended.is_ok(),
+        () = &mut cut, if !hurried => false,
+        else => false,
+    };
+    if !ended {
+        tracing::warn!(connections = connections.len(), "connections that have not ended yet are cut");
         connections.shutdown().await;
     }
     tracing::info!(address = %shared.local_addr, "stopped");

@@ -5,7 +5,7 @@
 //! mesh denies with reason `wiring`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mesh_core::config::Config;
 use mesh_core::identity::{Peer, SpiffeId};
@@ -23,13 +23,33 @@ pub struct Connection {
     http: http::Version,
 }
 
-/// Marks a request that declares more bytes of body than its listener takes, so that nobody begins to read it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BodyTooLarge;
-
 /// Marks what stands in the place of a request that had no single reading on the wire: why, by a stable code.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unreadable(pub(crate) &'static str);
+
+/// What is wrong with a request however it is read: the transport notes it, the stack refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    BodyTooLarge,
+    BodyTimeout,
+    TooManyHeaders,
+    HeadersTooLarge,
+}
+
+/// What became of the transport's part in one request.
+#[derive(Debug, Default)]
+pub(crate) struct Fate(OnceLock<Unfit>);
+
+impl Fate {
+    pub(crate) fn get(&self) -> Option<Unfit> {
+        self.0.get().copied()
+    }
+
+    /// The first finding stays.
+    pub(crate) fn set(&self, unfit: Unfit) {
+        let _ = self.0.set(unfit);
+    }
+}
 
 impl Connection {
     pub(crate) fn new(

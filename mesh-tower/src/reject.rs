@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use mesh_core::audit::AuditOutcome;
 
+use crate::connection::Unfit;
 use crate::grpc::{self, Code};
 
 /// What the caller is told.
@@ -21,6 +22,10 @@ pub(crate) enum Kind {
     Unreadable,
     /// It declares a longer body than the listener takes.
     TooLarge,
+    /// Its body comes too slowly.
+    TooSlow,
+    /// It has too many headers, or too long ones.
+    HeadersTooLarge,
     /// Nobody vouches for the caller, or its token is bad.
     Unauthenticated,
     /// The caller may not.
@@ -52,10 +57,22 @@ impl Reject {
         Self { kind, reason, retry_after: None }
     }
 
+    /// What the transport found.
+    pub(crate) const fn unfit(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::BodyTooLarge => Self::new(Kind::TooLarge, "body_too_large"),
+            Unfit::BodyTimeout => Self::new(Kind::TooSlow, "body_timeout"),
+            Unfit::TooManyHeaders => Self::new(Kind::HeadersTooLarge, "too_many_headers"),
+            Unfit::HeadersTooLarge => Self::new(Kind::HeadersTooLarge, "headers_too_large"),
+        }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         match self.kind {
             Kind::Malformed | Kind::Unreadable => StatusCode::BAD_REQUEST,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Kind::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -68,7 +85,8 @@ impl Reject {
     pub(crate) fn code(&self) -> Code {
         match self.kind {
             Kind::Malformed | Kind::Unreadable => Code::UNIMPLEMENTED,
-            Kind::TooLarge => Code::RESOURCE_EXHAUSTED,
+            Kind::TooLarge | Kind::HeadersTooLarge => Code::RESOURCE_EXHAUSTED,
+            Kind::TooSlow => Code::CANCELLED,
             Kind::Unauthenticated => Code::UNAUTHENTICATED,
             Kind::Forbidden => Code::PERMISSION_DENIED,
             Kind::RateLimited => Code::RESOURCE_EXHAUSTED,
@@ -92,6 +110,8 @@ impl Reject {
             Kind::Malformed => "bad request",
             Kind::Unreadable => "",
             Kind::TooLarge => "body too large",
+            Kind::TooSlow => "request timeout",
+            Kind::HeadersTooLarge => "headers too large",
             Kind::Unauthenticated => "unauthenticated",
             Kind::Forbidden => "forbidden",
             Kind::RateLimited => "too many requests",
@@ -136,6 +156,8 @@ mod tests {
             (Kind::Malformed, 400, 12),
             (Kind::Unreadable, 400, 12),
             (Kind::TooLarge, 413, 8),
+            (Kind::TooSlow, 408, 1),
+            (Kind::HeadersTooLarge, 431, 8),
             (Kind::Unauthenticated, 401, 16),
             (Kind::Forbidden, 403, 7),
             (Kind::RateLimited, 429, 8),

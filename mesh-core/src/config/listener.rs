@@ -14,6 +14,33 @@ use super::yaml::Decode;
 use super::yaml::Node;
 
 /// One mutually authenticated port and the limits of its connections.
+///
+/// What happens at each limit, and where it is seen. Log lines about peers come once a second for each reason, with the
+/// number that was left out; those of refused requests, for each. Metrics have the prefix `mesh_`.
+///
+/// | setting | default | what happens | metric | log |
+/// |---|---|---|---|---|
+/// | `max_connections` | 10,000, at most 3/4 of the open files | newcomers wait in the backlog | `server_connections` | warning at the start if files are too few |
+/// | `max_half_open` | a tenth, at least 256 | the oldest that has proved nothing is closed | `server_half_open`, `server_handshakes{result="evicted"}` | warn |
+/// | `max_connections_per_ip` | half | closed before the handshake | `server_connections_refused{reason="per_ip"}` | warn |
+/// | `max_connections_per_peer` | half | closed after the handshake | `server_connections_refused{reason="per_peer"}` | warn |
+/// | `max_handshakes` | 256 | handshakes wait | `server_half_open` | |
+/// | `hello_timeout`, `handshake_timeout` | 3 s, 10 s | closed | `server_handshakes{result="hello_timeout"}`, `"timeout"` | info |
+/// | `header_timeout` | 10 s | closed | `server_connections_closed{reason="header_timeout"}` | warn |
+/// | `body_timeout`, `min_body_rate` | 20 s, 240B | 408, CANCELLED | `server_rejected{reason="body_timeout"}` | info, audit |
+/// | `send_timeout`, `min_body_rate` | 60 s, 240B | stream reset | `server_rejected{reason="send_timeout"}` | warn |
+/// | the same, a socket that takes nothing | | closed | `server_connections_closed{reason="send_timeout"}` | warn |
+/// | `idle_timeout`, `max_connection_age` | 5 min, 30 min | asked to go | `server_connections_closed{reason="idle"}`, `"max_age"` | debug |
+/// | `drain_timeout` | 30 s | cut | `server_connections_closed{reason="drain_timeout"}` | debug; warn at the end of a server |
+/// | `max_resets_per_second` | 100, ten times at once | closed; newcomers refused for up to a second | `server_connections_closed{reason="reset_budget"}`, `server_connections_refused{reason="reset_budget"}` | warn |
+/// | floods of resets, small DATA or CONTINUATION frames, four times the header bytes | fixed, h2's | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
+/// | `max_concurrent_streams` | 100 | HTTP/2 refuses the stream | | |
+/// | `max_header_bytes`, `max_headers` | 16KiB, 100 | 431, RESOURCE_EXHAUSTED | `server_rejected{reason="headers_too_large"}`, `"too_many_headers"` | info, audit |
+/// | `max_body_bytes` | 4MiB | 413, RESOURCE_EXHAUSTED | `server_rejected{reason="body_too_large"}` | info, audit |
+/// | accept errors for want of files or memory | fixed | tried again every 100 ms | `server_accept_errors{reason="resource"}` | error, once a streak |
+///
+/// Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
+/// metric or record. `limits:` has what all listeners share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerConfig {
@@ -32,6 +59,17 @@ pub struct ListenerConfig {
     /// From the end of the handshake, or of the previous request, to complete request headers of a request that has
     /// begun; for HTTP/2, to the first request. Default 10 s, range 100 ms to 5 min.
     pub header_timeout: Duration,
+    /// How long a server waits for bytes of a request body, or of a gRPC message that has begun: 408 / CANCELLED. Bytes restore
+    /// patience at `min_body_rate`, so a drip ends as a stall does; waiting between gRPC messages is free. Default 20 s,
+    /// range 100 ms to 24 h. (Apache, mod_reqtimeout)
+    pub body_timeout: Duration,
+    /// How long a peer may leave a response that waits for it, the same way: the HTTP/2 stream is reset, or the connection
+    /// closed where its socket takes nothing. A response whose handler has nothing to send does not count. Default 60 s,
+    /// range 100 ms to 24 h. (nginx, send_timeout)
+    pub send_timeout: Duration,
+    /// Bytes that restore one second of `body_timeout` and `send_timeout`. Default 240B (Kestrel), range 0B to 1MiB; 0B: any
+    /// byte restores all.
+    pub min_body_rate: u32,
     /// How long a connection may be without a request. Default 5 min, range 1 s to 24 h.
     pub idle_timeout: Duration,
     /// When a connection is asked to close (GOAWAY, `Connection: close`), less up to 10 % jitter. Default 30 min,
@@ -40,6 +78,9 @@ pub struct ListenerConfig {
     /// How long a closing connection, or a stopping server, waits for requests in flight before it cuts them.
     /// Default 30 s, range 0 to 1 h.
     pub drain_timeout: Duration,
+    /// From the signal to stop until new connections are refused: not ready any more, serving all the same, so that load
+    /// balancers have time to notice. 5 s suits Kubernetes. Default 0, range 0 to 10 min.
+    pub shutdown_delay: Duration,
     /// Open connections, further ones wait in the kernel's backlog. Default 10,000, range 1 to 1,000,000. Each idle
     /// HTTP/2 connection costs about 32 KiB.
     pub max_connections: usize,
@@ -66,7 +107,8 @@ pub struct ListenerConfig {
     pub max_header_bytes: u32,
     /// Number of one request's headers. Default 100, range 8 to 1,000.
     pub max_headers: usize,
-    /// Bytes of one HTTP request body after decompression. gRPC bodies are limited per message by tonic, and so unlimited
+    /// Bytes of one HTTP request body. Nothing is decompressed: a handler gets the body as it came, with its
+    /// `content-encoding`. gRPC bodies are limited per message by tonic, and so unlimited
     /// here for gRPC routers and for what `serve_service` serves. Default 4 MiB, range 0 to 1 TiB.
     pub max_body_bytes: u64,
 }
@@ -82,9 +124,13 @@ impl ListenerConfig {
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(20),
+            send_timeout: Duration::from_secs(60),
+            min_body_rate: 240,
             idle_timeout: Duration::from_secs(300),
             max_connection_age: Duration::from_secs(30 * 60),
             drain_timeout: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
             max_connections: 10_000,
             max_half_open: None,
             max_connections_per_ip: None,
@@ -128,6 +174,7 @@ impl Decode for ListenerConfig {
         // The address stands in until the fields were read, so that all their problems are seen at once.
         let default = Self::new(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
         let header_bytes: Option<Size> = fields.optional("max_header_bytes");
+        let body_rate: Option<Size> = fields.optional("min_body_rate");
         let body_bytes: Option<Size> = fields.optional("max_body_bytes");
         let listener = Self {
             address: default.address,
@@ -137,6 +184,10 @@ impl Decode for ListenerConfig {
             handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
             hello_timeout: fields.or("hello_timeout", default.hello_timeout),
             header_timeout: fields.or("header_timeout", default.header_timeout),
+            body_timeout: fields.or("body_timeout", default.body_timeout),
+            send_timeout: fields.or("send_timeout", default.send_timeout),
+            min_body_rate: body_rate.map_or(default.min_body_rate, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
+            shutdown_delay: fields.or("shutdown_delay", default.shutdown_delay),
             idle_timeout: fields.or("idle_timeout", default.idle_timeout),
             max_connection_age: fields.or("max_connection_age", default.max_connection_age),
             drain_timeout: fields.or("drain_timeout", default.drain_timeout),
@@ -169,6 +220,10 @@ impl ListenerConfig {
         at.range("handshake_timeout", self.handshake_timeout, TENTH..=60 * SECOND);
         at.range("hello_timeout", self.hello_timeout, TENTH..=60 * SECOND);
         at.range("header_timeout", self.header_timeout, TENTH..=300 * SECOND);
+        at.range("body_timeout", self.body_timeout, TENTH..=24 * HOUR);
+        at.range("send_timeout", self.send_timeout, TENTH..=24 * HOUR);
+        at.range("min_body_rate", Size(self.min_body_rate.into()), Size(0)..=Size(1 << 20));
+        at.range("shutdown_delay", self.shutdown_delay, Duration::ZERO..=600 * SECOND);
         at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
         at.range("max_connection_age", self.max_connection_age, SECOND..=24 * HOUR);
         at.range("drain_timeout", self.drain_timeout, Duration::ZERO..=HOUR);

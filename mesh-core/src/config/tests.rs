@@ -16,8 +16,8 @@ const FULL: &str = "
 workload:  { name: orders, namespace: shop, service_account: oa, labels: { app: orders }, locality: { region: eu-west, zone: a } }
 identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
 listeners:
-  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, idle_timeout: 3s, max_connection_age: 4m,
-             drain_timeout: 0s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
+  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, body_timeout: 1s, send_timeout: 1s, min_body_rate: 1KiB, idle_timeout: 3s, max_connection_age: 4m,
+             drain_timeout: 0s, shutdown_delay: 5s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
              max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
@@ -95,9 +95,13 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             handshake_timeout: secs(10),
             hello_timeout: secs(3),
             header_timeout: secs(10),
+            body_timeout: secs(20),
+            send_timeout: secs(60),
+            min_body_rate: 240,
             idle_timeout: secs(300),
             max_connection_age: secs(1800),
             drain_timeout: secs(30),
+            shutdown_delay: secs(0),
             max_connections: 10_000,
             max_half_open: None,
             max_connections_per_ip: None,

@@ -124,6 +124,7 @@ pub struct Serve<L, A> {
     name: String,
     app: A,
     signal: Option<BoxFuture<()>>,
+    cut: Option<BoxFuture<()>>,
 }
 
 /// An HTTP router and, beside it, maybe one for gRPC.
@@ -143,7 +144,7 @@ pub struct Stack<S>(server::Telemetry<S>);
 
 impl<L, A> Serve<L, A> {
     fn new(mesh: &Mesh, listener: L, app: A) -> Self {
-        Self { mesh: mesh.clone(), listener, name: DEFAULT.to_owned(), app, signal: None }
+        Self { mesh: mesh.clone(), listener, name: DEFAULT.to_owned(), app, signal: None, cut: None }
     }
 
     /// Takes limits and timeouts from this entry of `listeners:`. Default: `default`, or every default value where
@@ -153,10 +154,19 @@ impl<L, A> Serve<L, A> {
         self
     }
 
-    /// Stops when `signal` is ready: accepts nothing more, asks all peers to go, lets requests in flight finish for
-    /// `drain_timeout`, then cuts.
+    /// Stops when `signal` is ready: is not ready any more and serves on for `shutdown_delay`; then accepts nothing more,
+    /// asks all peers to go, lets requests in flight finish for `drain_timeout`, and cuts. Ends a second later at most.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.signal = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<L, A> Serve<L, A> {
+    /// Cuts everything at once when `signal` is ready. It is asked for only after stopping has begun, so with
+    /// [`shutdown_signal`] here and in [`with_graceful_shutdown`](Self::with_graceful_shutdown), the second ctrl-c ends.
+    pub fn with_forced_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.cut = Some(Box::pin(signal));
         self
     }
 }
@@ -184,7 +194,7 @@ impl<L: Accept> IntoFuture for Serve<L, Web> {
         let http = self.app.http.layer(RouteLayer).layer(DefaultBodyLimit::disable());
         let routes = Routes { http, grpc: self.app.grpc.map(|router| router.layer(RouteLayer)) };
         let service = server::stack(&self.mesh, routes);
-        Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
+        Box::pin(run(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
     }
 }
 
@@ -194,7 +204,7 @@ impl<L: Accept, S: HttpApp> IntoFuture for Serve<L, Opaque<S>> {
 
     fn into_future(self) -> Self::IntoFuture {
         let service = server::stack(&self.mesh, self.app.0.into_service());
-        Box::pin(run(self.mesh, self.listener, self.name, service, self.signal))
+        Box::pin(run(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
     }
 }
 
@@ -207,7 +217,7 @@ where
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(run(self.mesh, self.listener, self.name, self.app.0, self.signal))
+        Box::pin(run(self.mesh, self.listener, self.name, self.app.0, (self.signal, self.cut)))
     }
 }
 
@@ -216,7 +226,7 @@ async fn run<L, S>(
     listener: L,
     name: String,
     service: S,
-    signal: Option<BoxFuture<()>>,
+    (signal, cut): (Option<BoxFuture<()>>, Option<BoxFuture<()>>),
 ) -> Result<(), ServeError>
 where
     L: Accept,
@@ -231,15 +241,12 @@ where
     let start = configured.unwrap_or_else(|| ListenerConfig::new(local_addr));
     admin::start(&mesh).await?;
     let mut serving = admin::Serving::begin(&mesh);
-    let stop = async {
-        match signal {
-            Some(signal) => signal.await,
-            None => std::future::pending().await,
-        }
-    };
+    let never = || -> BoxFuture<()> { Box::pin(std::future::pending()) };
+    let (stop, cut) = (signal.unwrap_or_else(never), cut.unwrap_or_else(never));
     // A listener that vanished from the configuration keeps the settings it started with.
     let settings = || self::configured(&mesh, &name).unwrap_or_else(|| start.clone());
-    accept::run(Ground::of(&mesh), Arc::from(name.as_str()), listener, service, settings, stop, || serving.drain())
+    let stop = accept::Stop { signal: stop, draining: || serving.drain(), cut };
+    accept::run(Ground::of(&mesh), Arc::from(name.as_str()), listener, service, settings, stop)
         .await
         .map_err(ServeError::Listener)
 }
@@ -406,7 +413,33 @@ mod tests {
         let fits = send(&mut client, "/items/length", grpc, vec![b'x'; 1024]).await;
         assert_eq!(fits, (StatusCode::OK, "1024".to_owned()));
         let (status, body) = send(&mut client, "/items/length", grpc, vec![b'x'; 1025]).await;
-        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        assert_eq!((status, body.as_str()), (StatusCode::OK, ""), "refused as gRPC, which the caller said it speaks");
+        let rejected = "mesh_server_rejected_total{reason=\"body_too_large\"} 1";
+        assert!(orders.metrics().encode().contains(rejected), "{}", orders.metrics().encode());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_is_answered_with_408_and_gives_its_place_back() {
+        let (ca, (listener, address)) = (ca(), listener().await);
+        let orders = mesh(&ca, "orders", |config| {
+            let limits = ListenerConfig::new(address).body_timeout(Duration::from_millis(200));
+            config.listeners.insert("default".to_owned(), limits);
+            config.limits.max_concurrent_requests = 1;
+        })
+        .await;
+        let http = Router::new().route("/", post(|body: Bytes| async move { body.len().to_string() }));
+        tokio::spawn(serve(&orders, listener, http).into_future());
+        let web = mesh(&ca, "web", |_| {}).await;
+        let mut client = connect(&web, address).await;
+        let stalled = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
+        let response = client.send_request(Request::post("https://orders/").body(stalled).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(send(&mut client, "/", "text/plain", vec![b'x'; 3]).await, (StatusCode::OK, "3".to_owned()));
+        let rejected = "mesh_server_rejected_total{reason=\"body_timeout\"} 1";
+        assert!(orders.metrics().encode().contains(rejected), "{}", orders.metrics().encode());
+        let many = (0..101).fold(Request::post("https://orders/"), |request, n| request.header("x", n));
+        let response = client.send_request(many.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
 
     /// A plain request, and the whole answer as text.

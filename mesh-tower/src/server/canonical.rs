@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::forwarded;
 use super::gate::{Gate, Gated};
 use crate::canonical::{Canonical, strip};
-use crate::connection::{BodyTooLarge, Unreadable};
+use crate::connection::Unreadable;
 use crate::context::RequestContext;
 use crate::grpc;
 use crate::reject::{Kind, Reject};
@@ -23,7 +23,8 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 
 /// Gives a request one reading, or answers 400 (gRPC: UNIMPLEMENTED). Fails closed.
 ///
-/// A request that declares a longer body than `max_body_bytes` is answered with 413 before anybody reads of it.
+/// A request that declares a longer body than `max_body_bytes` is answered with 413 before anybody reads of it, one whose
+/// headers are beyond `max_headers` or `max_header_bytes` with 431.
 ///
 /// Also reads the caller's deadline, which can only shorten what holds anyway, and whom a gateway of the listener's
 /// `forwarded_identity` names, and removes every header that claims an identity or steers the mesh.
@@ -82,10 +83,7 @@ impl Gate for CanonicalLayer {
         let context = RequestContext::of_request(exchange.trace.clone(), deadline, caller);
         tracing::Span::current().record("url.path", canonical.path());
         exchange.set_canonical(canonical, context)?;
-        match request.extensions().get::<BodyTooLarge>() {
-            Some(BodyTooLarge) => Err(Reject::new(Kind::TooLarge, "body_too_large")),
-            None => Ok(()),
-        }
+        exchange.unfit().map_or(Ok(()), |unfit| Err(Reject::unfit(unfit)))
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::places::AdmissionPermit;
 use crate::canonical::Canonical;
-use crate::connection::Connection;
+use crate::connection::{Connection, Fate, Unfit};
 use crate::context::{RequestContext, TraceContext};
 use crate::grpc;
 use crate::principal::Principal;
@@ -47,6 +47,7 @@ pub(crate) struct Exchange {
     handling: AtomicBool,
     reject: OnceLock<Reject>,
     admission: Mutex<Option<AdmissionPermit>>,
+    fate: Option<Arc<Fate>>,
 }
 
 impl Exchange {
@@ -74,12 +75,18 @@ impl Exchange {
             handling: AtomicBool::new(false),
             reject: OnceLock::new(),
             admission: Mutex::new(None),
+            fate: request.extensions().get::<Arc<Fate>>().cloned(),
         })
     }
 
     /// The exchange that a request belongs to.
     pub(crate) fn of(request: &Request<Body>) -> Option<Arc<Self>> {
         request.extensions().get::<Arc<Self>>().cloned()
+    }
+
+    /// What the transport found to be wrong with the request, or its body, up to now.
+    pub(super) fn unfit(&self) -> Option<Unfit> {
+        self.fate.as_ref()?.get()
     }
 
     pub(super) fn canonical(&self) -> Option<&Canonical> {

@@ -26,7 +26,8 @@ pub(super) const PANICKED: Reject = Reject::new(Kind::Internal, "panic");
 /// A handler that panics answers 500 / INTERNAL and is counted. (tower-http's `CatchPanic` boxes every response body
 /// and does not see panics inside of one; the stack's response body catches those.) A handler that still reads a
 /// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED, with 401 /
-/// UNAUTHENTICATED where its token ends; one whose request is complete may finish.
+/// UNAUTHENTICATED where its token ends; one whose request is complete may finish. One whose request body is beyond
+/// `max_body_bytes`, or slower than `body_timeout` allows, is dropped with 413 / RESOURCE_EXHAUSTED or 408 / CANCELLED.
 ///
 /// # Position
 /// Innermost, because the context must cover every poll of the handler and nothing else, and because nothing may come
@@ -140,7 +141,13 @@ where
             this.inner.set(None);
             return Poll::Ready(Ok(exchange.refuse(reject)));
         }
-        match context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.poll(cx)))) {
+        let polled = context.sync_scope(|| catch_unwind(AssertUnwindSafe(|| inner.poll(cx))));
+        // Whatever the handler makes of a body that was cut: its caller is told why.
+        if let (Ok(_), Some(unfit)) = (&polled, exchange.unfit()) {
+            this.inner.set(None);
+            return Poll::Ready(Ok(exchange.refuse(Reject::unfit(unfit))));
+        }
+        match polled {
             Ok(Poll::Ready(response)) => Poll::Ready(response),
             Ok(Poll::Pending) => {
                 if let Some(reject) = this.recheck.as_mut().and_then(|recheck| recheck.poll_revoked(exchange, cx)) {

@@ -16,6 +16,7 @@ use super::flight::Flight;
 use super::handler::PANICKED;
 use super::permit::{Cut, Recheck, revoked, revoked_by_policy};
 use crate::grpc::{self, Code};
+use crate::reject::Reject;
 
 pin_project! {
     /// The handler's body: polled in its request's context, cut at the deadline of a gRPC call, at a panic, and when its permit is
@@ -65,6 +66,13 @@ impl HttpBody for ResponseBody {
             Some(context) => context.sync_scope(poll),
             None => poll(),
         };
+        if matches!(polled, Ok(Poll::Pending | Poll::Ready(Some(Err(_)))))
+            && exchange.rejected().is_none()
+            && let Some(unfit) = exchange.unfit()
+        {
+            let reject = Reject::unfit(unfit);
+            return cut(this.flight, reject.code(), reject.reason);
+        }
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 if let Some(trailers) = frame.trailers_ref() {

@@ -223,7 +223,9 @@ async fn each_refusal_is_recorded_once_and_never_reaches_the_handler() {
 
 /// As the edge of a connection marks it.
 fn too_large(mut request: Request<Body>) -> Request<Body> {
-    request.extensions_mut().insert(crate::connection::BodyTooLarge);
+    let fate = Arc::new(crate::connection::Fate::default());
+    fate.set(crate::connection::Unfit::BodyTooLarge);
+    request.extensions_mut().insert(fate);
     request
 }
 

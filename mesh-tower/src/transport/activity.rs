@@ -3,14 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use axum::body::Body;
-use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::flow::{Flow, Metered};
+use super::pace::Patience;
 use super::peers::Resets;
 
 /// Requests in flight on one connection, and since when there is none. The lock is this connection's own.
@@ -26,6 +27,8 @@ struct State {
     quiet: Quiet,
     /// Responses that were sent to their end and have not earned the peer anything yet.
     finished: u64,
+    /// For a socket that takes nothing.
+    sending: Patience,
     /// The connection has ended: what is given up now, nobody cancelled.
     over: bool,
     /// Who drives the connection.
@@ -45,17 +48,19 @@ pub(super) struct Quiet {
     pub(super) head_since: Option<Instant>,
     /// Whether the peer has cancelled more requests than it may.
     pub(super) overdrawn: bool,
+    /// When a socket that takes nothing has been waited for long enough.
+    pub(super) sent_by: Option<Instant>,
 }
 
 impl Quiet {
     pub(super) fn new(since: Instant) -> Self {
-        Self { in_flight: 0, served: false, since, head_since: None, overdrawn: false }
+        Self { in_flight: 0, served: false, since, head_since: None, overdrawn: false, sent_by: None }
     }
 }
 
 impl Activity {
-    pub(super) fn new(now: Instant, resets: Option<Arc<Resets>>) -> Arc<Self> {
-        let state = State { quiet: Quiet::new(now), finished: 0, over: false, driver: None };
+    pub(super) fn new(now: Instant, sending: Patience, resets: Option<Arc<Resets>>) -> Arc<Self> {
+        let state = State { quiet: Quiet::new(now), finished: 0, sending, over: false, driver: None };
         Arc::new(Self { state: Mutex::new(state), resets })
     }
 
@@ -80,6 +85,19 @@ impl Activity {
         quiet.served = true;
         quiet.head_since = None;
         InFlight { activity: Arc::clone(self), finished: false }
+    }
+
+    /// What came of writing: bytes that went, or a socket that takes none.
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        let mut state = self.state();
+        match polled {
+            Poll::Ready(Ok(bytes)) => state.sending.moved(*bytes, Instant::now()),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                state.sending.wait(Instant::now());
+            }
+        }
+        state.quiet.sent_by = state.sending.ends();
     }
 
     fn bytes_arrived(&self) {
@@ -119,40 +137,61 @@ impl Drop for InFlight {
     }
 }
 
-/// A response body that keeps its request in flight.
+/// A response body that keeps its request in flight, and whose bytes count whether they are taken.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
     in_flight: InFlight,
+    /// HTTP/2: the bytes that were not taken.
+    flow: Option<Arc<Flow>>,
+    /// The last frame, once the body has come to its end: held back until all but a tail was taken.
+    last: Option<Option<Frame<Metered>>>,
 }
 
 impl Tracked {
-    pub(super) fn new(body: Body, mut in_flight: InFlight) -> Self {
+    pub(super) fn new(body: Body, mut in_flight: InFlight, flow: Option<Arc<Flow>>) -> Self {
         in_flight.finished = body.is_end_stream();
-        Self { body, in_flight }
+        Self { body, in_flight, flow, last: None }
     }
 }
 
 impl http_body::Body for Tracked {
-    type Data = Bytes;
+    type Data = Metered;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.in_flight.finished = match &polled {
-            // An error is this side's doing.
-            Poll::Ready(None | Some(Err(_))) => true,
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || self.body.is_end_stream(),
-            _ => false,
-        };
-        polled
+        if self.last.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let frame = frame.map_data(|bytes| match &self.flow {
+                        Some(flow) => flow.meter(bytes),
+                        None => Metered::uncounted(bytes),
+                    });
+                    if frame.is_data() {
+                        self.in_flight.finished = self.is_end_stream();
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    self.last = Some(Some(frame));
+                }
+                Some(Err(error)) => {
+                    self.in_flight.finished = true; // this side's doing
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => self.last = Some(None),
+            }
+        }
+        if let Some(flow) = &self.flow {
+            ready!(flow.poll_taken(cx));
+        }
+        self.in_flight.finished = true;
+        Poll::Ready(self.last.as_mut().and_then(Option::take).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream() && self.flow.as_ref().is_none_or(|flow| flow.may_end())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -160,27 +199,39 @@ impl http_body::Body for Tracked {
     }
 }
 
-/// Notes when the bytes of a request head begin to come.
+/// So many reads in a row, and others have their turn: a flood of small frames is one long read to hyper.
+const READS: u8 = 16;
+
+/// Notes when the bytes of a request head begin to come (HTTP/1.1), and whether the socket takes what is written.
 ///
 /// hyper's own header timer also runs while a kept-alive connection waits, so it cannot tell a slow head from an idle
 /// connection.
 #[derive(Debug)]
 pub(super) struct Watched<Io> {
     io: Io,
+    heads: bool,
+    reads: u8,
     activity: Arc<Activity>,
 }
 
 impl<Io> Watched<Io> {
-    pub(super) fn new(io: Io, activity: Arc<Activity>) -> Self {
-        Self { io, activity }
+    /// `heads`: reads while no request is in flight begin one.
+    pub(super) fn new(io: Io, heads: bool, activity: Arc<Activity>) -> Self {
+        Self { io, heads, reads: 0, activity }
     }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.reads >= READS {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        self.reads = if polled.is_pending() { 0 } else { self.reads + 1 };
+        if self.heads && buf.filled().len() > before {
             self.activity.bytes_arrived();
         }
         polled
@@ -189,11 +240,15 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
 
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.activity.wrote(&polled);
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.activity.wrote(&if polled.is_ready() { Poll::Ready(Ok(0)) } else { Poll::Pending });
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,7 +260,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.activity.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Polls a connection to its end, and asks its lifetime when that is.
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -20,6 +21,13 @@ pub(super) async fn stopping(stop: &mut watch::Receiver<bool>) {
             return;
         }
     }
+}
+
+/// h2 ends the connection of a peer that floods it with resets, small frames or headers.
+fn reason_of(error: &hyper::Error) -> CloseReason {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let calm = h2.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM));
+    if calm { CloseReason::Flood } else { CloseReason::Error }
 }
 
 /// Polls the connection, and after each poll asks its lifetime what to do.
@@ -43,7 +51,7 @@ pub(super) async fn drive(
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 activity.end();
-                let by_peer = if ended.is_ok() { CloseReason::Peer } else { CloseReason::Error };
+                let by_peer = ended.map_or_else(|error| reason_of(&error), |()| CloseReason::Peer);
                 return Poll::Ready(life.draining().unwrap_or(by_peer));
             }
             let stopping = life.draining().is_none() && stopped.as_mut().poll(cx).is_ready();

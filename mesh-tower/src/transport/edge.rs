@@ -7,12 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
+use mesh_core::config::ListenerConfig;
 use mesh_core::telemetry::Metrics;
 use pin_project_lite::pin_project;
 use tower::ServiceExt;
@@ -20,9 +23,11 @@ use tower::util::Oneshot;
 use tower_service::Service;
 
 use super::activity::{Activity, InFlight, Tracked};
+use super::flow::Flow;
 use super::http1::{Refusal, Verdict};
+use super::pace::{Paced, Patience};
 use crate::Connection;
-use crate::connection::{BodyTooLarge, Unreadable};
+use crate::connection::{Fate, Unfit, Unreadable};
 use crate::grpc;
 
 /// The service of one connection.
@@ -32,9 +37,7 @@ pub(super) struct Edge<S> {
     pub(super) connection: Arc<Connection>,
     pub(super) address: SocketAddr,
     pub(super) activity: Arc<Activity>,
-    pub(super) max_body: usize,
-    /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
-    pub(super) max_headers: usize,
+    pub(super) limits: RequestLimits,
     pub(super) metrics: Arc<Metrics>,
     /// HTTP/1.1: what was found below hyper.
     pub(super) verdict: Option<Arc<Verdict>>,
@@ -48,7 +51,7 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
         let refused = self.verdict.as_ref().and_then(|verdict| verdict.next_request());
         if refused == Some(Refusal::TooLarge) {
@@ -56,30 +59,36 @@ where
             let metrics = Arc::clone(&self.metrics);
             return ResponseFuture { response: None, in_flight: Some(in_flight), metrics };
         }
-        if request.headers().len() > self.max_headers {
-            self.metrics.server.rejected("too_many_headers");
-            tracing::info!(peer = ?self.connection.peer().address, limit = self.max_headers, "too many headers");
-            let metrics = Arc::clone(&self.metrics);
-            return ResponseFuture { response: None, in_flight: Some(in_flight), metrics };
-        }
         let empty = request.body().is_end_stream();
         // gRPC limits each message instead; a stream of them has no length.
         let grpc = !empty && grpc::is_grpc(request.headers());
-        let too_large = !grpc && request.body().size_hint().lower() > self.max_body as u64;
-        let mut request = request.map(Body::new);
-        if grpc {
-            // The caller chose the content type; who serves it as HTTP all the same puts the limit back.
-            request.extensions_mut().insert(BodyLimit(self.max_body));
-        } else if !empty {
-            request = BodyLimit(self.max_body).apply(request);
-        }
+        let unfit = self.limits.unfit(&request, grpc);
+        let mut request = if empty {
+            if let Some(unfit) = unfit {
+                let fate = Fate::default();
+                fate.set(unfit);
+                request.extensions_mut().insert(Arc::new(fate));
+            }
+            request.map(Body::new)
+        } else {
+            let limit = BodyLimit { max: self.limits.max_body, patience: self.limits.patience(), fate: Arc::default() };
+            if let Some(unfit) = unfit {
+                limit.fate.set(unfit);
+            }
+            request.extensions_mut().insert(Arc::clone(&limit.fate));
+            if grpc {
+                // The caller chose the content type; who serves it as HTTP all the same puts the limit back.
+                let (patience, fate) = (limit.patience.clone(), Arc::clone(&limit.fate));
+                request.extensions_mut().insert(limit);
+                request.map(|body| Body::new(Paced::new(body, patience, true, fate)))
+            } else {
+                request.map(|body| limit.around(body))
+            }
+        };
         request.extensions_mut().insert(Arc::clone(&self.connection));
         request.extensions_mut().insert(ConnectInfo(self.address));
         if let Some(refusal) = refused {
             request.extensions_mut().insert(Unreadable(refusal.as_str()));
-        }
-        if too_large {
-            request.extensions_mut().insert(BodyTooLarge);
         }
         let response = Some(self.service.clone().oneshot(request));
         ResponseFuture { response, in_flight: Some(in_flight), metrics: Arc::clone(&self.metrics) }
@@ -87,13 +96,69 @@ where
 }
 
 /// The limit of a request body that has none yet, because its content type says gRPC.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BodyLimit(usize);
+#[derive(Debug, Clone)]
+pub(crate) struct BodyLimit {
+    max: usize,
+    patience: Patience,
+    fate: Arc<Fate>,
+}
 
 impl BodyLimit {
     /// Puts the limit on the body.
     pub(crate) fn apply(self, request: Request<Body>) -> Request<Body> {
-        request.map(|body| Body::new(Limited::new(body, self.0)))
+        request.map(|body| self.around(body))
+    }
+
+    fn around<B>(self, body: B) -> Body
+    where
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        Body::new(Paced::new(Limited::new(body, self.max), self.patience, false, self.fate))
+    }
+}
+
+/// What one request may cost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestLimits {
+    max_body: usize,
+    /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
+    max_headers: usize,
+    max_header_bytes: usize,
+    body_timeout: Duration,
+    min_body_rate: u32,
+}
+
+impl RequestLimits {
+    pub(super) fn of(config: &ListenerConfig) -> Self {
+        Self {
+            max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
+            max_headers: config.max_headers,
+            max_header_bytes: config.max_header_bytes as usize,
+            body_timeout: config.body_timeout,
+            min_body_rate: config.min_body_rate,
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::new(self.body_timeout, self.min_body_rate)
+    }
+
+    /// What is wrong with a request before its body is read.
+    fn unfit(&self, request: &Request<Incoming>, grpc: bool) -> Option<Unfit> {
+        /// RFC 9113 6.5.2: what a field costs beside its name and value.
+        const FIELD: usize = 32;
+        let headers = request.headers();
+        if headers.len() > self.max_headers {
+            return Some(Unfit::TooManyHeaders);
+        }
+        let decoded: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
+        let uri = request.uri();
+        let target =
+            uri.path().len() + uri.query().map_or(0, str::len) + uri.authority().map_or(0, |a| a.as_str().len());
+        if decoded + target > self.max_header_bytes {
+            return Some(Unfit::HeadersTooLarge);
+        }
+        (!grpc && request.body().size_hint().lower() > self.max_body as u64).then_some(Unfit::BodyTooLarge)
     }
 }
 
@@ -139,7 +204,10 @@ where
             None => empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         };
         match this.in_flight.take() {
-            Some(in_flight) => Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight)))),
+            Some(in_flight) => {
+                let flow = Flow::current();
+                Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight, flow))))
+            }
             None => Poll::Pending, // polled after it was ready: nobody waits any more
         }
     }

@@ -64,7 +64,7 @@ pub(crate) struct Shared {
     pub(crate) half_open: Arc<HalfOpen>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) refusals: Sparing,
+    pub(crate) refusals: Arc<Sparing>,
     pub(crate) local_addr: SocketAddr,
     /// In `listeners:`.
     pub(crate) name: Arc<str>,
@@ -81,7 +81,7 @@ impl Shared {
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
             addresses: Arc::default(),
             peers: Arc::default(),
-            refusals: Sparing::default(),
+            refusals: Arc::default(),
             local_addr,
             mode: Mode::new(Arc::clone(&name), local_addr, start.mtls),
             name,

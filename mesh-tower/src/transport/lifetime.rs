@@ -48,6 +48,10 @@ pub(super) enum CloseReason {
     PermissiveEnded,
     /// Our own certificate expired without a successor.
     OwnCertificateExpired,
+    /// The socket took nothing of what was to be sent.
+    SendTimeout,
+    /// The peer broke one of HTTP/2's own limits on floods.
+    Flood,
     /// The peer cancelled more requests than it may.
     ResetBudget,
 }
@@ -55,7 +59,7 @@ pub(super) enum CloseReason {
 impl CloseReason {
     /// Whether the peer went beyond what peers may do.
     pub(super) fn is_abuse(self) -> bool {
-        matches!(self, Self::HeaderTimeout | Self::ResetBudget)
+        matches!(self, Self::HeaderTimeout | Self::ResetBudget | Self::SendTimeout | Self::Flood)
     }
 
     pub(super) fn as_str(self) -> &'static str {
@@ -73,6 +77,8 @@ impl CloseReason {
             Self::PolicyRemoved => "policy_removed",
             Self::PermissiveEnded => "permissive_ended",
             Self::OwnCertificateExpired => "own_certificate_expired",
+            Self::SendTimeout => "send_timeout",
+            Self::Flood => "flood",
             Self::ResetBudget => "reset_budget",
         }
     }
@@ -144,6 +150,14 @@ impl Lifetime {
 
     /// What holds at `now` (timers) and `wall` (calendar).
     pub(super) fn verdict(&self, now: Instant, wall: SystemTime, quiet: Quiet) -> Verdict {
+        match (self.by_age(now, wall, quiet), quiet.sent_by) {
+            (Verdict::Keep(_), Some(end)) if now >= end => Verdict::Cut(CloseReason::SendTimeout),
+            (Verdict::Keep(next), Some(end)) => Verdict::Keep(next.min(end)),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn by_age(&self, now: Instant, wall: SystemTime, quiet: Quiet) -> Verdict {
         let left = time_left(self.not_after, wall);
         if left.is_zero() {
             return Verdict::Cut(CloseReason::CertificateExpired);
@@ -207,6 +221,7 @@ mod tests {
         let unused = Quiet::new(start);
         let idle = Quiet { served: true, ..unused };
         let busy = Quiet { in_flight: 1, ..idle };
+        let deaf = Quiet { sent_by: Some(start + 7 * S), ..busy };
         let greedy = Quiet { overdrawn: true, ..busy };
         let slow = Quiet { head_since: Some(start + 50 * S), ..idle };
         let day = 86_400;
@@ -216,6 +231,7 @@ mod tests {
             (idle, day, 300, Verdict::Drain(Idle)),
             (slow, day, 60, Verdict::Cut(HeaderTimeout)),
             (greedy, day, 0, Verdict::Cut(ResetBudget)),
+            (deaf, day, 7, Verdict::Cut(SendTimeout)),
             (busy, 3600, 1620, Verdict::Drain(MaxAge)), // at most 10 % early, checked below
             (busy, 1200, 1170, Verdict::Drain(CertificateExpired)), // drain_timeout before the end
             (busy, 100, 90, Verdict::Drain(CertificateExpired)), // a tenth of a short life

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use mesh_core::config::ListenerConfig;
+
+use super::flow::Streams;
 
 /// A quiet HTTP/2 connection is pinged this often, so that a peer which vanished is found out.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,12 +29,14 @@ pub(super) fn http1_builder(config: &ListenerConfig) -> http1::Builder {
     builder
 }
 
-pub(super) fn http2_builder(config: &ListenerConfig) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+pub(super) fn http2_builder(config: &ListenerConfig, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
-        .max_header_list_size(config.max_header_bytes)
+        // Twice, so that what is just beyond the limit is refused by the stack, which counts and records. hyper answers 431 to
+        // more, and ends the connection at four times as much.
+        .max_header_list_size(config.max_header_bytes.saturating_mul(2))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .keep_alive_interval(PING_INTERVAL)

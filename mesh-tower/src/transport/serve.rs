@@ -16,13 +16,15 @@ use tower_service::Service;
 
 use super::activity::{Activity, Watched};
 use super::drive::drive;
-use super::edge::Edge;
+use super::edge::{Edge, RequestLimits};
 use super::entry::{Entered, enter};
+use super::flow::Streams;
 use super::ground::Shared;
 use super::half_open::Place;
 use super::handshake::log_unfinished;
 use super::http1::{Guard, Verdict};
 use super::lifetime::{CloseReason, Lifetime};
+use super::pace::Patience;
 use super::peers::{PeerPlace, Who};
 use super::protocol::{http1_builder, http2_builder};
 use super::recheck::Standing;
@@ -126,7 +128,7 @@ where
     let not_after = svid.as_ref().map(|svid| svid.not_after);
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
     let resets = (http == Version::HTTP_2).then(|| Arc::clone(place.resets()));
-    let activity = Activity::new(now, resets);
+    let activity = Activity::new(now, Patience::new(config.send_timeout, config.min_body_rate), resets);
     let life = Lifetime::new(config, not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid };
     let connection =
@@ -139,21 +141,28 @@ where
     let verdict = (http != Version::HTTP_2).then(Arc::<Verdict>::default);
     let edge = Edge {
         service,
-        connection,
+        connection: Arc::clone(&connection),
         address,
         activity: Arc::clone(&activity),
-        max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
-        max_headers: config.max_headers,
+        limits: RequestLimits::of(config),
         metrics: Arc::clone(&shared.ground.metrics),
         verdict: verdict.clone(),
     };
     let clock = &*shared.ground.clock;
     // By ALPN, or by the preface in plain text: a peer that speaks the other protocol gets an error.
     let Some(verdict) = verdict else {
-        let connection = http2_builder(config).serve_connection(TokioIo::new(stream), edge);
+        let streams = Streams {
+            send_timeout: config.send_timeout,
+            min_rate: config.min_body_rate,
+            metrics: Arc::clone(&shared.ground.metrics),
+            refusals: Arc::clone(&shared.refusals),
+            connection,
+        };
+        let stream = Watched::new(stream, false, Arc::clone(&activity));
+        let connection = http2_builder(config, streams).serve_connection(TokioIo::new(stream), edge);
         return drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
     };
-    let stream = Watched::new(stream, Arc::clone(&activity));
+    let stream = Watched::new(stream, true, Arc::clone(&activity));
     let stream = Guard::new(stream, config.max_header_bytes as usize, Arc::clone(&verdict));
     let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
     let reason = drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;

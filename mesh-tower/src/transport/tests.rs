@@ -37,11 +37,13 @@ use super::lifetime::CloseReason;
 use super::recheck::{Order, Standing};
 use super::{Ground, Shared};
 use crate::Connection;
-use crate::accept::{Accept, run};
+use crate::accept::{Accept, Stop, run};
+use crate::connection::{Fate, Unfit};
 use crate::fixture::{Ca, DAY};
 use crate::tls::{HandshakeRefused, PeerRefused, alert_in, for_test};
 
 mod limits;
+mod progress;
 
 const S: Duration = Duration::from_secs(1);
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
@@ -165,16 +167,9 @@ impl Net {
         let ground = ground(&server, &policy, &clock, &metrics);
         let configured = policy.clone();
         let stopped = tokio::spawn(async move {
-            run(
-                ground,
-                Arc::from("default"),
-                Pipes { incoming, errors },
-                service,
-                || configured.load().config.listeners.get("default").unwrap_or(&config).clone(),
-                stop_signal,
-                || {},
-            )
-            .await
+            let stop = Stop { signal: stop_signal, draining: || {}, cut: pending() };
+            let settings = || configured.load().config.listeners.get("default").unwrap_or(&config).clone();
+            run(ground, Arc::from("default"), Pipes { incoming, errors }, service, settings, stop).await
         });
         Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), stopped }
     }
@@ -635,7 +630,12 @@ async fn bodies_and_heads_have_limits_and_grpc_bodies_do_not() {
             config.max_header_bytes = 1024;
             config.max_headers = 8;
         },
-        |request| async move {
+        |request: Request<Body>| async move {
+            if let Some(fate) = request.extensions().get::<Arc<Fate>>()
+                && fate.get() == Some(Unfit::TooManyHeaders)
+            {
+                return Response::builder().status(431).body(Body::empty()).unwrap(); // as the stack does
+            }
             match request.into_body().collect().await {
                 Ok(body) => Response::new(Body::from(body.to_bytes().len().to_string())),
                 Err(error) => Response::new(Body::from(error.to_string())),
