@@ -4,6 +4,7 @@
 mod bench;
 mod bench_setup;
 mod count;
+mod dos;
 mod examples;
 mod features;
 mod imports;
@@ -70,6 +71,12 @@ enum Task {
         #[arg(long, default_value_t = 5000)]
         pairs: usize,
     },
+    /// Attacks a server with honest callers beside it; prints a table, and fails if an attack was not borne.
+    Dos {
+        /// `--attack NAME`, `--rounds N`, `--secs S`, `--scale X`, `--no-latency`, `--verbose`: see `dos table --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,6 +93,7 @@ fn main() -> ExitCode {
             let conns = if conns.is_empty() { &[1000, 5000] } else { conns.as_slice() };
             finish(bench::connections(&root, conns, rounds, pairs))
         }
+        Task::Dos { args } => finish(dos::run(&root, &args)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }

@@ -1,0 +1,81 @@
+//! The attacks of the table: how hard, against which settings, and what should stop them.
+
+use crate::attack::Kind;
+
+/// One attack.
+#[derive(Debug)]
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Units a second; of attacks that hold connections, those opened in a second.
+    pub(crate) rate: u32,
+    /// Connections at once.
+    pub(crate) connections: u32,
+    /// What the victim's configuration says beside [`BASE`].
+    pub(crate) settings: Settings,
+    /// The open files that the victim may have, where the attack is about that.
+    pub(crate) files: Option<u32>,
+    /// The series of `/metrics` that must grow, one of them at least; empty: the attack is only to be borne.
+    pub(crate) acts: &'static [&'static str],
+}
+
+/// Fields of the listener `default`, and of `limits`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) listener: &'static [(&'static str, &'static str)],
+    pub(crate) limits: &'static [(&'static str, &'static str)],
+}
+
+/// Times short enough to pass within a run; all else is as it is by default.
+pub(crate) const BASE: &[(&str, &str)] = &[
+    ("address", "\"127.0.0.1:0\""),
+    ("hello_timeout", "500ms"),
+    ("handshake_timeout", "1s"),
+    ("header_timeout", "1s"),
+];
+
+const DEFAULT: Settings = Settings { listener: &[], limits: &[] };
+const HELLO_TIMEOUT: &[&str] = &["mesh_server_handshakes_total{result=\"hello_timeout\"}"];
+/// Whoever says too little, or is one too many who did not say enough yet.
+const HANDSHAKE: &[&str] =
+    &["mesh_server_handshakes_total{result=\"timeout\"}", "mesh_server_handshakes_total{result=\"evicted\"}"];
+const EVICTED: &[&str] = &["mesh_server_handshakes_total{result=\"evicted\"}"];
+const HEADER_TIMEOUT: &[&str] = &["mesh_server_connections_closed_total{reason=\"header_timeout\"}"];
+const PER_PEER: &[&str] = &["mesh_server_connections_refused_total{reason=\"per_peer\"}"];
+const RESETS: &[&str] = &["mesh_server_connections_closed_total{reason=\"reset_budget\"}"];
+const PROTOCOL: &[&str] = &["mesh_server_connections_closed_total{reason=\"error\"}"];
+const PANICS: &[&str] = &["mesh_server_panics_total"];
+
+const fn attack(name: &'static str, kind: Kind, rate: u32, connections: u32, acts: &'static [&'static str]) -> Attack {
+    Attack { name, kind, rate, connections, settings: DEFAULT, files: None, acts }
+}
+
+pub(crate) const ATTACKS: &[Attack] = &[
+    attack("silent connections", Kind::Silent, 500, 500, HELLO_TIMEOUT),
+    attack("half-open handshakes", Kind::HalfOpen, 600, 2_000, HANDSHAKE),
+    attack("slow handshakes", Kind::SlowHandshake, 500, 500, HELLO_TIMEOUT),
+    attack("slow heads, HTTP/1.1", Kind::SlowHead1, 200, 500, HEADER_TIMEOUT),
+    attack("slow heads, HTTP/2", Kind::SlowHead2, 200, 500, HEADER_TIMEOUT),
+    Attack {
+        settings: Settings { listener: &[("max_connections", "200")], limits: &[] },
+        ..attack("all connections", Kind::SlowBody1, 200, 500, PER_PEER)
+    },
+    attack("slow bodies, HTTP/1.1", Kind::SlowBody1, 200, 500, &[]),
+    attack("slow bodies, HTTP/2", Kind::SlowBody2, 20, 20, &[]),
+    attack("window of zero", Kind::ZeroWindow, 20, 20, &[]),
+    attack("rapid reset, in bursts", Kind::RapidReset, 10_000, 2, PROTOCOL),
+    attack("rapid reset, spread", Kind::RapidReset, 10_000, 20, RESETS),
+    attack("made-you-reset", Kind::MadeYouReset, 10_000, 10, &[]),
+    attack("CONTINUATION flood", Kind::Continuation, 50_000, 10, PROTOCOL),
+    attack("empty CONTINUATION", Kind::EmptyContinuation, 50_000, 10, PROTOCOL),
+    attack("header bomb, bytes", Kind::HeaderBytes, 500, 10, &[]),
+    attack("header bomb, number", Kind::HeaderCount, 500, 10, &[]),
+    attack("HPACK bomb", Kind::Hpack, 1_000, 10, &[]),
+    attack("empty DATA", Kind::EmptyData, 50_000, 10, PROTOCOL),
+    attack("DATA of one byte", Kind::TinyData, 20_000, 10, &[]),
+    attack("SETTINGS flood", Kind::Settings, 20_000, 10, &[]),
+    attack("PING flood", Kind::Ping, 20_000, 10, &[]),
+    attack("endless bodies", Kind::EndlessBody, 20, 4, &[]),
+    attack("panicking handlers, 1 %", Kind::Panics, 1_000, 4, PANICS),
+    Attack { files: Some(256), ..attack("256 open files", Kind::Silent, 500, 500, EVICTED) },
+];

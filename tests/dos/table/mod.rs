@@ -1,0 +1,82 @@
+//! Plays every attack and prints a row for each.
+
+mod process;
+mod round;
+mod row;
+mod victim;
+
+use crate::Error;
+use crate::plan::{ATTACKS, Attack};
+use round::{Force, Round, play, warm_up};
+use row::Row;
+use victim::{Victim, write_pki};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only attacks whose names hold this; may be repeated.
+    #[arg(long)]
+    attack: Vec<String>,
+    /// Rounds of each attack.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds of each half of a round.
+    #[arg(long, default_value_t = 3.0)]
+    secs: f64,
+    /// Rates and connections times this, for slow machines and builds.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Latencies are shown and not judged.
+    #[arg(long)]
+    no_latency: bool,
+    /// Prints what every round came to.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Whether every attack was borne.
+pub(crate) async fn run(args: Args) -> Result<bool, Error> {
+    let chosen = |attack: &&Attack| args.attack.is_empty() || args.attack.iter().any(|part| attack.name.contains(part));
+    let attacks: Vec<_> = ATTACKS.iter().filter(chosen).collect();
+    if attacks.is_empty() {
+        let names: Vec<_> = ATTACKS.iter().map(|attack| attack.name).collect();
+        return Err(format!("no attack is called {:?}; there are: {}", args.attack, names.join(", ")).into());
+    }
+    println!("{}", Row::HEAD);
+    let mut borne = true;
+    for attack in attacks {
+        let row = suffer(attack, &args).await.map_err(|error| format!("{}: {error}", attack.name))?;
+        println!("{row}");
+        borne &= row.faults().is_empty();
+    }
+    Ok(borne)
+}
+
+async fn suffer(attack: &'static Attack, args: &Args) -> Result<Row, Error> {
+    let dir = tempfile::tempdir()?;
+    write_pki(dir.path())?;
+    let scaled = |n: u32| (f64::from(n) * args.scale).ceil() as u32;
+    let force = Force {
+        kind: attack.kind,
+        rate: scaled(attack.rate),
+        connections: scaled(attack.connections),
+        secs: args.secs,
+    };
+    let mut victim = Victim::start(dir.path(), attack.settings, attack.files).await?;
+    let mut row = Row::new(attack, force, !args.no_latency);
+    warm_up(dir.path(), &victim, force).await?;
+    for number in 1..=args.rounds {
+        let round = play(dir.path(), &mut victim, force).await.map_err(|error| format!("round {number}: {error}"))?;
+        if args.verbose {
+            eprintln!("{} {number}: {round:#?}", attack.name);
+        }
+        row.add(round);
+    }
+    Ok(row)
+}
+
+/// The middle of what there is, the lower one of two; NaN of nothing.
+fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+    let mut values: Vec<_> = rounds.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
