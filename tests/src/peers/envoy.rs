@@ -1,5 +1,7 @@
 //! A real sidecar on the other side: Envoy as a client of our server, and as a server for our client.
 
+use std::fmt::Display;
+
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
@@ -76,8 +78,9 @@ async fn envoy_as_a_client_of_our_server() {
         })
         .grpc(move |_mesh| Ok(probe::router(&grpc)));
     let mesh = TestMesh::new().with(orders).start().await.unwrap();
-    let words = [("@ORDERS@", mesh.address("orders").unwrap().port())];
-    let mut envoy = Envoy::start(&binary, &mesh, "envoy-client.yaml", &[WEB, BATCH], &words).await;
+    let port = mesh.address("orders").unwrap().port();
+    let words = &[("@ORDERS@", &port as &dyn Display)];
+    let mut envoy = Envoy::start(&binary, &mesh, "envoy-client.yaml", &[WEB, BATCH], words).await;
 
     for (cluster, version) in [("h1", "HTTP/1.1"), ("h2", "HTTP/2.0")] {
         let response = get_by(&envoy, cluster).await;
@@ -123,10 +126,10 @@ async fn envoy_as_a_server_for_our_client() {
     };
     let app = probe::router(&reached).route("/", get(show));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let words = [("@APP@", listener.local_addr().unwrap().port())];
+    let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { axum::serve(listener, app).await });
     let mesh = TestMesh::new().start().await.unwrap();
-    let mut envoy = Envoy::start(&binary, &mesh, "envoy-server.yaml", &[PAYMENTS], &words).await;
+    let mut envoy = Envoy::start(&binary, &mesh, "envoy-server.yaml", &[PAYMENTS], &[("@APP@", &port)]).await;
 
     for (http, version) in [(HttpVersion::Http1, "HTTP/1.1"), (HttpVersion::Http2, "HTTP/2")] {
         let web = caller(&mesh, WEB, envoy.address, PAYMENTS, http).await;

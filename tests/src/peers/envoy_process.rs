@@ -1,5 +1,6 @@
 //! A running Envoy.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ impl Envoy {
         mesh: &RunningTestMesh,
         name: &str,
         certificates: &[&str],
-        words: &[(&str, u16)],
+        words: &[(&str, &dyn Display)],
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for id in certificates {
@@ -51,8 +52,8 @@ impl Envoy {
     }
 
     /// The same over certificates that are in `dir` already, or come from elsewhere.
-    pub(super) async fn configured(binary: &Path, dir: TempDir, name: &str, words: &[(&str, u16)]) -> Self {
-        let words: Vec<_> = words.iter().map(|(word, port)| (*word, port.to_string())).collect();
+    pub(super) async fn configured(binary: &Path, dir: TempDir, name: &str, words: &[(&str, &dyn Display)]) -> Self {
+        let words: Vec<_> = words.iter().map(|(word, value)| (*word, value.to_string())).collect();
         let (file, admin) = (dir.path().join("envoy.yaml"), dir.path().join("admin"));
         std::fs::write(&file, template(name, dir.path(), &words)).unwrap();
         let mut command = Command::new(binary);

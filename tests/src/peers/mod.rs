@@ -5,6 +5,7 @@
 
 mod envoy;
 mod envoy_process;
+mod gateway;
 mod nginx;
 mod openssl;
 mod process;

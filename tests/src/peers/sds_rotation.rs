@@ -3,6 +3,7 @@
 //! Roots are added, leaves replaced, the old root removed, as X.509 rotation must go; no request may notice. Connections
 //! carry three requests each, so that every stage makes new ones.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -141,7 +142,7 @@ async fn envoy_calls_us_through_a_change_of_authority() {
     tokio::spawn(mesh_tower::serve(&orders, listener, app).into_future());
     let (svid, bundle) = authorities.secrets(WEB, Old, &[Old]);
     let sds = Sds::start(svid, bundle).await;
-    let words = [("@ORDERS@", port), ("@AGENT@", sds.port)];
+    let words: [(_, &dyn Display); 2] = [("@ORDERS@", &port), ("@AGENT@", &sds.port)];
     let envoy = Envoy::configured(&binary, tempfile::tempdir().unwrap(), "envoy-client-sds.yaml", &words).await;
 
     let load = Load::default();
@@ -172,8 +173,8 @@ async fn we_call_envoy_through_a_change_of_authority() {
     let authorities = Authorities::new();
     let (svid, bundle) = authorities.secrets(PAYMENTS, Old, &[Old]);
     let sds = Sds::start(svid, bundle).await;
-    let words = [("@AGENT@", sds.port)];
-    let envoy = Envoy::configured(&binary, tempfile::tempdir().unwrap(), "envoy-server-sds.yaml", &words).await;
+    let dir = tempfile::tempdir().unwrap();
+    let envoy = Envoy::configured(&binary, dir, "envoy-server-sds.yaml", &[("@AGENT@", &sds.port)]).await;
     let source = MemorySource::new(authorities.identity(WEB, Old, &[Old]));
     let address = envoy.address;
     let web = mesh(WEB, &source, move |config| {
