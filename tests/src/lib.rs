@@ -23,6 +23,8 @@ mod recheck;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod rotation;
 #[cfg(test)]
 mod security;

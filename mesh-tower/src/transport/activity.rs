@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -18,6 +19,8 @@ use super::peers::Resets;
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
+    /// Whether the next response shall be the last. (HTTP/1.1)
+    leaving: AtomicBool,
     /// Where requests that the peer gives up are counted. (HTTP/2)
     resets: Option<Arc<Resets>>,
 }
@@ -61,7 +64,7 @@ impl Quiet {
 impl Activity {
     pub(super) fn new(now: Instant, sending: Patience, resets: Option<Arc<Resets>>) -> Arc<Self> {
         let state = State { quiet: Quiet::new(now), finished: 0, sending, over: false, driver: None };
-        Arc::new(Self { state: Mutex::new(state), resets })
+        Arc::new(Self { state: Mutex::new(state), leaving: AtomicBool::new(false), resets })
     }
 
     /// What it is doing now. Wakes `cx` when that needs a new verdict before the connection itself wakes it.
@@ -71,6 +74,11 @@ impl Activity {
             state.driver = Some(cx.waker().clone());
         }
         state.quiet
+    }
+
+    /// From now on every response says that it is the last.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// The connection has ended.
@@ -117,6 +125,13 @@ impl Activity {
 pub(super) struct InFlight {
     activity: Arc<Activity>,
     finished: bool,
+}
+
+impl InFlight {
+    /// Whether its connection waits only for its end.
+    pub(super) fn is_last(&self) -> bool {
+        self.activity.leaving.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for InFlight {

@@ -31,8 +31,8 @@ fn reason_of(error: &hyper::Error) -> CloseReason {
 }
 
 /// Polls the connection, and after each poll asks its lifetime what to do.
-pub(super) async fn drive(
-    mut connection: Pin<Box<impl Graceful>>,
+pub(super) async fn drive<C: Graceful>(
+    mut connection: Pin<Box<C>>,
     mut life: Lifetime,
     activity: &Activity,
     standing: &Standing,
@@ -41,6 +41,8 @@ pub(super) async fn drive(
 ) -> CloseReason {
     let mut stopped = pin!(stopping(&mut stop));
     let mut timer = pin!(sleep_until(Instant::now()));
+    // When an idle connection that is to go is closed, until that is done.
+    let mut farewell = None;
     poll_fn(|cx| {
         loop {
             // Before a request of a peer that is trusted no more is read.
@@ -66,10 +68,25 @@ pub(super) async fn drive(
                     return Poll::Ready(reason);
                 }
                 Verdict::Drain(reason) => {
-                    life.drain(reason, Instant::now());
-                    connection.as_mut().shut_down();
+                    let now = Instant::now();
+                    life.drain(reason, now);
+                    let idle = C::FAREWELL.min(life.patience() / 4);
+                    if idle.is_zero() {
+                        connection.as_mut().shut_down();
+                    } else {
+                        activity.leave();
+                        farewell = Some(now + idle);
+                    }
                 }
-                Verdict::Keep(until) => {
+                Verdict::Keep(mut until) => {
+                    if let Some(end) = farewell {
+                        if Instant::now() >= end {
+                            farewell = None;
+                            connection.as_mut().shut_down();
+                            continue;
+                        }
+                        until = until.min(end);
+                    }
                     // A timer that fires early only asks again; setting it for each request would cost more.
                     if timer.is_elapsed() || until < timer.deadline() {
                         timer.as_mut().reset(until);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
@@ -189,7 +190,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let response = match this.response.as_mut().as_pin_mut() {
+        let mut response = match this.response.as_mut().as_pin_mut() {
             // Handlers' panics are caught far below. One of a layer would end the connection with all its requests over
             // HTTP/1.1, and over HTTP/2, where a request is a task of hyper's, leave no trace at all.
             Some(response) => match catch_unwind(AssertUnwindSafe(|| response.poll(cx))) {
@@ -205,6 +206,9 @@ where
         };
         match this.in_flight.take() {
             Some(in_flight) => {
+                if in_flight.is_last() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 let flow = Flow::current();
                 Poll::Ready(Ok(response.map(|body| Tracked::new(body, in_flight, flow))))
             }

@@ -138,6 +138,11 @@ impl Lifetime {
         self.draining.map(|(reason, _)| reason)
     }
 
+    /// How long draining may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.drain_timeout
+    }
+
     /// Starts the patience of draining. The first reason stays, and patience only shrinks.
     pub(super) fn drain(&mut self, reason: CloseReason, now: Instant) {
         let patience = match reason {

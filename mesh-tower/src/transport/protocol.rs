@@ -46,6 +46,13 @@ pub(super) fn http2_builder(config: &ListenerConfig, streams: Streams) -> http2:
 
 /// A hyper connection of either protocol.
 pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
+    /// How long one that is idle waits for a last request before it is closed.
+    ///
+    /// HTTP/2 says by GOAWAY what it has not read, and that is sent again. HTTP/1.1 says nothing: a request that crosses
+    /// the close on its way is lost, and may not be sent again if it changes anything. So connections in use are ended by
+    /// a response that says `Connection: close`, and only those that stayed unused are closed.
+    const FAREWELL: Duration;
+
     /// Sends GOAWAY, or closes after the present response.
     fn shut_down(self: Pin<&mut Self>);
 }
@@ -58,6 +65,8 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    const FAREWELL: Duration = Duration::from_millis(500);
+
     fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -73,6 +82,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    const FAREWELL: Duration = Duration::ZERO;
+
     fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

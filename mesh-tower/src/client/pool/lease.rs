@@ -163,7 +163,14 @@ impl Drop for Lease {
 fn give_back(pool: &Arc<Shared>, link: Arc<Link>, send: http1::SendRequest<ReplayBody>) {
     link.release();
     if !link.is_closing() && !pool.closed.load(Relaxed) {
-        pool.lock().idle.push(Http1 { link, send });
+        let unready = {
+            let mut lists = pool.lock();
+            lists.idle.push(Http1 { link, send });
+            lists.reconnecting
+        };
+        if unready {
+            pool.readiness.ready(); // new connections fail, and this one goes on
+        }
         pool.wake.notify_one();
     }
 }

@@ -140,6 +140,14 @@ struct Lists {
     next_id: u64,
 }
 
+impl Lists {
+    /// Whether some connection can take a request. One of HTTP/1.1 that is in use cannot, and may be its last use: a
+    /// server that drains keeps connections that carry a request, and refuses new ones.
+    fn serves(&self) -> bool {
+        if self.http1 { !self.idle.is_empty() } else { !self.alive.is_empty() }
+    }
+}
+
 impl Pool {
     pub(crate) fn new(address: SocketAddr, context: &PoolContext, readiness: Readiness) -> Self {
         let PoolContext { dial, settings, identity, clock, rng, metrics } = context.clone();
@@ -397,7 +405,7 @@ impl Shared {
             lists.failed_at = Some(Instant::now());
             lists.failure = Some(failure);
             lists.round += 1;
-            lists.alive.is_empty()
+            !lists.serves()
         };
         if alone {
             self.readiness.unready();
@@ -480,7 +488,7 @@ impl Shared {
                     return;
                 }
                 // A request may have connected meanwhile.
-                let back = !pool.lock().alive.is_empty() || pool.connect().await;
+                let back = pool.lock().serves() || pool.connect().await;
                 if back {
                     let mut lists = pool.lock();
                     // It may be gone again already, and then `failed` found this task still running.

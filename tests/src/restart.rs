@@ -1,0 +1,286 @@
+//! A rolling restart under load, beside peers that idle, stream, or never let go.
+
+use std::convert::Infallible;
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body_util::BodyExt;
+use mesh_core::cluster::EndpointReport;
+use mesh_core::config::{ClusterConfig, HttpVersion, ListenerConfig, NoPolicy, PlugConfig, PoolConfig};
+use mesh_core::identity::SpiffeId;
+use mesh_tower::Client;
+use mesh_tower::test_util::{RunningTestMesh, TestMesh};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+
+use crate::kit::{soon, tls, until};
+
+const ORDERS: &str = "spiffe://test/ns/test/sa/orders";
+const WEB: &str = "spiffe://test/ns/test/sa/web";
+/// How long a stopping server waits for requests in flight.
+const GRACE: Duration = Duration::from_secs(2);
+const CHUNKS: usize = 20;
+
+/// A body that takes 400 ms, well within the grace period.
+fn streamed() -> Body {
+    Body::from_stream(stream::unfold(0, |n| async move {
+        sleep(Duration::from_millis(20)).await;
+        (n < CHUNKS).then(|| (Ok::<_, Infallible>(Bytes::from_static(b"chunk\n")), n + 1))
+    }))
+}
+
+fn router() -> Router {
+    let charge = |body: String| async move {
+        sleep(Duration::from_millis(2)).await;
+        body
+    };
+    Router::new()
+        .route("/charge", post(charge))
+        .route("/stream", get(|| async { streamed() }))
+        .route("/idle", get(|| async { "" }))
+        .route(
+            "/endless",
+            get(|| async { Body::from_stream(stream::repeat(Ok::<_, Infallible>(Bytes::from_static(&[0; 65536])))) }),
+        )
+        .route("/stuck", get(std::future::pending::<()>))
+}
+
+/// One server of `orders`, in a mesh of its own as in a process of its own.
+struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(net: &RunningTestMesh, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let orders = net
+            .mesh_with(ORDERS, move |config| {
+                config.no_policy = NoPolicy::Allow;
+                config.listeners.insert("default".to_owned(), ListenerConfig::new(address).drain_timeout(GRACE));
+            })
+            .await
+            .unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = mesh_tower::serve(&orders, listener, router());
+        let server = server.with_graceful_shutdown(async { drop(stopped.await) }).into_future();
+        let running = tokio::spawn(async move { server.await.unwrap() });
+        Self { address, stop, running }
+    }
+
+    /// Ends it; how long that took.
+    async fn end(self, graceful: bool) -> Duration {
+        let start = Instant::now();
+        if graceful {
+            self.stop.send(()).unwrap();
+            soon("the server to stop", self.running).await.unwrap();
+        } else {
+            self.running.abort();
+            drop(self.running.await);
+        }
+        start.elapsed()
+    }
+}
+
+/// Callers that never rest: charges, which must not be sent twice, and streams.
+struct Load {
+    tasks: JoinSet<Vec<String>>,
+    over: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    client: Client,
+}
+
+impl Load {
+    async fn start(net: &RunningTestMesh, servers: &[Server], http: HttpVersion) -> Self {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+        let web = net
+            .mesh_with(WEB, move |config| {
+                let discover = PlugConfig::new("static", &serde_json::json!(addresses));
+                let cluster = ClusterConfig::new(discover, vec![SpiffeId::parse(ORDERS).unwrap()]);
+                config.clusters.insert("orders".to_owned(), cluster.pool(PoolConfig::default().http(http)));
+            })
+            .await
+            .unwrap();
+        let client = Client::new(&web, "orders").unwrap();
+        let mut load =
+            Self { tasks: JoinSet::new(), over: Arc::default(), done: Arc::default(), client: client.clone() };
+        for n in 0..12 {
+            let (client, over, done) = (client.clone(), Arc::clone(&load.over), Arc::clone(&load.done));
+            load.tasks.spawn(async move {
+                let mut failed = Vec::new();
+                while !over.load(SeqCst) {
+                    let charge = async { client.post("/charge").body("1 EUR").send().await?.text().await };
+                    let streamed = async { client.get("/stream").send().await?.text().await };
+                    let (what, answer, length) = match n {
+                        0..8 => ("charge", charge.await, 5),
+                        _ => ("stream", streamed.await, 6 * CHUNKS),
+                    };
+                    match answer {
+                        Ok(body) => assert_eq!(body.len(), length),
+                        Err(error) => failed.push(format!("{what}: {error:?}")),
+                    }
+                    done.fetch_add(1, SeqCst);
+                }
+                failed
+            });
+        }
+        load
+    }
+
+    async fn more(&self, requests: usize) {
+        let target = self.done.load(SeqCst) + requests;
+        until("more requests", async || (self.done.load(SeqCst) >= target).then_some(())).await;
+    }
+
+    async fn end(self) -> (Vec<String>, usize) {
+        self.over.store(true, SeqCst);
+        let failed = soon("the load to end", self.tasks.join_all()).await.concat();
+        (failed, self.done.load(SeqCst))
+    }
+}
+
+/// Connections that a stopping server must end by itself.
+struct Peers {
+    /// Each ends when its server closes it.
+    idle: JoinSet<()>,
+    stuck: JoinSet<()>,
+}
+
+impl Peers {
+    async fn connect(net: &RunningTestMesh, address: SocketAddr) -> Self {
+        let mut peers = Self { idle: JoinSet::new(), stuck: JoinSet::new() };
+        let svid = net.svid_pem(WEB).unwrap();
+        let open = async |alpn| tls(address, Some(&svid), alpn).await.unwrap();
+        let send = async |alpn, bytes: &[u8]| {
+            let mut stream = open(alpn).await;
+            stream.write_all(bytes).await.unwrap();
+            stream
+        };
+        // Idle ones: they had an answer, and wait.
+        let mut idle = send("http/1.1", b"GET /idle HTTP/1.1\r\nhost: orders\r\n\r\n").await;
+        assert!(idle.read(&mut [0; 1024]).await.unwrap() > 0);
+        peers.idle.spawn(async move { drop(idle.read_to_end(&mut Vec::new()).await) });
+        let io = hyper_util::rt::TokioIo::new(open("h2").await);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+        let ended = tokio::spawn(connection);
+        let request = Request::get("https://orders/idle").body(Body::empty()).unwrap();
+        sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+        peers.idle.spawn(async move {
+            let _sender = sender;
+            drop(ended.await);
+        });
+        // Stuck ones: in a request that has no end, half a head, half a body, a response that nobody reads; and silent.
+        let rows: [(&str, &[u8]); 5] = [
+            ("http/1.1", b"GET /stuck HTTP/1.1\r\nhost: orders\r\n\r\n"),
+            ("http/1.1", b"GET /idle HTTP/1.1\r\nhost: "),
+            ("http/1.1", b"POST /charge HTTP/1.1\r\nhost: orders\r\ncontent-length: 9\r\n\r\nhalf"),
+            ("http/1.1", b"GET /endless HTTP/1.1\r\nhost: orders\r\n\r\n"),
+            ("h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ];
+        for (alpn, bytes) in rows {
+            let stream = send(alpn, bytes).await;
+            peers.stuck.spawn(async move {
+                let _stream = stream;
+                std::future::pending().await
+            });
+        }
+        // HTTP/2 without a window: hyper reads nothing, because nobody asks the body for more.
+        let io = hyper_util::rt::TokioIo::new(open("h2").await);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let mut requests = Vec::new();
+        for path in ["/endless", "/stuck"] {
+            let request = Request::get(format!("https://orders{path}")).body(Body::empty()).unwrap();
+            let mut response = Box::pin(sender.send_request(request));
+            let answered = tokio::time::timeout(Duration::from_millis(50), response.as_mut()).await.ok();
+            requests.push((response, answered));
+        }
+        peers.stuck.spawn(async move {
+            let _held = (sender, requests);
+            std::future::pending().await
+        });
+        // No handshake at all.
+        let silent = TcpStream::connect(address).await.unwrap();
+        peers.stuck.spawn(async move {
+            let _silent = silent;
+            std::future::pending().await
+        });
+        peers
+    }
+}
+
+/// Restarts each of two servers twice under load; what failed of how many requests, and how long each end took.
+async fn rolling_restart(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec<String>, usize, Vec<Duration>) {
+    let net = TestMesh::new().start().await.unwrap();
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut servers = vec![Server::start(&net, anywhere).await, Server::start(&net, anywhere).await];
+    let load = Load::start(&net, &servers, http).await;
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        load.more(100).await;
+        let server = servers.remove(0);
+        let mut peers = if stuck { Some(Peers::connect(&net, server.address).await) } else { None };
+        let address = server.address;
+        let took = server.end(graceful);
+        let idle_gone = async {
+            let Some(peers) = &mut peers else { return };
+            let start = Instant::now();
+            while soon("idle connections to end", peers.idle.join_next()).await.is_some() {}
+            assert!(start.elapsed() < GRACE / 2, "idle connections were kept for {:?}", start.elapsed());
+        };
+        ends.push(tokio::join!(took, idle_gone).0);
+        let server = Server::start(&net, address).await;
+        if graceful {
+            // Nobody restarts the next one before callers have found this one. (One that crashed is ejected for long.)
+            let found = async || {
+                let usable = |endpoint: EndpointReport| endpoint.usable && endpoint.ejected_until.is_none();
+                load.client.endpoints().into_iter().all(usable).then_some(())
+            };
+            until("callers to find the new server", found).await;
+        }
+        servers.push(server);
+    }
+    load.more(100).await;
+    let (failed, of) = load.end().await;
+    (failed, of, ends)
+}
+
+#[tokio::test]
+async fn a_rolling_restart_fails_no_request_and_waits_no_longer_than_its_grace() {
+    for http in [HttpVersion::Http2, HttpVersion::Http1] {
+        for stuck in [false, true] {
+            let (failed, of, ends) = rolling_restart(http, true, stuck).await;
+            println!("{http:?}, stuck peers: {stuck}: {} of {of} failed; ends: {ends:?}", failed.len());
+            assert!(failed.is_empty(), "{http:?}: {} of {of}: {:?}", failed.len(), failed.first());
+            for took in ends {
+                // Without stuck peers it is over with the last stream; with them, at the end of the grace period.
+                let (least, most) = if stuck { (GRACE, GRACE + GRACE / 2) } else { (Duration::ZERO, GRACE) };
+                assert!(least <= took && took < most, "{http:?}: {took:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_crash_does_fail_requests() {
+    for http in [HttpVersion::Http2, HttpVersion::Http1] {
+        let (failed, of, _) = rolling_restart(http, false, false).await;
+        assert!(!failed.is_empty(), "none of {of}: the test above proves nothing");
+    }
+}
