@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 use mesh_core::config::Config;
 use mesh_core::identity::{Peer, SpiffeId};
 
+use crate::places::Places;
+
 /// One accepted connection: who is at the other end, and which protocol it speaks.
 ///
 /// The accept loop puts an `Arc<Connection>` into the extensions of each of its requests. Nothing else can make one,
@@ -21,6 +23,8 @@ pub struct Connection {
     local_addr: SocketAddr,
     listener: Arc<str>,
     http: http::Version,
+    /// The requests of this peer over all of its connections to this listener.
+    requests: Arc<Places>,
 }
 
 /// Marks what stands in the place of a request that had no single reading on the wire: why, by a stable code.
@@ -58,8 +62,9 @@ impl Connection {
         local_addr: SocketAddr,
         listener: Arc<str>,
         http: http::Version,
+        requests: Arc<Places>,
     ) -> Self {
-        Self { peer, chain, local_addr, listener, http }
+        Self { peer, chain, local_addr, listener, http, requests }
     }
 
     /// The other end, as its handshake proved it.
@@ -87,6 +92,10 @@ impl Connection {
         self.http
     }
 
+    pub(crate) fn requests_of_peer(&self) -> &Arc<Places> {
+        &self.requests
+    }
+
     /// The peer, if its listener pins it as a gateway that speaks for others.
     pub(crate) fn gateway(&self, config: &Config) -> Option<&SpiffeId> {
         let peer = &self.peer.svid.as_deref()?.id;
@@ -98,6 +107,7 @@ impl Connection {
     #[cfg(all(test, feature = "dev-ca"))]
     pub(crate) fn for_test(peer: Peer) -> Arc<Self> {
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 8443));
-        Arc::new(Self::new(peer, Vec::new(), local_addr, Arc::from("default"), http::Version::HTTP_2))
+        let (listener, requests) = (Arc::from("default"), Arc::default());
+        Arc::new(Self::new(peer, Vec::new(), local_addr, listener, http::Version::HTTP_2, requests))
     }
 }

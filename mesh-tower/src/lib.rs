@@ -68,6 +68,7 @@ mod fixture;
 pub mod grpc;
 #[cfg(feature = "otel")]
 pub mod otel;
+mod places;
 mod principal;
 mod reject;
 mod serve;

@@ -32,6 +32,8 @@ pub(crate) const BASE: &[(&str, &str)] = &[
     ("hello_timeout", "500ms"),
     ("handshake_timeout", "1s"),
     ("header_timeout", "1s"),
+    ("body_timeout", "1s"),
+    ("send_timeout", "1s"),
 ];
 
 const DEFAULT: Settings = Settings { listener: &[], limits: &[] };
@@ -43,6 +45,10 @@ const EVICTED: &[&str] = &["mesh_server_handshakes_total{result=\"evicted\"}"];
 const HEADER_TIMEOUT: &[&str] = &["mesh_server_connections_closed_total{reason=\"header_timeout\"}"];
 const PER_PEER: &[&str] = &["mesh_server_connections_refused_total{reason=\"per_peer\"}"];
 const RESETS: &[&str] = &["mesh_server_connections_closed_total{reason=\"reset_budget\"}"];
+const BODY_TIMEOUT: &[&str] = &["mesh_server_rejected_total{reason=\"body_timeout\"}"];
+const SEND_TIMEOUT: &[&str] = &["mesh_server_rejected_total{reason=\"send_timeout\"}"];
+const BODY_SIZE: &[&str] = &["mesh_server_rejected_total{reason=\"body_too_large\"}"];
+const FLOOD: &[&str] = &["mesh_server_connections_closed_total{reason=\"flood\"}"];
 const PROTOCOL: &[&str] = &["mesh_server_connections_closed_total{reason=\"error\"}"];
 const PANICS: &[&str] = &["mesh_server_panics_total"];
 
@@ -57,25 +63,30 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("slow heads, HTTP/1.1", Kind::SlowHead1, 200, 500, HEADER_TIMEOUT),
     attack("slow heads, HTTP/2", Kind::SlowHead2, 200, 500, HEADER_TIMEOUT),
     Attack {
-        settings: Settings { listener: &[("max_connections", "200")], limits: &[] },
+        settings: Settings { listener: &[("max_connections", "200"), ("max_connections_per_ip", "200")], limits: &[] },
         ..attack("all connections", Kind::SlowBody1, 200, 500, PER_PEER)
     },
-    attack("slow bodies, HTTP/1.1", Kind::SlowBody1, 200, 500, &[]),
-    attack("slow bodies, HTTP/2", Kind::SlowBody2, 20, 20, &[]),
-    attack("window of zero", Kind::ZeroWindow, 20, 20, &[]),
-    attack("rapid reset, in bursts", Kind::RapidReset, 10_000, 2, PROTOCOL),
+    attack("slow bodies, HTTP/1.1", Kind::SlowBody1, 200, 500, BODY_TIMEOUT),
+    attack("slow bodies, HTTP/2", Kind::SlowBody2, 20, 20, BODY_TIMEOUT),
+    attack("window of zero", Kind::ZeroWindow, 20, 20, SEND_TIMEOUT),
+    attack("rapid reset, in bursts", Kind::RapidReset, 10_000, 2, FLOOD),
     attack("rapid reset, spread", Kind::RapidReset, 10_000, 20, RESETS),
-    attack("made-you-reset", Kind::MadeYouReset, 10_000, 10, &[]),
-    attack("CONTINUATION flood", Kind::Continuation, 50_000, 10, PROTOCOL),
-    attack("empty CONTINUATION", Kind::EmptyContinuation, 50_000, 10, PROTOCOL),
-    attack("header bomb, bytes", Kind::HeaderBytes, 500, 10, &[]),
-    attack("header bomb, number", Kind::HeaderCount, 500, 10, &[]),
-    attack("HPACK bomb", Kind::Hpack, 1_000, 10, &[]),
-    attack("empty DATA", Kind::EmptyData, 50_000, 10, PROTOCOL),
+    attack("made-you-reset", Kind::MadeYouReset, 10_000, 10, PROTOCOL),
+    attack("CONTINUATION flood", Kind::Continuation, 50_000, 10, FLOOD),
+    attack("empty CONTINUATION", Kind::EmptyContinuation, 50_000, 10, FLOOD),
+    attack("header bomb, bytes", Kind::HeaderBytes, 500, 10, FLOOD),
+    attack("header bomb, number", Kind::HeaderCount, 500, 10, FLOOD),
+    attack("HPACK bomb", Kind::Hpack, 1_000, 10, FLOOD),
+    attack("empty DATA", Kind::EmptyData, 50_000, 10, FLOOD),
     attack("DATA of one byte", Kind::TinyData, 20_000, 10, &[]),
     attack("SETTINGS flood", Kind::Settings, 20_000, 10, &[]),
     attack("PING flood", Kind::Ping, 20_000, 10, &[]),
-    attack("endless bodies", Kind::EndlessBody, 20, 4, &[]),
+    attack("endless bodies", Kind::EndlessBody, 20, 4, BODY_SIZE),
     attack("panicking handlers, 1 %", Kind::Panics, 1_000, 4, PANICS),
-    Attack { files: Some(256), ..attack("256 open files", Kind::Silent, 500, 500, EVICTED) },
+    Attack {
+        // The time limit alone would let them have all files.
+        settings: Settings { listener: &[("hello_timeout", "3s")], limits: &[] },
+        files: Some(256),
+        ..attack("256 open files", Kind::Silent, 500, 500, EVICTED)
+    },
 ];

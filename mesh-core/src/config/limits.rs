@@ -13,13 +13,23 @@ pub struct LimitsConfig {
     /// Requests at once in this process; further ones are shed with 503 / UNAVAILABLE. Default 1,024, range 1 to
     /// 1,000,000.
     pub max_concurrent_requests: usize,
+    /// Requests at once of one peer, all of its connections to one listener together; further ones are shed the same way.
+    /// A gateway is one peer, for all its clients. Default half of `max_concurrent_requests`, range 1 to 1,000,000.
+    pub max_concurrent_requests_per_peer: Option<usize>,
     /// Requests of each principal over time; absent: unlimited.
     pub rate: Option<RateLimitConfig>,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { max_concurrent_requests: 1024, rate: None }
+        Self { max_concurrent_requests: 1024, max_concurrent_requests_per_peer: None, rate: None }
+    }
+}
+
+impl LimitsConfig {
+    /// [`max_concurrent_requests_per_peer`](Self::max_concurrent_requests_per_peer), or its default.
+    pub fn requests_per_peer(&self) -> usize {
+        self.max_concurrent_requests_per_peer.unwrap_or(self.max_concurrent_requests.div_ceil(2))
     }
 }
 
@@ -52,6 +62,7 @@ impl Decode for LimitsConfig {
         let mut fields = Fields::of(node, errors)?;
         let limits = Self {
             max_concurrent_requests: fields.or("max_concurrent_requests", default.max_concurrent_requests),
+            max_concurrent_requests_per_peer: fields.optional("max_concurrent_requests_per_peer"),
             rate: fields.optional("rate"),
         };
         fields.finish();
@@ -62,6 +73,9 @@ impl Decode for LimitsConfig {
 impl LimitsConfig {
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         at.range("max_concurrent_requests", self.max_concurrent_requests, 1..=1_000_000);
+        if let Some(limit) = self.max_concurrent_requests_per_peer {
+            at.range("max_concurrent_requests_per_peer", limit, 1..=1_000_000);
+        }
         if let Some(rate) = &self.rate {
             at.below("rate", |at| {
                 at.range("per_second", rate.per_second, 0.001..=1_000_000.0);

@@ -108,8 +108,9 @@ pub struct ListenerConfig {
     /// Number of one request's headers. Default 100, range 8 to 1,000.
     pub max_headers: usize,
     /// Bytes of one HTTP request body. Nothing is decompressed: a handler gets the body as it came, with its
-    /// `content-encoding`. gRPC bodies are limited per message by tonic, and so unlimited
-    /// here for gRPC routers and for what `serve_service` serves. Default 4 MiB, range 0 to 1 TiB.
+    /// `content-encoding`; where a router does decompress, axum's extractors read so many bytes of what comes out. gRPC
+    /// bodies are limited per message by tonic, and so unlimited here for gRPC routers and for what `serve_service` serves.
+    /// Default 4 MiB, range 0 to 1 TiB.
     pub max_body_bytes: u64,
 }
 

@@ -118,6 +118,7 @@ setters! {
     }
     LimitsConfig {
         max_concurrent_requests: usize,
+        max_concurrent_requests_per_peer: usize => Some,
         rate: RateLimitConfig => Some,
     }
     RateLimitConfig {

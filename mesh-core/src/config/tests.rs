@@ -41,7 +41,7 @@ routes:
                  budget: { ratio: 12.5%, min_per_second: 1, window: 1s } }
     - match:   { path: '/a/*' }
       cluster: payments
-limits:    { max_concurrent_requests: 1, rate: { per_second: 10, burst: 20, max_principals: 30 } }
+limits:    { max_concurrent_requests: 1, max_concurrent_requests_per_peer: 1, rate: { per_second: 10, burst: 20, max_principals: 30 } }
 audit:     { sink: { file: { path: audit.jsonl } }, queue: 16 }
 telemetry: { exporter: { otlp: { endpoint: 'http://127.0.0.1:4318' } } }
 egress:    registry_only
@@ -84,7 +84,10 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
     assert_eq!((config.poll_interval, &config.health, config.policies.len()), (millis(500), &None, 0));
     assert_eq!((config.audit.queue, &config.audit.sink, &config.telemetry.exporter), (4096, &None, &None));
     let rate = RateLimitConfig { per_second: 2.5, burst: 2, max_principals: 10_000 };
-    assert_eq!(config.limits, LimitsConfig { max_concurrent_requests: 1024, rate: Some(rate) });
+    assert_eq!(
+        config.limits,
+        LimitsConfig { max_concurrent_requests: 1024, max_concurrent_requests_per_peer: None, rate: Some(rate) }
+    );
     assert_eq!(
         config.listeners["default"],
         ListenerConfig {
@@ -226,8 +229,8 @@ egress: allow_any
                 "mesh.yaml:6:3: listeners: one listener must be called `default`: it is the one that `serve` uses",
                 "mesh.yaml:6:22: listeners.public.address: expected an address with a port, such as \"127.0.0.1:8443\" or \"[::1]:8443\", found \"0.0.0.0\"",
                 "mesh.yaml:7:44: listeners.other.mtls: unknown value `lax`; known: strict, permissive",
-                "mesh.yaml:7:71: listeners.other.drain_timeout: 2h is out of range: expected 0s to 1h",
-                "mesh.yaml:7:91: listeners.other.max_body_bytes: expected a size: a whole number with its unit (512B, 64KiB, 4MiB or 1GB), found 5",
+                "mesh.yaml:7:64: listeners.other.drain_timeout: 2h is out of range: expected 0s to 1h",
+                "mesh.yaml:7:84: listeners.other.max_body_bytes: expected a size: a whole number with its unit (512B, 64KiB, 4MiB or 1GB), found 5",
                 "mesh.yaml:8:20: health.address: 127.0.0.1:80 is taken by another listener",
                 "mesh.yaml:9:9: egress: unknown value `allow_any`; known: registry_only",
             ],

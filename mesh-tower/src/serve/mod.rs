@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use crate::accept::{self, Accept};
 use crate::server::{self, RouteLayer};
-use crate::transport::{BodyLimit, Ground};
+use crate::transport::{BodyLimit, Ground, MaxBody};
 use crate::{admin, grpc};
 
 /// The listener that is used unless another is named.
@@ -190,8 +190,7 @@ impl<L: Accept> IntoFuture for Serve<L, Web> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        // The listener's `max_body_bytes` replaces axum's own limit of 2 MB.
-        let http = self.app.http.layer(RouteLayer).layer(DefaultBodyLimit::disable());
+        let http = self.app.http.layer(RouteLayer);
         let routes = Routes { http, grpc: self.app.grpc.map(|router| router.layer(RouteLayer)) };
         let service = server::stack(&self.mesh, routes);
         Box::pin(run(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
@@ -275,10 +274,17 @@ impl Service<Request<Body>> for Routes {
         match &mut self.grpc {
             Some(router) if grpc::is_grpc(request.headers()) => router.call(request),
             // Without a gRPC router its content type is only a header, and must not lift the limit of the body.
-            _ => match request.extensions_mut().remove::<BodyLimit>() {
-                Some(limit) => self.http.call(limit.apply(request)),
-                None => self.http.call(request),
-            },
+            _ => {
+                // In the place of axum's own 2 MB. What came is bounded already; this bounds what extractors read behind a
+                // layer of the router that decompresses. A router that sets a limit of its own has the last word.
+                if let Some(MaxBody(max)) = request.extensions().get() {
+                    DefaultBodyLimit::max(*max).apply(&mut request);
+                }
+                match request.extensions_mut().remove::<BodyLimit>() {
+                    Some(limit) => self.http.call(limit.apply(request)),
+                    None => self.http.call(request),
+                }
+            }
         }
     }
 }
@@ -416,6 +422,29 @@ mod tests {
         assert_eq!((status, body.as_str()), (StatusCode::OK, ""), "refused as gRPC, which the caller said it speaks");
         let rejected = "mesh_server_rejected_total{reason=\"body_too_large\"} 1";
         assert!(orders.metrics().encode().contains(rejected), "{}", orders.metrics().encode());
+    }
+
+    #[tokio::test]
+    async fn what_a_layer_makes_of_a_body_is_bounded_too() {
+        let (ca, (listener, address)) = (ca(), listener().await);
+        let orders = mesh(&ca, "orders", |config| {
+            let limits = ListenerConfig::new(address).max_body_bytes(1024);
+            config.listeners.insert("default".to_owned(), limits);
+        })
+        .await;
+        // As decompression does: one byte becomes many.
+        let inflate = async |request: Request<Body>| request.map(|_| Body::from(vec![b'x'; 1025]));
+        let route = |path: &str| {
+            let length = post(|body: Bytes| async move { body.len().to_string() });
+            Router::new().route(path, length).layer(axum::middleware::map_request(inflate))
+        };
+        let http = route("/bomb").merge(route("/own").layer(DefaultBodyLimit::disable()));
+        tokio::spawn(serve(&orders, listener, http).into_future());
+        let web = mesh(&ca, "web", |_| {}).await;
+        let mut client = connect(&web, address).await;
+        assert_eq!(send(&mut client, "/bomb", "text/plain", vec![1]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+        let own = send(&mut client, "/own", "text/plain", vec![1]).await;
+        assert_eq!(own, (StatusCode::OK, "1025".to_owned()), "a router's own limit has the last word");
     }
 
     #[tokio::test]

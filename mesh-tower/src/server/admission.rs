@@ -9,12 +9,14 @@ use tower_layer::Layer;
 
 use super::exchange::Exchange;
 use super::gate::{Gate, Gated};
-use super::places::{AdmissionPermit, Places};
+use crate::places::{Place, Places};
 use crate::reject::{Kind, Reject};
 
-/// Refuses requests beyond `limits.max_concurrent_requests` with 503 / UNAVAILABLE.
+/// Refuses requests beyond `limits.max_concurrent_requests`, or its peer's share, with 503 / UNAVAILABLE.
 ///
-/// The limit holds for all listeners of a mesh together and follows reloads. A place is taken until the end of the
+/// The limit holds for all listeners of a mesh together and follows reloads. One peer gets
+/// `max_concurrent_requests_per_peer` of it: whoever holds requests open, a byte at a time or by accident, leaves room for
+/// others. A place is taken until the end of the
 /// response body, or until the caller is gone; a refused request gives its place back at once.
 ///
 /// # Position
@@ -55,9 +57,12 @@ impl Gate for AdmissionLayer {
         if exchange.canonical().is_none() || exchange.principal().is_some() {
             return Err(Reject::WIRING);
         }
-        let limit = exchange.revision.config.limits.max_concurrent_requests;
-        let permit = AdmissionPermit::take(&self.taken, limit).ok_or(Reject::new(Kind::Overloaded, "overloaded"))?;
-        exchange.hold(permit);
+        let limits = &exchange.revision.config.limits;
+        let share = Place::take(exchange.connection.requests_of_peer(), limits.requests_per_peer())
+            .ok_or(Reject::new(Kind::Overloaded, "peer_overloaded"))?;
+        let place = Place::take(&self.taken, limits.max_concurrent_requests)
+            .ok_or(Reject::new(Kind::Overloaded, "overloaded"))?;
+        exchange.hold((share, place));
         Ok(())
     }
 }

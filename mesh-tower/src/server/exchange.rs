@@ -16,11 +16,11 @@ use mesh_core::telemetry::DenialLabels;
 use mesh_core::{Mesh, Revision};
 use tokio::time::Instant;
 
-use super::places::AdmissionPermit;
 use crate::canonical::Canonical;
 use crate::connection::{Connection, Fate, Unfit};
 use crate::context::{RequestContext, TraceContext};
 use crate::grpc;
+use crate::places::AdmissionPermit;
 use crate::principal::Principal;
 use crate::reject::{Kind, Reject};
 

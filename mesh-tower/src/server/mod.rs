@@ -43,7 +43,6 @@ mod forwarded;
 mod gate;
 mod handler;
 mod permit;
-mod places;
 mod rate_limit;
 mod request_body;
 mod response_body;

@@ -406,6 +406,32 @@ async fn a_place_is_taken_until_the_body_ends_or_is_dropped() {
 }
 
 #[tokio::test]
+async fn one_peer_gets_its_share_of_places_and_leaves_the_rest() {
+    for (limits, share) in [
+        ("max_concurrent_requests: 5", 3),
+        ("max_concurrent_requests: 5, max_concurrent_requests_per_peer: 1", 1),
+        ("max_concurrent_requests: 3, max_concurrent_requests_per_peer: 9", 3),
+    ] {
+        let kit = Kit::new(&format!("limits: {{ {limits} }}")).await;
+        let called = Arc::new(AtomicUsize::new(0));
+        let send = async |peer: &Arc<Connection>| {
+            let request = Request::post("https://orders/a").extension(Arc::clone(peer)).body(Body::empty()).unwrap();
+            stack(&kit.mesh, ok(&called)).oneshot(request).await.unwrap()
+        };
+        let (greedy, other) = (connection(WEB), connection(WEB));
+        let mut held = Vec::new();
+        while held.len() < 9 && held.last().is_none_or(|last: &Response<Body>| last.status() == 200) {
+            held.push(send(&greedy).await);
+        }
+        let refused = held.pop().unwrap();
+        assert_eq!((held.len(), refused.status().as_u16()), (share, 503), "{limits}");
+        assert_eq!(send(&other).await.status() == 200, share < 5 && !limits.contains("9"), "{limits}");
+        drop(held.pop());
+        assert_eq!(send(&greedy).await.status(), 200, "{limits}: the place came back");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_that_nobody_reads_keeps_no_place() {
     let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
     let called = Arc::new(AtomicUsize::new(0));

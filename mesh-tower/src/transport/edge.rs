@@ -72,6 +72,7 @@ where
             }
             request.map(Body::new)
         } else {
+            request.extensions_mut().insert(MaxBody(self.limits.max_body));
             let limit = BodyLimit { max: self.limits.max_body, patience: self.limits.patience(), fate: Arc::default() };
             if let Some(unfit) = unfit {
                 limit.fate.set(unfit);
@@ -95,6 +96,10 @@ where
         ResponseFuture { response, in_flight: Some(in_flight), metrics: Arc::clone(&self.metrics) }
     }
 }
+
+/// `max_body_bytes`, for those who make a body longer than it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MaxBody(pub(crate) usize);
 
 /// The limit of a request body that has none yet, because its content type says gRPC.
 #[derive(Debug, Clone)]

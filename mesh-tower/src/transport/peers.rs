@@ -1,4 +1,4 @@
-//! How many connections one address and one identity have, and how often an identity has given up its requests.
+//! How many connections and requests one address and one identity have, and how often an identity has given up its requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_core::identity::SpiffeId;
 use tokio::time::Instant;
+
+use crate::places::Places;
 
 /// Identities without a connection are forgotten beyond so many.
 const REMEMBERED: usize = 16 * 1024;
@@ -103,6 +105,7 @@ pub(crate) struct Peers(Mutex<HashMap<Who, Known>>);
 struct Known {
     connections: usize,
     resets: Arc<Resets>,
+    requests: Arc<Places>,
 }
 
 /// The place of one connection in the tally of its peer.
@@ -111,6 +114,7 @@ pub(crate) struct PeerPlace {
     peers: Arc<Peers>,
     who: Who,
     resets: Arc<Resets>,
+    requests: Arc<Places>,
 }
 
 impl Peers {
@@ -127,7 +131,7 @@ impl Peers {
         if peers.len() >= REMEMBERED && !peers.contains_key(&who) {
             peers.retain(|_, known| known.connections > 0);
         }
-        let fresh = || Known { connections: 0, resets: Arc::new(Resets::new(rate, now)) };
+        let fresh = || Known { connections: 0, resets: Arc::new(Resets::new(rate, now)), requests: Arc::default() };
         let known = peers.entry(who.clone()).or_insert_with(fresh);
         if known.resets.overdrawn(rate, now) {
             return Err(PeerRefusal::Resets);
@@ -136,13 +140,19 @@ impl Peers {
             return Err(PeerRefusal::TooMany);
         }
         known.connections += 1;
-        Ok(PeerPlace { peers: Arc::clone(self), who, resets: Arc::clone(&known.resets) })
+        let (resets, requests) = (Arc::clone(&known.resets), Arc::clone(&known.requests));
+        Ok(PeerPlace { peers: Arc::clone(self), who, resets, requests })
     }
 }
 
 impl PeerPlace {
     pub(super) fn resets(&self) -> &Arc<Resets> {
         &self.resets
+    }
+
+    /// What all connections of this peer count their requests in.
+    pub(super) fn requests(&self) -> &Arc<Places> {
+        &self.requests
     }
 }
 

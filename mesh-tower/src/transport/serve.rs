@@ -131,8 +131,14 @@ where
     let activity = Activity::new(now, Patience::new(config.send_timeout, config.min_body_rate), resets);
     let life = Lifetime::new(config, not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid };
-    let connection =
-        Arc::new(Connection::new(judged, chain.unwrap_or_default(), shared.local_addr, Arc::clone(&shared.name), http));
+    let connection = Arc::new(Connection::new(
+        judged,
+        chain.unwrap_or_default(),
+        shared.local_addr,
+        Arc::clone(&shared.name),
+        http,
+        Arc::clone(place.requests()),
+    ));
     let standing = Standing::new(Arc::clone(&connection), judged_under);
     let _enrolled = shared.roster.enrol(Arc::clone(&standing));
     // Enrolled first, judged second: a revision published in between finds it in the roster.
