@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use mesh_core::identity::forge::{ACCEPTED, Workshop, noon};
 use serde_json::Value;
 
 fn mesh(dir: &Path, args: &[&str]) -> Output {
@@ -254,6 +255,11 @@ fn verify_says_one_line_for_each_chain_in_order() {
         let (code, said) = lines(dir, &[&["svid", "verify"][..], &bundles, &files].concat());
         assert_eq!((code, said), (1, expected.clone()), "{bundles:?}");
     }
+    // As in the README, word for word.
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let command = "svid verify --bundle shop.example=web/bundle.pem web/svid.pem";
+    let (_, said) = lines(&dir.join("a"), &command.split(' ').collect::<Vec<_>>());
+    assert!(readme.contains(&format!("$ mesh {command}\n{}\n", said[0])), "{said:?}");
     let verify = |args: &[&str]| lines(dir, &[&["svid", "verify"][..], args].concat());
     assert_eq!(verify(&["--bundle", a, "a/web/svid.pem"]), (0, vec![line(None, web)]));
     assert_eq!(
@@ -303,6 +309,7 @@ fn id_check_says_one_line_for_each_line() {
     let (longest, too_long) = (id(2048), id(2049));
     let table: &[(&[u8], String)] = &[
         (b"spiffe://shop.example/ns/shop/sa/web", good("shop.example", "/ns/shop/sa/web")),
+        (b"spiffe://shop.example/a%2Fb", bad("id_path_character")),
         (b"spiffe://td", good("td", "")),
         (longest.as_bytes(), good("td", &longest[11..])),
         (too_long.as_bytes(), bad("id_too_long")),
@@ -326,6 +333,8 @@ fn id_check_says_one_line_for_each_line() {
         (b"spiffe://td/\xff", bad("id_not_utf8")),
         (b"spiffe://td/last", good("td", "/last")),
     ];
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    assert!(readme.contains(&format!("$ echo spiffe://shop.example/a%2Fb | mesh id check -\n{}\n", table[1].1)));
     let input = table.iter().map(|(line, _)| *line).collect::<Vec<_>>().join(&b'\n');
     let expected: Vec<String> = table.iter().map(|(_, said)| said.clone()).collect();
     fs::write(dir.join("ids"), &input).unwrap();
@@ -349,4 +358,40 @@ fn id_check_says_one_line_for_each_line() {
     }
     assert_eq!(lines(dir, &["id", "check", "nowhere"]), (3, vec![]));
     assert_eq!(lines(dir, &["id", "check"]), (2, vec![]));
+}
+
+#[test]
+fn verify_judges_the_table_of_attacks_as_a_mesh_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let workshop = Workshop::default();
+    let mut args: Vec<String> = ["svid", "verify", "--bundle"].map(str::to_owned).into();
+    for bundle in workshop.trust().iter() {
+        let file = format!("{}.pem", bundle.domain());
+        fs::write(dir.join(&file), bundle.authorities().iter().map(|der| pem(der)).collect::<String>()).unwrap();
+        args.push(format!("{}={file}", bundle.domain()));
+    }
+    let at = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    args.extend(["--at".to_owned(), at.to_string()]);
+    let table: Vec<_> = workshop.attacks().into_iter().chain(workshop.variants()).collect();
+    for (index, forgery) in table.iter().enumerate() {
+        let file = format!("{index}.pem");
+        fs::write(dir.join(&file), forgery.chain.iter().map(|der| pem(der)).collect::<String>()).unwrap();
+        args.push(file);
+    }
+    let (code, said) = lines(dir, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((code, said.len()), (1, table.len()));
+    for (forgery, line) in table.iter().zip(&said) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let good = forgery.verdict == ACCEPTED;
+        let reason = if good { Value::Null } else { forgery.verdict.into() };
+        assert_eq!((&line["valid"], &line["reason"]), (&good.into(), &reason), "{}: {line}", forgery.name);
+        assert!(!good || line["spiffe_id"].is_string(), "{}: {line}", forgery.name);
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
 }

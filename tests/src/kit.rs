@@ -15,10 +15,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::identity::dev_ca::SvidPem;
 use mesh_tower::test_util::RunningTestMesh;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -79,13 +80,8 @@ pub(crate) async fn tls(
     certificate: Option<&SvidPem>,
     alpn: &str,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible(provider)));
-    let mut config = match certificate {
+    let builder = gullible();
+    let config = match certificate {
         Some(pem) => {
             let chain = CertificateDer::pem_slice_iter(pem.certificate.as_bytes()).map(Result::unwrap).collect();
             let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
@@ -93,6 +89,28 @@ pub(crate) async fn tls(
         }
         None => builder.with_no_client_auth(),
     };
+    handshake(address, config, alpn).await
+}
+
+/// The same, with whatever `certificate` presents.
+pub(crate) async fn tls_with(
+    address: SocketAddr,
+    certificate: impl ResolvesClientCert + 'static,
+    alpn: &str,
+) -> io::Result<TlsStream<TcpStream>> {
+    handshake(address, gullible().with_client_cert_resolver(Arc::new(certificate)), alpn).await
+}
+
+fn gullible() -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible(provider)))
+}
+
+async fn handshake(address: SocketAddr, mut config: ClientConfig, alpn: &str) -> io::Result<TlsStream<TcpStream>> {
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;

@@ -9,6 +9,8 @@
 pub struct Readme;
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod otlp;

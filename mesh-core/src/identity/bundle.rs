@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::{TrustDomain, certificate};
@@ -67,7 +67,8 @@ impl TrustBundle {
                     return Err(BundleError { domain, position, problem });
                 }
                 Err(error) => {
-                    return Err(BundleError { domain, position, problem: format!("is no readable PEM: {error}") });
+                    let problem = format!("is no readable PEM: {}", unreadable(&error));
+                    return Err(BundleError { domain, position, problem });
                 }
             }
         }
@@ -97,6 +98,16 @@ impl TrustBundle {
             .filter(|(_, span)| valid(span))
             .map(|(anchor, _)| borrow(anchor))
             .collect()
+    }
+}
+
+/// In few words and without the text itself, which may be long, or a key in the wrong file.
+fn unreadable(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no `-----END` line",
+        pem::Error::IllegalSectionStart { .. } => "a line that begins with `-----BEGIN` does not end with `-----`",
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        _ => "a section cannot be read",
     }
 }
 

@@ -89,6 +89,9 @@ pub enum SvidError {
     /// X509-SVID 4.3.
     #[error("an issuer in the chain may not sign certificates (its key usage lacks keyCertSign)")]
     IntermediateKeyUsageWrong,
+    /// An issuer has an extended key usage without the one that was needed, for example for code signing.
+    #[error("an issuer in the chain may not issue certificates for TLS (its extended key usage excludes them)")]
+    IntermediateExtendedKeyUsageWrong,
     /// An issuer may not name this workload, or uses constraints that are not understood.
     #[error("an issuer's name constraints exclude the certificate")]
     NameConstraint,
@@ -152,6 +155,7 @@ impl SvidError {
             Self::IssuerNotYetValid => "issuer_not_yet_valid",
             Self::IntermediateIsNoAuthority => "intermediate_is_no_authority",
             Self::IntermediateKeyUsageWrong => "intermediate_key_usage_wrong",
+            Self::IntermediateExtendedKeyUsageWrong => "intermediate_extended_key_usage_wrong",
             Self::NameConstraint => "name_constraint",
             Self::PathLength => "path_length",
             Self::UnknownCriticalExtension => "unknown_critical_extension",

@@ -23,6 +23,9 @@ mod certificate;
 pub mod dev_ca;
 mod error;
 mod files;
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod forge;
 mod forwarded;
 mod id;
 mod key;

@@ -167,6 +167,7 @@ fn path_error(error: &webpki::Error) -> SvidError {
         E::CertExpired { .. } => SvidError::IssuerExpired,
         E::CertNotValidYet { .. } => SvidError::IssuerNotYetValid,
         E::EndEntityUsedAsCa => SvidError::IntermediateIsNoAuthority,
+        E::RequiredEkuNotFoundContext(_) => SvidError::IntermediateExtendedKeyUsageWrong,
         E::NameConstraintViolation => SvidError::NameConstraint,
         E::PathLenConstraintViolated => SvidError::PathLength,
         E::UnsupportedCriticalExtension => SvidError::UnknownCriticalExtension,

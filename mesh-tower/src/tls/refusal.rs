@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use mesh_core::identity::{SpiffeId, SvidError};
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 /// Why we refused the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +128,10 @@ pub(crate) fn handshake_reason(error: &io::Error) -> &'static str {
         Some(rustls::Error::AlertReceived(_)) => "refused_by_peer",
         Some(rustls::Error::NoCertificatesPresented) => "no_certificate",
         Some(rustls::Error::NoApplicationProtocol) => "no_common_protocol",
+        Some(rustls::Error::InvalidMessage(InvalidMessage::CertificatePayloadTooLarge)) => "chain_too_large",
+        Some(rustls::Error::InvalidMessage(
+            InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::MessageTooLarge,
+        )) => "handshake_too_large",
         Some(rustls::Error::InvalidMessage(_)) => "not_tls",
         Some(rustls::Error::PeerIncompatible(_)) => "incompatible",
         Some(rustls::Error::PeerMisbehaved(_) | rustls::Error::InappropriateHandshakeMessage { .. }) => "misbehaved",
