@@ -57,8 +57,9 @@ impl Meshed {
 
     /// Announces `count` endpoints more. None of them is connected to.
     pub async fn announce(&mut self, count: usize) {
+        let first = self.known;
         self.known += count;
-        self.endpoints.announce((0..self.known).map(|n| address(self.port, n)));
+        self.endpoints.announce((first..self.known).map(|n| address(self.port, n)));
         while self.client.endpoints().len() < self.known {
             sleep(Duration::from_millis(1)).await;
         }
