@@ -7,13 +7,16 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
 use mesh_core::config::ListenerConfig;
 use mesh_core::telemetry::Metrics;
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -206,10 +209,7 @@ where
                 let half_open = shared.half_open.enter(); // here, or a burst would be let in before the first is counted
                 let (service, shared) = (service.clone(), Arc::clone(&shared));
                 let connection = serve_connection(io, address, config, service, shared, half_open, stopped.clone());
-                connections.spawn(async move {
-                    let _places = (slot, place);
-                    connection.await;
-                });
+                connections.spawn(Placed { connection, _places: (slot, place) });
             }
         }
     };
@@ -234,6 +234,23 @@ where
     }
     tracing::info!(address = %shared.local_addr, "stopped");
     Ok(())
+}
+
+pin_project! {
+    /// A connection with the places that it takes. (An async block would hold it twice: as given, and as awaited.)
+    struct Placed<F, P> {
+        #[pin]
+        connection: F,
+        _places: P,
+    }
+}
+
+impl<F: Future, P> Future for Placed<F, P> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().connection.poll(cx)
+    }
 }
 
 /// A panic in one connection's task ends that connection and nothing else.
