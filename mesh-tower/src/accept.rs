@@ -207,7 +207,9 @@ where
                     continue;
                 };
                 let half_open = shared.half_open.enter(); // here, or a burst would be let in before the first is counted
-                let (service, shared) = (service.clone(), Arc::clone(&shared));
+                // Boxed on their way: each future that they passed through would keep room for them.
+                let (config, service) = (Box::new(config), Box::new(service.clone()));
+                let shared = Arc::clone(&shared);
                 let connection = serve_connection(io, address, config, service, shared, half_open, stopped.clone());
                 connections.spawn(Placed { connection, _places: (slot, place) });
             }

@@ -1,7 +1,7 @@
 //! The connecting side.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mesh_core::Mesh;
 use mesh_core::config::{HttpVersion, TlsConfig};
@@ -30,8 +30,10 @@ pub struct ClientTls {
     resolver: Arc<Resolver>,
     expected: Arc<[SpiffeId]>,
     alpn: Vec<Vec<u8>>,
-    pub(super) versions: &'static [&'static SupportedProtocolVersion],
+    versions: &'static [&'static SupportedProtocolVersion],
     resumes: bool,
+    /// All but the verifier of one handshake. Building it anew makes rustls allocate a session cache each time.
+    template: Arc<OnceLock<ClientConfig>>,
     pub(super) resumable: Arc<PerGeneration<Setup>>,
 }
 
@@ -51,14 +53,21 @@ impl ClientTls {
             HttpVersion::Http2 => vec![H2.to_vec()],
         };
         let resolver = Arc::new(Resolver(Arc::clone(&live)));
-        let (versions, resumable) = (versions(TlsConfig::default()), Arc::default());
-        Self { live, resolver, expected: expected.into(), alpn, versions, resumes: false, resumable }
+        let (versions, expected) = (versions(TlsConfig::default()), expected.into());
+        let (template, resumable) = (Arc::default(), Arc::default());
+        Self { live, resolver, expected, alpn, versions, resumes: false, template, resumable }
     }
 
     /// Allows what `options` allow.
     #[must_use]
     pub fn options(self, options: TlsConfig) -> Self {
-        Self { versions: versions(options), resumes: options.resumption, ..self }
+        Self { versions: versions(options), resumes: options.resumption, template: Arc::default(), ..self }
+    }
+
+    /// Offers these versions alone.
+    #[cfg(test)]
+    pub(super) fn only(&self, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
+        Self { versions, template: Arc::default(), ..self.clone() }
     }
 
     /// Handshakes over `io`. The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
@@ -84,8 +93,16 @@ impl ClientTls {
     fn setup(&self) -> Result<Setup, rustls::Error> {
         let (live, accepts) = (Arc::clone(&self.live), Accepts::Servers(Arc::clone(&self.expected)));
         if !self.resumes {
-            let verifier = Verifier::of_one(live, accepts, false);
-            let config = self.config(&verifier, Resumption::disabled())?;
+            let verifier = Verifier::of_one(Arc::clone(&live), accepts, false);
+            let mut config = match self.template.get() {
+                Some(template) => template.clone(),
+                None => {
+                    let unasked = Verifier::of_one(live, Accepts::Servers(Arc::default()), false);
+                    let template = self.config(&unasked, Resumption::disabled())?;
+                    self.template.get_or_init(|| template).clone()
+                }
+            };
+            config.dangerous().set_certificate_verifier(verifier.clone());
             return Ok((verifier, Arc::new(config)));
         }
         // rustls resumes only what was made with the very same verifier and resolver.

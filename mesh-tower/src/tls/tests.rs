@@ -176,7 +176,7 @@ async fn a_server_resumes_nobody_whom_it_would_not_accept_now() {
                 let options = resuming().min_version(version);
                 let mut world = World::new(Without { generations: true, judging: true }, without, options).await;
                 if version == TlsVersion::V1_2 {
-                    world.client.versions = ONLY_TLS12;
+                    world.client = world.client.only(ONLY_TLS12);
                 }
                 world.web.publish(world.ca.issue(WEB, HOUR));
                 assert_eq!(world.meet().await.by_server(), "full", "{what}");
@@ -382,7 +382,7 @@ async fn tls_12_is_spoken_where_it_is_opted_in_and_never_without_extended_master
     let opted = TlsConfig::default().min_version(TlsVersion::V1_2);
     let mut world = World::new(Without::default(), Without::default(), opted).await;
     assert_eq!(world.meet().await.server.unwrap().version, TlsVersion::V1_3, "the newer one wins");
-    world.client.versions = ONLY_TLS12;
+    world.client = world.client.only(ONLY_TLS12);
     let met = world.meet().await;
     assert_eq!(met.client.as_ref().unwrap().1.version, TlsVersion::V1_2);
     assert_eq!(met.server.unwrap().svid.id.as_str(), WEB);

@@ -44,8 +44,8 @@ struct Admitted<Io> {
 pub(crate) async fn serve_connection<Io, S>(
     io: Io,
     address: SocketAddr,
-    config: ListenerConfig,
-    service: S,
+    config: Box<ListenerConfig>,
+    service: Box<S>,
     shared: Arc<Shared>,
     (place, evicted): (Place, oneshot::Receiver<()>),
     mut stop: watch::Receiver<bool>,
@@ -99,7 +99,7 @@ pub(crate) async fn serve_connection<Io, S>(
         None => tracing::debug!(%address, id, http = ?entered.http, security, "connection accepted"),
     }
     let admitted = Admitted { entered, place, judged_under };
-    let reason = serve_http(admitted, address, &config, service, &shared, stop).await;
+    let reason = serve_http(admitted, address, config, service, &shared, stop).await;
     metrics.closed(reason.as_str());
     let limit_reached = reason.is_abuse();
     let reason = reason.as_str();
@@ -113,8 +113,8 @@ pub(crate) async fn serve_connection<Io, S>(
 async fn serve_http<Io, S>(
     Admitted { entered, place, judged_under }: Admitted<Io>,
     address: SocketAddr,
-    config: &ListenerConfig,
-    service: S,
+    config: Box<ListenerConfig>,
+    service: Box<S>,
     shared: &Shared,
     stop: watch::Receiver<bool>,
 ) -> CloseReason
@@ -129,7 +129,7 @@ where
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
     let resets = (http == Version::HTTP_2).then(|| Arc::clone(place.resets()));
     let activity = Activity::new(now, Patience::new(config.send_timeout, config.min_body_rate), resets);
-    let life = Lifetime::new(config, not_after, now, wall, &shared.ground.rng);
+    let life = Lifetime::new(&config, not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid };
     let connection = Arc::new(Connection::new(
         judged,
@@ -146,11 +146,11 @@ where
     let id = connection.peer().svid.as_ref().map(|svid| svid.id.clone());
     let verdict = (http != Version::HTTP_2).then(Arc::<Verdict>::default);
     let edge = Edge {
-        service,
+        service: *service,
         connection: Arc::clone(&connection),
         address,
         activity: Arc::clone(&activity),
-        limits: RequestLimits::of(config),
+        limits: RequestLimits::of(&config),
         metrics: Arc::clone(&shared.ground.metrics),
         verdict: verdict.clone(),
     };
@@ -165,12 +165,14 @@ where
             connection,
         };
         let stream = Watched::new(stream, false, Arc::clone(&activity));
-        let connection = http2_builder(config, streams).serve_connection(TokioIo::new(stream), edge);
+        let connection = http2_builder(&config, streams).serve_connection(TokioIo::new(stream), edge);
+        drop(config);
         return drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
     };
     let stream = Watched::new(stream, true, Arc::clone(&activity));
     let stream = Guard::new(stream, config.max_header_bytes as usize, Arc::clone(&verdict));
-    let connection = http1_builder(config).serve_connection(TokioIo::new(stream), edge);
+    let connection = http1_builder(&config).serve_connection(TokioIo::new(stream), edge);
+    drop(config);
     let reason = drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
     let Some(refusal) = verdict.refused() else { return reason };
     let refusal = refusal.as_str();
