@@ -148,8 +148,7 @@ impl Bench {
 /// A connection that was closed meanwhile would be cheap.
 fn all_held(look: Look, count: usize) -> Result<(), String> {
     match look.connections {
-        // The first one was there before.
-        Some(open) if open == count as u64 + 1 => Ok(()),
-        open => Err(format!("{open:?} connections are open, expected {}", count + 1)),
+        Some(open) if open == count as u64 => Ok(()),
+        open => Err(format!("{open:?} connections are open, expected {count}")),
     }
 }
