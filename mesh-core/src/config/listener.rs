@@ -82,7 +82,7 @@ pub struct ListenerConfig {
     /// balancers have time to notice. 5 s suits Kubernetes. Default 0, range 0 to 10 min.
     pub shutdown_delay: Duration,
     /// Open connections, further ones wait in the kernel's backlog. Default 10,000, range 1 to 1,000,000. Each idle
-    /// HTTP/2 connection costs about 32 KiB.
+    /// HTTP/2 connection costs about 35 KiB.
     pub max_connections: usize,
     /// Connections whose handshake is not done. Of more, the oldest is closed: one that has been silent for 100 ms, or in
     /// its handshake for a second; younger ones make newcomers wait. Default a tenth of `max_connections`, at least 256,

@@ -13,7 +13,7 @@ pub(super) fn server(address: SocketAddr) -> String {
     format!(
         "workload:  {{ name: server, namespace: bench, labels: {{ app: bench }} }}\n\
          identity:  {{ trust_domain: {TRUST_DOMAIN}, source: {{ files: {{ certificate: server.pem, key: server.key, bundle: ca.pem }} }} }}\n\
-         listeners: {{ default: {{ address: \"{address}\" }} }}\n\
+         listeners: {{ default: {{ address: \"{address}\", max_connections: 20000 }} }}\n\
          tokens:    [ {{ issuer: \"{ISSUER}\", audiences: [{AUDIENCE}], jwks: {{ file: jwks.json }} }} ]\n\
          policies:  [ policies/ ]\n\
          limits:    {{ max_concurrent_requests: 10000, rate: {{ per_second: 1000000, burst: 1000000 }} }}\n\
