@@ -34,7 +34,9 @@ fn resuming() -> TlsConfig {
 
 /// A client and a server with everything that may change between two of their connections.
 struct World {
-    clock: Arc<ManualClock>,
+    /// Each side's own: an honest peer would not present what has ended by its clock.
+    client_clock: Arc<ManualClock>,
+    server_clock: Arc<ManualClock>,
     ca: Ca,
     web: Snapshot<Identity>,
     orders: Snapshot<Identity>,
@@ -47,19 +49,21 @@ struct World {
 
 impl World {
     async fn new(client_without: Without, server_without: Without, options: TlsConfig) -> Self {
-        let manual = Arc::new(ManualClock::new(SystemClock.now()));
-        let clock: Arc<dyn WallClock> = manual.clone();
+        let now = SystemClock.now();
+        let (client_clock, server_clock) = (Arc::new(ManualClock::new(now)), Arc::new(ManualClock::new(now)));
+        let clock: Arc<dyn WallClock> = server_clock.clone();
         let ca = Ca::new("root", &clock);
         let (web, orders) = (Snapshot::new(ca.issue(WEB, DAY)), Snapshot::new(ca.issue(ORDERS, DAY)));
         let mesh = fixture::mesh(&ca, "orders", |_| {}).await;
-        let live = |identity: &Snapshot<Identity>, without| {
-            let mut live = Live::new(identity.clone(), Arc::clone(&clock));
+        let live = |identity: &Snapshot<Identity>, clock: &Arc<ManualClock>, without| {
+            let mut live = Live::new(identity.clone(), clock.clone());
             (live.without, live.revision) = (without, Some(mesh.revision().clone()));
             Arc::new(live)
         };
-        let client = ClientTls::over(live(&web, client_without), ids(&[ORDERS]), HttpVersion::Http2).options(options);
-        let server = ServerTls::over(live(&orders, server_without));
-        Self { clock: manual, ca, web, orders, mesh, client, server, options }
+        let client = live(&web, &client_clock, client_without);
+        let client = ClientTls::over(client, ids(&[ORDERS]), HttpVersion::Http2).options(options);
+        let server = ServerTls::over(live(&orders, &server_clock, server_without));
+        Self { client_clock, server_clock, ca, web, orders, mesh, client, server, options }
     }
 
     /// Another client of the same process.
@@ -141,7 +145,7 @@ async fn a_server_resumes_nobody_whom_it_would_not_accept_now() {
         (
             "the root is removed",
             |world| {
-                let clock: Arc<dyn WallClock> = world.clock.clone();
+                let clock: Arc<dyn WallClock> = world.server_clock.clone();
                 let bundles = Ca::new("other", &clock).issue(ORDERS, DAY).bundles;
                 let svids = world.orders.load().svids.clone();
                 world.orders.publish(Identity { svids, bundles });
@@ -165,7 +169,7 @@ async fn a_server_resumes_nobody_whom_it_would_not_accept_now() {
         ),
         (
             "the client's certificate expires",
-            |world| world.clock.advance(2 * HOUR),
+            |world| world.server_clock.advance(2 * HOUR),
             ["expired", "expired", "resumed", "resumed"],
         ),
     ];
@@ -197,7 +201,7 @@ async fn a_client_resumes_no_server_that_it_would_not_accept_now() {
         (
             "the root is removed",
             |world| {
-                let clock: Arc<dyn WallClock> = world.clock.clone();
+                let clock: Arc<dyn WallClock> = world.server_clock.clone();
                 let bundles = Ca::new("other", &clock).issue(WEB, DAY).bundles;
                 let svids = world.web.load().svids.clone();
                 world.web.publish(Identity { svids, bundles });
@@ -213,7 +217,7 @@ async fn a_client_resumes_no_server_that_it_would_not_accept_now() {
         ),
         (
             "the server's certificate expires",
-            |world| world.clock.advance(2 * HOUR),
+            |world| world.client_clock.advance(2 * HOUR),
             ["expired", "expired", "resumed", "resumed"],
         ),
     ];
@@ -252,7 +256,7 @@ async fn sessions_stay_with_their_listener_and_their_cluster() {
     assert_eq!(meet(&till, &world.server, world.options).await.by_client(), "resumed");
 
     // Another service at the address of the first.
-    let clock: Arc<dyn WallClock> = world.clock.clone();
+    let clock: Arc<dyn WallClock> = world.server_clock.clone();
     let payments = super::for_test::server(&Snapshot::new(world.ca.issue(PAYMENTS, DAY)), &clock);
     assert_eq!(meet(&world.client, &payments, world.options).await.by_client(), "peer_id_mismatch");
 
