@@ -35,6 +35,8 @@ pub(crate) struct Unreadable(pub(crate) &'static str);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
     BodyTooLarge,
+    /// Not compressed as it says.
+    BodyEncoding,
     BodyTimeout,
     TooManyHeaders,
     HeadersTooLarge,

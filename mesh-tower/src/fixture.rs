@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::Mesh;
-use mesh_core::audit::LogSink;
+use mesh_core::audit::{AuditSink, LogSink};
 use mesh_core::clock::{SystemClock, WallClock};
 use mesh_core::config::{Config, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use mesh_core::identity::{Identity, MemorySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
@@ -57,19 +57,23 @@ impl Ca {
 
 /// A mesh of `shop/NAME` that allows every caller unless `edit` says otherwise.
 pub(crate) async fn mesh(ca: &Ca, name: &str, edit: impl FnOnce(&mut Config)) -> Mesh {
+    audited_mesh(ca, name, edit, Box::new(LogSink)).await
+}
+
+/// The same, with its audit records in `sink`.
+pub(crate) async fn audited_mesh(
+    ca: &Ca,
+    name: &str,
+    edit: impl FnOnce(&mut Config),
+    sink: Box<dyn AuditSink>,
+) -> Mesh {
     let trust_domain = TrustDomain::parse("td").unwrap();
     let source = PlugConfig::new("memory", &serde_json::json!({}));
     let mut config = Config::new(Workload::new(name, "shop"), IdentityConfig { trust_domain, source });
     config.no_policy = NoPolicy::Allow;
     edit(&mut config);
     let source = MemorySource::new(ca.issue(&format!("spiffe://td/ns/shop/sa/{name}"), DAY));
-    Mesh::builder()
-        .config(config)
-        .identity_source(Arc::new(source))
-        .audit_sink(Box::new(LogSink))
-        .start()
-        .await
-        .unwrap()
+    Mesh::builder().config(config).identity_source(Arc::new(source)).audit_sink(sink).start().await.unwrap()
 }
 
 /// An authority on the system's clock.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use mesh_core::audit::AuditOutcome;
 
@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     TooSlow,
     /// It has too many headers, or too long ones.
     HeadersTooLarge,
+    /// Its body is encoded in a way that is not undone here.
+    UnsupportedEncoding,
     /// Nobody vouches for the caller, or its token is bad.
     Unauthenticated,
     /// The caller may not.
@@ -61,6 +63,7 @@ impl Reject {
     pub(crate) const fn unfit(unfit: Unfit) -> Self {
         match unfit {
             Unfit::BodyTooLarge => Self::new(Kind::TooLarge, "body_too_large"),
+            Unfit::BodyEncoding => Self::new(Kind::Malformed, "body_encoding"),
             Unfit::BodyTimeout => Self::new(Kind::TooSlow, "body_timeout"),
             Unfit::TooManyHeaders => Self::new(Kind::HeadersTooLarge, "too_many_headers"),
             Unfit::HeadersTooLarge => Self::new(Kind::HeadersTooLarge, "headers_too_large"),
@@ -71,6 +74,7 @@ impl Reject {
         match self.kind {
             Kind::Malformed | Kind::Unreadable => StatusCode::BAD_REQUEST,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Kind::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -84,7 +88,7 @@ impl Reject {
 
     pub(crate) fn code(&self) -> Code {
         match self.kind {
-            Kind::Malformed | Kind::Unreadable => Code::UNIMPLEMENTED,
+            Kind::Malformed | Kind::Unreadable | Kind::UnsupportedEncoding => Code::UNIMPLEMENTED,
             Kind::TooLarge | Kind::HeadersTooLarge => Code::RESOURCE_EXHAUSTED,
             Kind::TooSlow => Code::CANCELLED,
             Kind::Unauthenticated => Code::UNAUTHENTICATED,
@@ -110,6 +114,7 @@ impl Reject {
             Kind::Malformed => "bad request",
             Kind::Unreadable => "",
             Kind::TooLarge => "body too large",
+            Kind::UnsupportedEncoding => "unsupported content encoding",
             Kind::TooSlow => "request timeout",
             Kind::HeadersTooLarge => "headers too large",
             Kind::Unauthenticated => "unauthenticated",
@@ -131,6 +136,10 @@ impl Reject {
             let headers = response.headers_mut();
             if !self.text().is_empty() {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            }
+            if self.kind == Kind::UnsupportedEncoding {
+                // RFC 9110 15.5.16: or the caller takes it for a complaint about the type.
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
             }
             if self.kind == Kind::Unauthenticated {
                 // RFC 9110 15.5.2 demands a challenge; RFC 6750 3 would add details, which we keep.
@@ -156,6 +165,7 @@ mod tests {
             (Kind::Malformed, 400, 12),
             (Kind::Unreadable, 400, 12),
             (Kind::TooLarge, 413, 8),
+            (Kind::UnsupportedEncoding, 415, 12),
             (Kind::TooSlow, 408, 1),
             (Kind::HeadersTooLarge, 431, 8),
             (Kind::Unauthenticated, 401, 16),

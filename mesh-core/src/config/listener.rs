@@ -37,6 +37,7 @@ use super::yaml::Node;
 /// | `max_concurrent_streams` | 100 | HTTP/2 refuses the stream | | |
 /// | `max_header_bytes`, `max_headers` | 16KiB, 100 | 431, RESOURCE_EXHAUSTED | `server_rejected{reason="headers_too_large"}`, `"too_many_headers"` | info, audit |
 /// | `max_body_bytes` | 4MiB | 413, RESOURCE_EXHAUSTED | `server_rejected{reason="body_too_large"}` | info, audit |
+/// | `decompress_requests` | `false` | 415 for what it cannot, 400 for what is broken | `server_rejected{reason="unsupported_encoding"}`, `"body_encoding"` | info, audit |
 /// | accept errors for want of files or memory | fixed | tried again every 100 ms | `server_accept_errors{reason="resource"}` | error, once a streak |
 ///
 /// Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
@@ -107,11 +108,15 @@ pub struct ListenerConfig {
     pub max_header_bytes: u32,
     /// Number of one request's headers. Default 100, range 8 to 1,000.
     pub max_headers: usize,
-    /// Bytes of one HTTP request body. Nothing is decompressed: a handler gets the body as it came, with its
-    /// `content-encoding`; where a router does decompress, axum's extractors read so many bytes of what comes out. gRPC
-    /// bodies are limited per message by tonic, and so unlimited here for gRPC routers and for what `serve_service` serves.
-    /// Default 4 MiB, range 0 to 1 TiB.
+    /// Bytes of one HTTP request body: as it comes, and again as `decompress_requests` makes it. Where a router itself
+    /// decompresses, axum's extractors read so many bytes of what comes out. gRPC bodies are limited per message by tonic,
+    /// and so unlimited here for gRPC routers and for what `serve_service` serves. Default 4 MiB, range 0 to 1 TiB.
     pub max_body_bytes: u64,
+    /// Whether HTTP request bodies with `content-encoding: gzip` or `deflate` are decompressed for the handler, which then
+    /// sees neither that header nor `content-length`. Any other encoding, or more than one, is answered with 415, a body
+    /// that is not what it says with 400. gRPC compresses messages, not bodies, and is left alone. Default `false`: a
+    /// handler gets the body as it came, with its `content-encoding`. (RFC 9110 8.4)
+    pub decompress_requests: bool,
 }
 
 impl ListenerConfig {
@@ -142,6 +147,7 @@ impl ListenerConfig {
             max_header_bytes: 16 * 1024,
             max_headers: 100,
             max_body_bytes: 4 * 1024 * 1024,
+            decompress_requests: false,
         }
     }
 
@@ -204,6 +210,7 @@ impl Decode for ListenerConfig {
                 .map_or(default.max_header_bytes, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
             max_headers: fields.or("max_headers", default.max_headers),
             max_body_bytes: body_bytes.map_or(default.max_body_bytes, |size| size.0),
+            decompress_requests: fields.or("decompress_requests", default.decompress_requests),
         };
         fields.finish();
         address.map(|_| listener)

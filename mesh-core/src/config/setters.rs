@@ -52,6 +52,7 @@ setters! {
         max_header_bytes: u32,
         max_headers: usize,
         max_body_bytes: u64,
+        decompress_requests: bool,
     }
     ClusterConfig {
         balance: BalanceConfig,

@@ -18,7 +18,7 @@ identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
 listeners:
   default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, body_timeout: 1s, send_timeout: 1s, min_body_rate: 1KiB, idle_timeout: 3s, max_connection_age: 4m,
              drain_timeout: 0s, shutdown_delay: 5s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
-             max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B }
+             max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B, decompress_requests: true }
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
 policies:  [ policies/, /abs/p.yaml ]
@@ -115,6 +115,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             max_header_bytes: 16_384,
             max_headers: 100,
             max_body_bytes: 4_194_304,
+            decompress_requests: false,
         }
     );
     assert_eq!(

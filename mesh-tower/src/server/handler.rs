@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::decompress::decompressed;
 use super::exchange::{Exchange, unwired};
 use super::permit::{Recheck, revoked};
 use super::request_body::RequestBody;
@@ -27,7 +28,10 @@ pub(super) const PANICKED: Reject = Reject::new(Kind::Internal, "panic");
 /// and does not see panics inside of one; the stack's response body catches those.) A handler that still reads a
 /// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED, with 401 /
 /// UNAUTHENTICATED where its token ends; one whose request is complete may finish. One whose request body is beyond
-/// `max_body_bytes`, or slower than `body_timeout` allows, is dropped with 413 / RESOURCE_EXHAUSTED or 408 / CANCELLED.
+/// `max_body_bytes`, as it came or decompressed, or slower than `body_timeout` allows, is dropped with 413 / RESOURCE_EXHAUSTED or 408 / CANCELLED.
+///
+/// Where the listener says `decompress_requests`, the handler gets the body decompressed, and 415 is answered in its place
+/// to an encoding that is not known.
 ///
 /// # Position
 /// Innermost, because the context must cover every poll of the handler and nothing else, and because nothing may come
@@ -77,6 +81,10 @@ where
         };
         let Some(context) = exchange.context().filter(|_| exchange.awaits_handler()).cloned() else {
             return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
+        };
+        let request = match decompressed(request) {
+            Ok(request) => request,
+            Err(reject) => return ResponseFuture::refused(exchange.refuse(reject)),
         };
         exchange.begin_handling();
         // A body of unknown length may still be coming when policy changes.

@@ -10,7 +10,7 @@
 //! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
 //! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
-//! | [`HandlerLayer`] | request context, panics, permits of streams | 500 / INTERNAL |
+//! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 415, 400 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be
@@ -37,6 +37,7 @@ mod authenticate;
 mod authorize;
 mod canonical;
 mod deadline;
+mod decompress;
 mod exchange;
 mod flight;
 mod forwarded;

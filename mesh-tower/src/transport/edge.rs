@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_ENCODING, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Incoming;
@@ -78,6 +78,9 @@ where
                 limit.fate.set(unfit);
             }
             request.extensions_mut().insert(Arc::clone(&limit.fate));
+            if self.limits.decompress && !grpc && request.headers().contains_key(CONTENT_ENCODING) {
+                request.extensions_mut().insert(Decompress { max: limit.max, fate: Arc::clone(&limit.fate) });
+            }
             if grpc {
                 // The caller chose the content type; who serves it as HTTP all the same puts the limit back.
                 let (patience, fate) = (limit.patience.clone(), Arc::clone(&limit.fate));
@@ -100,6 +103,13 @@ where
 /// `max_body_bytes`, for those who make a body longer than it came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MaxBody(pub(crate) usize);
+
+/// A request body that is to be decompressed for its handler, to `max` bytes at most.
+#[derive(Debug, Clone)]
+pub(crate) struct Decompress {
+    pub(crate) max: usize,
+    pub(crate) fate: Arc<Fate>,
+}
 
 /// The limit of a request body that has none yet, because its content type says gRPC.
 #[derive(Debug, Clone)]
@@ -127,6 +137,7 @@ impl BodyLimit {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestLimits {
     max_body: usize,
+    decompress: bool,
     /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
     max_headers: usize,
     max_header_bytes: usize,
@@ -138,6 +149,7 @@ impl RequestLimits {
     pub(super) fn of(config: &ListenerConfig) -> Self {
         Self {
             max_body: usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX),
+            decompress: config.decompress_requests,
             max_headers: config.max_headers,
             max_header_bytes: config.max_header_bytes as usize,
             body_timeout: config.body_timeout,

@@ -21,7 +21,7 @@ mod sparing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use edge::{BodyLimit, MaxBody};
+pub(crate) use edge::{BodyLimit, Decompress, MaxBody};
 pub(crate) use ground::{Ground, Shared};
 pub(crate) use half_open::HalfOpen;
 pub(crate) use serve::serve_connection;
