@@ -24,7 +24,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::transport::{Ground, HalfOpen, Shared, serve_connection};
+use crate::transport::{Ground, HalfOpen, Shared, Sparing, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -74,17 +74,36 @@ impl Accept for TcpListener {
 /// A listener whose connections are bounded and whose errors are survived.
 pub(crate) struct Incoming<L> {
     listener: L,
+    /// What bounds its connections, for metrics and logs.
+    limit: &'static str,
     slots: Arc<Semaphore>,
     half_open: Arc<HalfOpen>,
     metrics: Arc<Metrics>,
+    lines: Sparing,
+    /// Whether the last accept had to wait for a place.
+    full: bool,
     /// Whether the last accept failed for want of a resource.
     failing: bool,
 }
 
 impl<L: Accept> Incoming<L> {
     /// `half_open` are those of its connections that give way when there are too many.
-    pub(crate) fn new(listener: L, max_connections: usize, half_open: Arc<HalfOpen>, metrics: Arc<Metrics>) -> Self {
-        Self { listener, slots: Arc::new(Semaphore::new(max_connections)), half_open, metrics, failing: false }
+    pub(crate) fn new(
+        listener: L,
+        (limit, max): (&'static str, usize),
+        half_open: Arc<HalfOpen>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            listener,
+            limit,
+            slots: Arc::new(Semaphore::new(max)),
+            half_open,
+            metrics,
+            lines: Sparing::default(),
+            full: false,
+            failing: false,
+        }
     }
 
     /// The next connection and its slot. Errors are counted, logged once per streak, and survived.
@@ -92,7 +111,25 @@ impl<L: Accept> Incoming<L> {
     /// Cancel safe. Waits for a slot first, and until less than `max_half_open` connections are half open: what is not
     /// accepted waits in the kernel's backlog.
     pub(crate) async fn next(&mut self, max_half_open: usize) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
-        let slot = self.half_open.until(Arc::clone(&self.slots).acquire_owned()).await.ok()?;
+        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => {
+                self.full = false;
+                slot
+            }
+            Err(_) => {
+                if !std::mem::replace(&mut self.full, true) {
+                    self.metrics.transport.waited(self.limit);
+                    if let Some(left_out) = self.lines.line(self.limit, Instant::now()) {
+                        tracing::warn!(
+                            limit = self.limit,
+                            left_out,
+                            "all places are taken: newcomers wait until a connection ends"
+                        );
+                    }
+                }
+                self.half_open.until(Arc::clone(&self.slots).acquire_owned()).await.ok()?
+            }
+        };
         self.half_open.room(max_half_open).await;
         loop {
             let error = match self.listener.accept().await {
@@ -162,7 +199,6 @@ where
         async move { shared.patrol().await }
     });
     tracing::info!(address = %shared.local_addr, "serving");
-    let (half_open, metrics) = (Arc::clone(&shared.half_open), Arc::clone(&shared.ground.metrics));
     let places = listener.max_open().map_or(start.max_connections, |open| start.max_connections.min(open.max(1)));
     if places < start.max_connections {
         tracing::warn!(
@@ -172,7 +208,12 @@ where
             open files limit (`ulimit -n`)"
         );
     }
-    let mut incoming = Incoming::new(listener, places, half_open, metrics);
+    let mut incoming = Incoming::new(
+        listener,
+        ("max_connections", places),
+        Arc::clone(&shared.half_open),
+        Arc::clone(&shared.ground.metrics),
+    );
     let (stop_all, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let (mut signal, mut cut) = (std::pin::pin!(stop.signal), std::pin::pin!(stop.cut));

@@ -123,8 +123,12 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
 }
 
 async fn run(listener: TcpListener, answers: Arc<Answers>) {
-    let mut incoming =
-        Incoming::new(listener, MAX_CONNECTIONS, HalfOpen::new(Arc::default()), Arc::clone(&answers.metrics));
+    let mut incoming = Incoming::new(
+        listener,
+        ("health", MAX_CONNECTIONS),
+        HalfOpen::new(Arc::default()),
+        Arc::clone(&answers.metrics),
+    );
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

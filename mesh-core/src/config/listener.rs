@@ -20,11 +20,11 @@ use super::yaml::Node;
 ///
 /// | setting | default | what happens | metric | log |
 /// |---|---|---|---|---|
-/// | `max_connections` | 10,000, at most 3/4 of the open files | newcomers wait in the backlog | `server_connections` | warning at the start if files are too few |
+/// | `max_connections` | 10,000, at most 3/4 of the open files | newcomers wait in the backlog | `server_connections`, `server_limit_waits{limit="max_connections"}` | warn; at the start, too, if files are too few |
 /// | `max_half_open` | a tenth, at least 256 | the oldest that has proved nothing is closed | `server_half_open`, `server_handshakes{result="evicted"}` | warn |
 /// | `max_connections_per_ip` | half | closed before the handshake | `server_connections_refused{reason="per_ip"}` | warn |
 /// | `max_connections_per_peer` | half | closed after the handshake | `server_connections_refused{reason="per_peer"}` | warn |
-/// | `max_handshakes` | 256 | handshakes wait | `server_half_open` | |
+/// | `max_handshakes` | 256 | handshakes wait | `server_limit_waits{limit="max_handshakes"}` | warn |
 /// | `hello_timeout`, `handshake_timeout` | 3 s, 10 s | closed | `server_handshakes{result="hello_timeout"}`, `"timeout"` | info |
 /// | `header_timeout` | 10 s | closed | `server_connections_closed{reason="header_timeout"}` | warn |
 /// | `body_timeout`, `min_body_rate` | 20 s, 240B | 408, CANCELLED | `server_rejected{reason="body_timeout"}` | info, audit |
@@ -34,13 +34,14 @@ use super::yaml::Node;
 /// | `drain_timeout` | 30 s | cut | `server_connections_closed{reason="drain_timeout"}` | debug; warn at the end of a server |
 /// | `max_resets_per_second` | 100, ten times at once | closed; newcomers refused for up to a second | `server_connections_closed{reason="reset_budget"}`, `server_connections_refused{reason="reset_budget"}` | warn |
 /// | floods of resets, small DATA or CONTINUATION frames, four times the header bytes | fixed, h2's | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
-/// | `max_concurrent_streams` | 100 | HTTP/2 refuses the stream | | |
+/// | `max_concurrent_streams` | 100 | REFUSED_STREAM to a peer that does not keep to our SETTINGS | | |
 /// | `max_header_bytes`, `max_headers` | 16KiB, 100 | 431, RESOURCE_EXHAUSTED | `server_rejected{reason="headers_too_large"}`, `"too_many_headers"` | info, audit |
 /// | `max_body_bytes` | 4MiB | 413, RESOURCE_EXHAUSTED | `server_rejected{reason="body_too_large"}` | info, audit |
 /// | `decompress_requests` | `false` | 415 for what it cannot, 400 for what is broken | `server_rejected{reason="unsupported_encoding"}`, `"body_encoding"` | info, audit |
 /// | accept errors for want of files or memory | fixed | tried again every 100 ms | `server_accept_errors{reason="resource"}` | error, once a streak |
 ///
-/// Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
+/// Streams beyond `max_concurrent_streams` are refused by h2, which tells their peer and nobody else: it knows the limit from
+/// our SETTINGS before its first request, so that only a broken or hostile one is refused. Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
 /// metric or record. `limits:` has what all listeners share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -23,6 +23,7 @@ pub struct TransportMetrics {
     /// Connections whose handshake is not done.
     pub half_open: Gauge,
     refused: Family<ReasonLabel, Counter>,
+    waits: Family<LimitLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,6 +34,11 @@ struct ResultLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +76,7 @@ impl TransportMetrics {
         );
         registry.register("half_open", "Connections whose handshake is not done", metrics.half_open.clone());
         registry.register("connections_refused", "Connections beyond a limit, by limit", metrics.refused.clone());
+        registry.register("limit_waits", "How often newcomers had to wait, by limit", metrics.waits.clone());
         registry.register("connections_closed", "Connections closed, by reason", metrics.closed.clone());
         registry.register(
             "connection_rechecks",
@@ -140,6 +147,17 @@ impl TransportMetrics {
     /// How many connections were refused for `reason`.
     pub fn refused_for(&self, reason: &'static str) -> u64 {
         self.refused.get_or_create(&ReasonLabel { reason }).get()
+    }
+
+    /// Counts that somebody waits because of `limit`: a handshake for `max_handshakes`, and newcomers, each time that
+    /// places run out, for `max_connections` (`health`: for a place at the health listener).
+    pub fn waited(&self, limit: &'static str) {
+        self.waits.get_or_create(&LimitLabel { limit }).inc();
+    }
+
+    /// How often somebody had to wait because of `limit`.
+    pub fn waited_for(&self, limit: &'static str) -> u64 {
+        self.waits.get_or_create(&LimitLabel { limit }).get()
     }
 
     /// Counts the end of a connection whose handshake was done.

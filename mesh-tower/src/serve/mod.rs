@@ -8,7 +8,6 @@ mod error;
 mod server;
 mod signal;
 #[cfg(test)]
-#[cfg(feature = "dev-ca")]
 mod tests;
 
 pub use app::{HttpApp, Opaque, Stack, Web};

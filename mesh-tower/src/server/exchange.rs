@@ -203,6 +203,16 @@ impl Exchange {
         }
     }
 
+    /// Counts and logs a response that ends before its end. The caller has its head: nothing more can be told to it.
+    pub(super) fn cut(&self, reason: &'static str) {
+        self.mesh.metrics().server.rejected(reason);
+        let peer = self.connection.peer();
+        let peer_id = peer.svid.as_deref().map(|svid| svid.id.as_str());
+        let (method, path) = self.canonical().map_or(("-", "-"), |canonical| (canonical.method(), canonical.path()));
+        let trace_id = format_args!("{:032x}", self.trace.trace_id());
+        tracing::info!(reason, peer_id, peer.address = %peer.address, method, path, trace_id, "response cut");
+    }
+
     /// Lets a response out only if some layer decided on its request.
     ///
     /// The last line of defence against a stack in which nobody asks policy: the handler has run, its answer stays in.

@@ -112,7 +112,7 @@ fn cut(
     reason: &'static str,
 ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
     let Some(mut flight) = flight.take() else { return Poll::Ready(None) };
-    flight.exchange.mesh.metrics().server.rejected(reason);
+    flight.exchange.cut(reason);
     if !flight.exchange.grpc {
         return Poll::Ready(Some(Err(axum::Error::new(Cut(reason)))));
     }

@@ -25,3 +25,4 @@ pub(crate) use edge::{BodyLimit, Decompress, MaxBody};
 pub(crate) use ground::{Ground, Shared};
 pub(crate) use half_open::HalfOpen;
 pub(crate) use serve::serve_connection;
+pub(crate) use sparing::Sparing;

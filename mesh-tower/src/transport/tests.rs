@@ -42,8 +42,10 @@ use crate::connection::{Fate, Unfit};
 use crate::fixture::{Ca, DAY};
 use crate::tls::{HandshakeRefused, PeerRefused, alert_in, for_test};
 
+mod flood;
 mod limits;
 mod progress;
+mod shutdown;
 
 const S: Duration = Duration::from_secs(1);
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
@@ -132,6 +134,8 @@ struct Net {
     metrics: Arc<Metrics>,
     dial: mpsc::Sender<DuplexStream>,
     stop: Option<oneshot::Sender<()>>,
+    /// To cut everything, once it is stopping.
+    cut: Option<oneshot::Sender<()>>,
     stopped: JoinHandle<io::Result<()>>,
 }
 
@@ -159,6 +163,7 @@ impl Net {
         edit(&mut config);
         let (dial, incoming) = mpsc::channel(64);
         let (stop, signal) = oneshot::channel::<()>();
+        let (cut, cut_signal) = oneshot::channel::<()>();
         let service = service_fn(move |request| {
             let response = handler(request);
             async move { Ok::<_, Infallible>(response.await) }
@@ -167,11 +172,16 @@ impl Net {
         let ground = ground(&server, &policy, &clock, &metrics);
         let configured = policy.clone();
         let stopped = tokio::spawn(async move {
-            let stop = Stop { signal: stop_signal, draining: || {}, cut: pending() };
+            let cut = async {
+                if cut_signal.await.is_err() {
+                    pending().await
+                }
+            };
+            let stop = Stop { signal: stop_signal, draining: || {}, cut };
             let settings = || configured.load().config.listeners.get("default").unwrap_or(&config).clone();
             run(ground, Arc::from("default"), Pipes { incoming, errors }, service, settings, stop).await
         });
-        Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), stopped }
+        Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), cut: Some(cut), stopped }
     }
 
     fn ground(&self) -> Ground {
@@ -618,6 +628,7 @@ async fn connections_beyond_the_limit_wait_for_one_to_end() {
     let waited = tokio::time::timeout(5 * S, second.as_mut()).await;
     assert!(waited.is_err(), "a second connection was accepted");
     assert_eq!(net.metrics.transport.connections(), 1);
+    assert_eq!(net.metrics.transport.waited_for("max_connections"), 1);
     drop(first);
     assert_eq!(second.await.get("/").await.unwrap().1, "hello");
 }

@@ -58,7 +58,7 @@ async fn a_request_body_that_stalls_or_drips_is_given_up_and_a_resting_grpc_stre
 }
 
 /// A client whose window for responses is one byte, and which reads only when told to.
-async fn narrow(net: &Net) -> hyper::client::conn::http2::SendRequest<Body> {
+pub(super) async fn narrow(net: &Net) -> hyper::client::conn::http2::SendRequest<Body> {
     let stream = net.tls(&net.web, &[ORDERS], HttpVersion::Http2).await.unwrap();
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).initial_stream_window_size(1);
