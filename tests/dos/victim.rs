@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use mesh_tower::Mesh;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tower_http::decompression::RequestDecompressionLayer;
 use tracing_subscriber::EnvFilter;
 
 use crate::{Error, memory};
@@ -70,6 +71,7 @@ fn app() -> Router {
         .route("/large", get(async || Bytes::from_static(&LARGE_BYTES)))
         .route("/upload", post(upload))
         .route("/dice", get(dice))
+        .route("/unpack", post(async |body: Bytes| body.len().to_string()).layer(RequestDecompressionLayer::new()))
 }
 
 /// Reads the body to its end, as a handler does that stores it elsewhere.

@@ -1,8 +1,11 @@
 //! Every attack, as bytes.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rustls::ClientConnection;
 
 use super::flood::{Flood, Line};
@@ -65,6 +68,8 @@ pub(crate) enum Kind {
     Ping,
     /// Bodies without an end.
     EndlessBody,
+    /// Bodies of 64 KiB that decompress to 64 MiB.
+    Gzip,
     /// Requests of which one in a hundred makes the handler panic.
     Panics,
 }
@@ -172,6 +177,13 @@ impl Kind {
                 headers: &[],
                 content: Content::Endless,
             }),
+            Self::Gzip => Means::Requests(Requests {
+                config: http2()?,
+                method: "POST",
+                path: "/unpack",
+                headers: &[("content-encoding", "gzip")],
+                content: Content::Whole(bomb()?.into()),
+            }),
             Self::Panics => Means::Requests(Requests {
                 config: http2()?,
                 method: "GET",
@@ -228,6 +240,14 @@ fn piece_of_head() -> Vec<u8> {
     literal(&mut field, "a", b"b");
     frame(&mut piece, CONTINUATION, NONE, 1, &field);
     piece
+}
+
+fn bomb() -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..64 {
+        encoder.write_all(&[0; 1024 * 1024])?;
+    }
+    encoder.finish()
 }
 
 fn client_hello(target: &Target) -> Result<Vec<u8>, Error> {

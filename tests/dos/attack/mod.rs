@@ -53,6 +53,8 @@ struct Front {
 /// `opened`, `refused` (no connection, or no handshake), `closed` (by the victim), `resets` and `answers` (frames),
 /// `goaway` by code.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
+    let means = args.kind.means(&args.target)?;
+    println!("attacking");
     let front = Arc::new(Front {
         target: args.target,
         tally: Tally::default(),
@@ -60,8 +62,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         connections: args.connections.max(1),
         end: Instant::now() + Duration::from_secs_f64(args.secs),
     });
-    println!("attacking");
-    match args.kind.means(&front.target)? {
+    match means {
         Means::Hold(hold) => hold::run(&front, hold).await,
         Means::Flood(flood) => flood::run(&front, flood).await?,
         Means::Requests(requests) => requests::run(&front, requests).await?,

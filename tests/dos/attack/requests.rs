@@ -9,7 +9,7 @@ use futures_util::stream;
 use http::Request;
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty, StreamBody};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -42,6 +42,7 @@ pub(super) struct Requests {
 #[derive(Debug)]
 pub(super) enum Content {
     Nothing,
+    Whole(Bytes),
     /// As much as the victim takes.
     Endless,
 }
@@ -54,6 +55,7 @@ impl Requests {
         }
         request.body(match &self.content {
             Content::Nothing => Empty::new().boxed(),
+            Content::Whole(bytes) => Full::new(bytes.clone()).boxed(),
             Content::Endless => {
                 let piece = Bytes::from(vec![b'x'; PIECE]);
                 StreamBody::new(stream::repeat_with(move || Ok(Frame::data(piece.clone())))).boxed()

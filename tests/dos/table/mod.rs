@@ -6,7 +6,7 @@ mod row;
 mod victim;
 
 use crate::Error;
-use crate::plan::{ATTACKS, Attack};
+use crate::plan::{ATTACKS, Attack, Settings};
 use round::{Force, Round, play, warm_up};
 use row::Row;
 use victim::{Victim, write_pki};
@@ -44,27 +44,39 @@ pub(crate) async fn run(args: Args) -> Result<bool, Error> {
     println!("{}", Row::HEAD);
     let mut borne = true;
     for attack in attacks {
-        let row = suffer(attack, &args).await.map_err(|error| format!("{}: {error}", attack.name))?;
+        let told = |error| format!("{}: {error}", attack.name);
+        let row = suffer(attack, attack.settings, args.rounds, &args).await.map_err(told)?;
         println!("{row}");
         borne &= row.faults().is_empty();
+        if let Some(lifted) = attack.lifted {
+            let lifted = suffer(attack, lifted, 1, &args).await.map_err(told)?;
+            let damage = lifted.damage(&row);
+            println!("{}", lifted.without_limit(damage.as_deref()));
+            borne &= damage.is_some();
+        }
     }
     Ok(borne)
 }
 
-async fn suffer(attack: &'static Attack, args: &Args) -> Result<Row, Error> {
+async fn suffer(attack: &'static Attack, settings: Settings, rounds: u16, args: &Args) -> Result<Row, Error> {
     let dir = tempfile::tempdir()?;
     write_pki(dir.path())?;
-    let scaled = |n: u32| (f64::from(n) * args.scale).ceil() as u32;
+    // Files are counted, whatever the machine.
+    let scale = if attack.files.is_some() { 1.0 } else { args.scale };
+    let scaled = |n: u32| (f64::from(n) * scale).ceil() as u32;
     let force = Force {
         kind: attack.kind,
         rate: scaled(attack.rate),
         connections: scaled(attack.connections),
         secs: args.secs,
     };
-    let mut victim = Victim::start(dir.path(), attack.settings, attack.files).await?;
+    let mut victim = Victim::start(dir.path(), settings, attack.files).await.map_err(|error| {
+        let log = std::fs::read_to_string(dir.path().join("victim.log")).unwrap_or_default();
+        format!("{error}\n{log}")
+    })?;
     let mut row = Row::new(attack, force, !args.no_latency);
     warm_up(dir.path(), &victim, force).await?;
-    for number in 1..=args.rounds {
+    for number in 1..=rounds {
         let round = play(dir.path(), &mut victim, force).await.map_err(|error| format!("round {number}: {error}"))?;
         if args.verbose {
             eprintln!("{} {number}: {round:#?}", attack.name);

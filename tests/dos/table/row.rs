@@ -11,6 +11,8 @@ use crate::plan::Attack;
 
 /// How much slower honest calls may be.
 const RATIO: f64 = 3.0;
+/// How many times the memory is damage.
+const DAMAGE: u64 = 4;
 
 /// All rounds of one attack.
 #[derive(Debug)]
@@ -66,12 +68,51 @@ impl Row {
         faults
     }
 
+    /// What the attack did without the limit that it did not do with it.
+    pub(super) fn damage(&self, with_limit: &Self) -> Option<String> {
+        let failures: u64 = self.all_calls().map(|calls| calls.failures).sum();
+        if failures > 0 {
+            return Some(format!("{failures} honest calls failed"));
+        }
+        let (peak, usual) = (self.most(|round| round.peak), with_limit.most(|round| round.peak));
+        (peak > DAMAGE * usual).then(|| format!("{} times the memory", peak / usual.max(1)))
+    }
+
+    /// The row of a control: no limit, and what came of it.
+    pub(super) fn without_limit(&self, damage: Option<&str>) -> String {
+        let verdict = damage.unwrap_or("no damage: the limit is not what helped");
+        self.line(&format!("{}, limit lifted", self.attack.name), verdict)
+    }
+
+    fn most(&self, of: impl Fn(&Round) -> u64) -> u64 {
+        self.rounds.iter().map(of).max().unwrap_or_default()
+    }
+
     /// Medians in milliseconds.
     fn latencies(&self, calls: fn(&Round) -> &Calls) -> String {
         let of: [fn(&Calls) -> f64; 4] =
             [|calls| calls.p50, |calls| calls.p99, |calls| calls.p99_kept, |calls| calls.max];
         let medians = of.map(|of| format!("{:.2}", median(&self.rounds, |round| of(calls(round))) / 1000.0));
         medians.join(" | ")
+    }
+
+    /// Medians of the rounds, and the ratio's is that of those within a round; the worst of what must not happen.
+    fn line(&self, name: &str, verdict: &str) -> String {
+        let failures: u64 = self.all_calls().map(|calls| calls.failures).sum();
+        format!(
+            "| {name} | {} | {} | {} | {} | {:.2} | {failures} | {} | {} | {} | {:.0} % | {} | {} | {verdict} |",
+            self.force.rate,
+            self.force.connections,
+            self.latencies(|round| &round.calm),
+            self.latencies(|round| &round.attacked),
+            self.ratio(),
+            self.most(|round| round.before.live / 1024),
+            self.most(|round| round.peak / 1024),
+            self.most(|round| round.after.live / 1024),
+            median(&self.rounds, |round| round.cpu) * 100.0,
+            self.most(|round| round.lines as u64),
+            self.acted(),
+        )
     }
 
     /// Series of limits that grew in any round, and the codes that the attacker was sent away with; summed.
@@ -110,27 +151,10 @@ fn short(series: &str) -> String {
 }
 
 impl fmt::Display for Row {
-    /// Medians of the rounds, and the ratio's is that of those within a round; the worst of what must not happen.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let most = |of: &dyn Fn(&Round) -> u64| self.rounds.iter().map(of).max().unwrap_or_default();
         let faults = self.faults();
-        let failures: u64 = self.all_calls().map(|calls| calls.failures).sum();
-        write!(
-            f,
-            "| {} | {} | {} | {} | {} | {:.2} | {failures} | {} | {} | {} | {:.0} % | {} | {} | {} |",
-            self.attack.name,
-            self.force.rate,
-            self.force.connections,
-            self.latencies(|round| &round.calm),
-            self.latencies(|round| &round.attacked),
-            self.ratio(),
-            most(&|round| round.before.live / 1024),
-            most(&|round| round.peak / 1024),
-            most(&|round| round.after.live / 1024),
-            median(&self.rounds, |round| round.cpu) * 100.0,
-            most(&|round| round.lines as u64),
-            self.acted(),
-            if faults.is_empty() { "borne".to_owned() } else { faults.join("; ") },
+        f.write_str(
+            &self.line(self.attack.name, &if faults.is_empty() { "borne".to_owned() } else { faults.join("; ") }),
         )
     }
 }

@@ -120,7 +120,7 @@ fn yaml(settings: Settings) -> Result<String, std::fmt::Error> {
     listener.extend(settings.listener.iter().copied());
     let mut text = format!(
         "workload: {{ name: victim, namespace: {NAMESPACE} }}\n\
-         identity: {{ trust_domain: {TRUST_DOMAIN}, source: {{ files: {{ certificate: victim.pem, key: victim.key, bundle: ca.pem }} }} }}\n\
+         identity: {{ trust_domain: {TRUST_DOMAIN}, source: {{ files: {{ certificate: victim.pem, key: victim.key, bundle: ca.pem, allow_development: true }} }} }}\n\
          policies: [ policy.yaml ]\nhealth: {{ address: \"127.0.0.1:0\" }}\nlisteners:\n  default:\n"
     );
     for (name, value) in listener {
