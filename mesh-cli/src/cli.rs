@@ -165,15 +165,15 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevCaCommand {
     /// Makes the authority, or shows the one that is there.
-    Init(InitArgs),
+    Init(AuthorityArgs),
     /// Issues a certificate for one workload.
     Issue(IssueArgs),
     /// Replaces the root: the new one is trusted at once and signs a minute later; the old one is trusted for a day more.
-    Rotate(InitArgs),
+    Rotate(AuthorityArgs),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct InitArgs {
+pub(crate) struct AuthorityArgs {
     /// Where the authority lives.
     #[arg(long, value_name = "DIR", default_value = ".mesh")]
     pub(crate) dir: PathBuf,
@@ -185,7 +185,7 @@ pub(crate) struct InitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct IssueArgs {
     #[command(flatten)]
-    pub(crate) authority: InitArgs,
+    pub(crate) authority: AuthorityArgs,
     /// The workload's namespace.
     #[arg(long)]
     pub(crate) namespace: String,

@@ -9,9 +9,9 @@ use mesh_core::identity::dev_ca::{DevCa, DevCaError, SPREAD};
 use serde_json::json;
 
 use crate::answer::{Answer, Failure};
-use crate::cli::{InitArgs, IssueArgs};
+use crate::cli::{AuthorityArgs, IssueArgs};
 
-pub(crate) fn init(args: &InitArgs) -> Result<Answer, Failure> {
+pub(crate) fn init(args: &AuthorityArgs) -> Result<Answer, Failure> {
     let ca = open(args)?;
     let dir = args.dir.display();
     let text = format!("authority of {} in {dir}; for development only", ca.trust_domain());
@@ -33,13 +33,14 @@ pub(crate) fn issue(args: &IssueArgs) -> Result<Answer, Failure> {
     Ok(Answer { yes: true, text, json })
 }
 
-pub(crate) fn rotate(args: &InitArgs) -> Result<Answer, Failure> {
+pub(crate) fn rotate(args: &AuthorityArgs) -> Result<Answer, Failure> {
     let rotation = DevCa::rotate(&args.dir, &args.trust_domain, Arc::new(SystemClock), SPREAD).map_err(failed)?;
     let unix = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let text = format!(
-        "a new root in {} signs in {} s; the old one stays trusted for 24 h after that",
+        "a new root in {} signs in {} s; the old one stays trusted for {} h after that",
         args.dir.display(),
-        SPREAD.as_secs()
+        SPREAD.as_secs(),
+        rotation.old_until.duration_since(rotation.signs_from).unwrap_or_default().as_secs() / 3600
     );
     let json = json!({
         "trust_domain": args.trust_domain.as_str(), "dir": args.dir,
@@ -48,7 +49,7 @@ pub(crate) fn rotate(args: &InitArgs) -> Result<Answer, Failure> {
     Ok(Answer { yes: true, text, json })
 }
 
-fn open(args: &InitArgs) -> Result<DevCa, Failure> {
+fn open(args: &AuthorityArgs) -> Result<DevCa, Failure> {
     DevCa::open_or_create(&args.dir, &args.trust_domain, Arc::new(SystemClock)).map_err(failed)
 }
 

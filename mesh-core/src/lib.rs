@@ -29,6 +29,7 @@
 //! | feature | what it adds | default |
 //! |---|---|---|
 //! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development; `identity::dev_ca` | yes |
+//! | `test-util` | good and forged certificates for this project's own tests; not stable | no |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -59,8 +59,9 @@ impl AuditRecord {
     ///  "method":"GET","host":"orders:8443","path":"/orders/7","route":"/orders/{id}","generation":3,"trace_id":"4bf9..."}
     /// ```
     ///
-    /// `policy` and `rule` name what decided; `forwarded` is whom a pinned gateway, the `peer`, named as its client; `grpc_status`,
-    /// `token_issuer` and `token_subject` are there where they exist. Control characters are escaped, those that only some readers take for a line break included.
+    /// `policy` and `rule` name what decided; `forwarded` is whom a pinned gateway, the `peer`, named as its client;
+    /// `grpc_status`, `token_issuer` and `token_subject` are there where they exist. Control characters are escaped, those
+    /// that only some readers take for a line break included.
     pub fn to_json(&self) -> String {
         let line = Line {
             schema: Self::SCHEMA,

@@ -10,11 +10,12 @@ use super::yaml::Decode;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LimitsConfig {
-    /// Requests at once in this process; further ones are shed with 503 / UNAVAILABLE. Default 1,024, range 1 to
-    /// 1,000,000.
+    /// Requests at once in this process; further ones are shed with 503 / UNAVAILABLE, reason `overloaded` in log,
+    /// audit and `mesh_server_rejected_total`. Default 1,024, range 1 to 1,000,000.
     pub max_concurrent_requests: usize,
-    /// Requests at once of one peer, all of its connections to one listener together; further ones are shed the same way.
-    /// A gateway is one peer, for all its clients. Default half of `max_concurrent_requests`, range 1 to 1,000,000.
+    /// Requests at once of one peer, all of its connections to one listener together; further ones are shed the same way,
+    /// reason `peer_overloaded`. A gateway is one peer, for all its clients. Default half of `max_concurrent_requests`,
+    /// range 1 to 1,000,000.
     pub max_concurrent_requests_per_peer: Option<usize>,
     /// Requests of each principal over time; absent: unlimited.
     pub rate: Option<RateLimitConfig>,

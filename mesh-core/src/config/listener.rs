@@ -43,6 +43,10 @@ use super::yaml::Node;
 /// Streams beyond `max_concurrent_streams` are refused by h2, which tells their peer and nobody else: it knows the limit from
 /// our SETTINGS before its first request, so that only a broken or hostile one is refused. Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
 /// metric or record. `limits:` has what all listeners share.
+///
+/// After a reload new connections get the new values and open ones keep theirs, except for `mtls` and `forwarded_identity`,
+/// which hold for open ones too. `max_connections` and `max_handshakes` are read when a server starts, and a reload that
+/// changes names or addresses of listeners is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerConfig {

@@ -17,7 +17,7 @@ use crate::identity::SpiffeId;
 pub struct PeerView<'a> {
     /// Its SPIFFE ID, proved by its certificate; `None` for an anonymous peer.
     pub peer: Option<&'a SpiffeId>,
-    /// Where it connects from.
+    /// Where it connects from. No condition that policies may have reads it.
     pub source_ip: Option<IpAddr>,
     /// The local port that it connected to.
     pub port: u16,

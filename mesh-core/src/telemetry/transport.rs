@@ -139,7 +139,8 @@ impl TransportMetrics {
         self.unreadable.get_or_create(&ReasonLabel { reason }).get()
     }
 
-    /// Counts a connection that was closed because its address or peer has too many.
+    /// Counts a connection that was closed because its address (`per_ip`) or peer (`per_peer`) has too many, or because its
+    /// peer is in debt (`reset_budget`).
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -162,9 +163,9 @@ impl TransportMetrics {
 
     /// Counts the end of a connection whose handshake was done.
     ///
-    /// Reasons are, beside what a peer did (`peer`, `error`) and the limits that it reached: `idle`, `header_timeout`,
-    /// `max_age`, `stopping`, `drain_timeout`; `certificate_expired` (the peer's) and `own_certificate_expired` (ours, and
-    /// none followed); `distrusted` (no bundle vouches for the peer any more) and `policy_removed` (policy has room for no
+    /// Reasons are, beside what a peer did (`peer`, `error`, `unreadable`) and the limits that it reached: `idle`,
+    /// `header_timeout`, `max_age`, `stopping`, `drain_timeout`; `permissive_ended` (plaintext, on a listener that is strict
+    /// by now); `certificate_expired` (the peer's) and `own_certificate_expired` (ours, and none followed); `distrusted` (no bundle vouches for the peer any more) and `policy_removed` (policy has room for no
     /// request of the peer any more).
     pub fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&ReasonLabel { reason }).inc();

@@ -55,9 +55,7 @@ impl<L, A> Serve<L, A> {
         self.signal = Some(Box::pin(signal));
         self
     }
-}
 
-impl<L, A> Serve<L, A> {
     /// Cuts everything at once when `signal` is ready. It is asked for only after stopping has begun, so with
     /// [`shutdown_signal`] here and in [`with_graceful_shutdown`](Self::with_graceful_shutdown), the second ctrl-c ends.
     pub fn with_forced_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {

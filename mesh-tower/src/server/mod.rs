@@ -4,13 +4,13 @@
 //! |---|---|---|
 //! | [`TelemetryLayer`] | starts the exchange, the span and the clock | 500 `wiring` |
 //! | [`AuditLayer`] | one record for each decided request | |
-//! | [`CanonicalLayer`] | one reading of the request; deadline; whom a gateway names; strips claims | 400 / UNIMPLEMENTED, 403, 413 |
-//! | [`AdmissionLayer`] | concurrency limit | 503 / UNAVAILABLE |
+//! | [`CanonicalLayer`] | one reading of the request; deadline; whom a gateway names; strips claims | 400 / UNIMPLEMENTED, 403, 413, 431 |
+//! | [`AdmissionLayer`] | concurrency limits, of all and of each peer | 503 / UNAVAILABLE |
 //! | [`DeadlineLayer`] | no work for callers that stopped waiting | 504 / DEADLINE_EXCEEDED |
 //! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
 //! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
-//! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 415, 400 |
+//! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be

@@ -72,8 +72,12 @@ impl ClientTls {
 
     /// Handshakes over `io`. The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
     ///
-    /// Success means that the server is who it should be, not yet that it accepted us: its
-    /// refusal comes with the first read.
+    /// Success means that the server is who it should be, not yet that it accepted us: its refusal comes with the first
+    /// read. Fails closed. Dropping the future drops `io`.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeRefused`]: the server is not one of those expected, our own SVID has ended, or TLS or `io` failed.
     pub async fn handshake<Io>(
         &self,
         io: Io,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::resumption::Generation;
 use arc_swap::ArcSwapOption;
 use mesh_core::clock::WallClock;
 use mesh_core::identity::{Identity, SignatureScheme as Scheme, Signer, X509Svid};
@@ -14,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::refusal::OwnRefused;
+use super::resumption::Generation;
 
 /// What every handshake of a mesh shares: identity and time as they are now, and the algorithms.
 #[derive(Debug)]

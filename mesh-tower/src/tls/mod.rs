@@ -5,7 +5,9 @@
 //! peer against the current bundles, and both read one atomic snapshot.
 //!
 //! Every handshake gets a verifier of its own, which keeps what it proved: the chain is judged once, by
-//! [`mesh_core::identity::verify_svid`], and the result belongs to exactly one connection.
+//! [`mesh_core::identity::verify_svid`], and the result belongs to exactly one connection. Clients that resume sessions
+//! share one verifier for each generation, because rustls resumes under no other; it keeps nothing, and judges each peer
+//! again when its handshake has ended.
 //!
 //! | choice | why |
 //! |---|---|

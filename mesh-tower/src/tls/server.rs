@@ -43,7 +43,12 @@ impl ServerTls {
 
     /// Finishes a handshake whose ClientHello has been read. The caller bounds its time.
     ///
-    /// Fails closed: without a certificate that proves an SVID there is no stream.
+    /// Fails closed: without a certificate that proves an SVID there is no stream. Dropping the future drops
+    /// the byte stream.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeRefused`]: nobody vouches for the client, our own SVID has ended, or TLS or the stream failed.
     pub async fn handshake<Io>(
         &self,
         hello: StartHandshake<Io>,
