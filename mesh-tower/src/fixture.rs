@@ -25,11 +25,16 @@ pub(crate) struct Ca {
 impl Ca {
     /// An authority whose certificate is called `name`.
     pub(crate) fn new(name: &str, clock: &Arc<dyn WallClock>) -> Self {
+        Self::lasting(name, clock, 9 * DAY)
+    }
+
+    /// The same; its certificate ends after `ttl`.
+    pub(crate) fn lasting(name: &str, clock: &Arc<dyn WallClock>, ttl: Duration) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        (params.not_before, params.not_after) = ((clock.now() - DAY).into(), (clock.now() + 9 * DAY).into());
+        (params.not_before, params.not_after) = ((clock.now() - DAY).into(), (clock.now() + ttl).into());
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().as_ref().into();
         Self { issuer: Issuer::new(params, key), der, clock: Arc::clone(clock) }

@@ -9,12 +9,20 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rcgen::{
-    KeyPair, KeyUsagePurpose as Ku, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512,
-    PKCS_ED25519, PKCS_RSA_SHA256,
+    CertificateParams, KeyPair, KeyUsagePurpose as Ku, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
 };
 
-use super::testkit::{ACCEPTED, Ca, HOUR, Issued, WEB, Workshop, ca_params, extension, leaf_params, noon, valid};
-use super::{PeerRole, SvidError, TrustBundle, TrustBundleSet, TrustDomain, X509Svid, claimed_id, verify_svid};
+use super::testkit::{
+    ACCEPTED, Ca, Forgery, HOUR, Issued, TRUST_DOMAIN, WEB, Workshop, ca_params, extension, leaf_params, noon, valid,
+};
+use super::{
+    Identity, MemorySource, PeerRole, PrivateKey, SvidError, TrustBundle, TrustBundleSet, TrustDomain, X509Svid,
+    claimed_id, verify_svid,
+};
+use crate::Mesh;
+use crate::clock::ManualClock;
+use crate::config::{Config, IdentityConfig, PlugConfig, Workload};
 
 fn reason(chain: &[Arc<[u8]>], trust: &TrustBundleSet) -> &'static str {
     let roles = [PeerRole::Client, PeerRole::Server];
@@ -172,6 +180,30 @@ fn the_first_and_the_last_second_count() {
 }
 
 #[test]
+fn a_path_ends_with_the_first_of_its_certificates() {
+    let ending = |mut params: CertificateParams, hours: u32| {
+        valid(&mut params, noon() - HOUR, noon() + HOUR * hours);
+        params
+    };
+    // (hours of the leaf, its issuer, the root, a second certificate of the root's name and key; of the path)
+    for (leaf, issuer, root, again, path) in
+        [(1, 2, 3, None, 1), (3, 1, 2, None, 1), (3, 2, 1, None, 1), (3, 2, 1, Some(4), 2), (5, 6, 4, Some(1), 4)]
+    {
+        let key = KeyPair::generate().unwrap();
+        let roots = [Some(root), again].into_iter().flatten().map(|hours| {
+            Ca::with_key(ending(ca_params("root"), hours), KeyPair::from_pem(&key.serialize_pem()).unwrap())
+        });
+        let roots: Vec<Ca> = roots.collect();
+        let middle = roots[0].intermediate(ending(ca_params("middle"), issuer));
+        let chain = [middle.issue(&ending(leaf_params(WEB), leaf)).der, middle.der.clone()];
+        let authorities = roots.iter().map(|root| root.der.clone()).collect();
+        let trust = TrustBundleSet::of(TrustBundle::new(TrustDomain::parse("td").unwrap(), authorities).unwrap());
+        let judged = verify_svid(&chain, &trust, PeerRole::Client, noon()).map(|svid| svid.not_after);
+        assert_eq!(judged, Ok(noon() + HOUR * path), "{leaf} {issuer} {root} {again:?}");
+    }
+}
+
+#[test]
 fn a_bundle_says_which_certificate_is_wrong() {
     let (root, domain) = (Ca::root("root"), TrustDomain::parse("td").unwrap());
     let Issued { pem: leaf, key, .. } = root.issue(&leaf_params(WEB));
@@ -219,4 +251,33 @@ fn an_svid_needs_its_own_key_and_keeps_the_leaf_rules() {
     assert_eq!(refused(&root.pem, &a.key.serialize_pem()), "san_missing");
     // The chain in the wrong order.
     assert_eq!(refused(&format!("{}{}", root.pem, a.pem), &a.key.serialize_pem()), "san_missing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_mesh_starts_with_an_svid_that_every_peer_would_refuse() {
+    let workshop = Workshop::default();
+    let mut started = 0;
+    for Forgery { name, verdict, chain, key } in workshop.attacks().into_iter().chain(workshop.variants()) {
+        let key = PrivateKey::from_pem(key.serialize_pem().as_bytes()).unwrap();
+        let svid = match X509Svid::new(chain, Arc::new(key)) {
+            Ok(svid) => svid,
+            Err(error) => {
+                assert_eq!(error.reason(), verdict, "{name}");
+                continue;
+            }
+        };
+        let domain = TrustDomain::parse(TRUST_DOMAIN).unwrap();
+        let ours = svid.id().trust_domain() == TRUST_DOMAIN;
+        // Peers let the last second count; of our own it is left out, for what begins in it would be cut at once.
+        let lasts = svid.not_after() > noon();
+        let source = PlugConfig::new("memory", &serde_json::Value::Null);
+        let config = Config::new(Workload::new("web", "shop"), IdentityConfig { trust_domain: domain, source });
+        let identity = Identity { svids: vec![Arc::new(svid)], bundles: Arc::new(workshop.trust()) };
+        let builder = Mesh::builder().config(config).clock(Arc::new(ManualClock::new(noon())));
+        let outcome = builder.identity_source(Arc::new(MemorySource::new(identity))).start().await;
+        let good = ours && lasts && verdict == ACCEPTED;
+        assert_eq!(outcome.is_ok(), good, "{name}: {:?}", outcome.err());
+        started += usize::from(good);
+    }
+    assert!(started > 0);
 }

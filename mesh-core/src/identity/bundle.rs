@@ -99,6 +99,12 @@ impl TrustBundle {
             .map(|(anchor, _)| borrow(anchor))
             .collect()
     }
+
+    /// When `anchor` ends to vouch. Two certificates of one name and key are one anchor, which ends with the later one.
+    pub(super) fn end_of(&self, anchor: &TrustAnchor<'_>) -> Option<SystemTime> {
+        let same = self.anchors.iter().zip(&self.validity).filter(|(ours, _)| *ours == anchor);
+        same.map(|(_, (_, not_after))| *not_after).max()
+    }
 }
 
 /// In few words and without the text itself, which may be long, or a key in the wrong file.

@@ -60,14 +60,14 @@ pub(super) fn claimed_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
     spiffe_id(&parse(der)?)
 }
 
-/// What an issuer between leaf and anchor must be. (X509-SVID 4.3, RFC 5280 4.2.1.9)
-pub(super) fn check_intermediate(der: &[u8]) -> Result<(), SvidError> {
+/// When an issuer between leaf and anchor ends, if it is what it must be. (X509-SVID 4.3, RFC 5280 4.2.1.9)
+pub(super) fn intermediate_end(der: &[u8]) -> Result<SystemTime, SvidError> {
     let cert = parse(der)?;
     if !is_authority(&cert)? {
         return Err(SvidError::IntermediateIsNoAuthority);
     }
     match key_usage(&cert)? {
-        Some((usage, _)) if usage.key_cert_sign() => Ok(()),
+        Some((usage, _)) if usage.key_cert_sign() => validity(&cert).map(|(_, not_after)| not_after),
         _ => Err(SvidError::IntermediateKeyUsageWrong),
     }
 }

@@ -52,7 +52,10 @@ pub enum PeerRole {
 pub struct VerifiedSvid {
     /// The name in the leaf.
     pub id: SpiffeId,
-    /// When the leaf ends to be valid; no connection may outlive it.
+    /// When the first certificate on the path ends to be valid: the leaf, an intermediate or the root. No connection
+    /// may outlive it.
+    ///
+    /// A root that is in the bundle with two validities ends with the later one.
     pub not_after: SystemTime,
     /// The leaf's serial number in lower-case hex.
     pub serial: String,
@@ -89,11 +92,14 @@ pub fn verify_svid<C: AsRef<[u8]>>(
         time: UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
         role,
     };
-    candidate.check(&anchors).map_err(|error| candidate.explain(error, trust, domain, now))?;
+    let (issuers_end, anchor) =
+        candidate.check(&anchors).map_err(|error| candidate.explain(error, trust, domain, now))?;
+    let issuers_end = issuers_end.into_iter().chain(bundle.end_of(anchor));
+    let not_after = issuers_end.fold(leaf.not_after, SystemTime::min);
 
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(digest::digest(&digest::SHA256, first).as_ref());
-    Ok(VerifiedSvid { id: leaf.id, not_after: leaf.not_after, serial: leaf.serial, fingerprint })
+    Ok(VerifiedSvid { id: leaf.id, not_after, serial: leaf.serial, fingerprint })
 }
 
 /// A chain on its way to an anchor.
@@ -105,8 +111,11 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// The anchor at the end of the first good path.
-    fn check<'p>(&'p self, anchors: &'p [TrustAnchor<'p>]) -> Result<&'p TrustAnchor<'p>, SvidError> {
+    /// When the first intermediate of the first good path ends, and the anchor at its end.
+    fn check<'p>(
+        &'p self,
+        anchors: &'p [TrustAnchor<'p>],
+    ) -> Result<(Option<SystemTime>, &'p TrustAnchor<'p>), SvidError> {
         let usage = match self.role {
             PeerRole::Client => KeyUsage::client_auth(),
             PeerRole::Server => KeyUsage::server_auth(),
@@ -115,10 +124,12 @@ impl Candidate<'_> {
             .leaf
             .verify_for_usage(ALGORITHMS, anchors, &self.issuers, self.time, usage, None, None)
             .map_err(|error| path_error(&error))?;
+        let mut first_end: Option<SystemTime> = None;
         for issuer in path.intermediate_certificates() {
-            certificate::check_intermediate(issuer.der().as_ref())?;
+            let end = certificate::intermediate_end(issuer.der().as_ref())?;
+            first_end = Some(first_end.map_or(end, |first| first.min(end)));
         }
-        Ok(path.anchor())
+        Ok((first_end, path.anchor()))
     }
 
     /// Tells the authority of a partner that poses as ours from one that nobody knows. Words only: refused it is.
@@ -133,7 +144,7 @@ impl Candidate<'_> {
             others.flat_map(|bundle| bundle.anchors_at(now).into_iter().map(|anchor| (bundle.domain(), anchor)));
         let named = anchors.filter(|(_, anchor)| self.names_issuer(anchor.subject.as_ref()));
         let (owners, suspects): (Vec<_>, Vec<_>) = named.take(MAX_SUSPECTS).unzip();
-        let Ok(culprit) = self.check(&suspects) else { return error };
+        let Ok((_, culprit)) = self.check(&suspects) else { return error };
         match owners.iter().zip(&suspects).find(|(_, suspect)| *suspect == culprit) {
             Some((owner, _)) => SvidError::OtherTrustDomain(owner.as_str().to_owned()),
             None => error,

@@ -19,9 +19,10 @@ use tokio::time::{Instant, timeout};
 
 use super::last_words::LastWords;
 use super::link::{Driven, Failure, Protocol, Sender};
+use super::trust::Judged;
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
-use crate::tls::{HandshakeRefused, PeerRefused, VerifiedPeer};
+use crate::tls::{HandshakeRefused, PeerRefused};
 
 /// What hyper may read ahead over HTTP/1.1, however small the limit of headers is.
 const MIN_BUFFER: usize = 64 * 1024;
@@ -39,13 +40,6 @@ pub(crate) struct Dialed {
     pub(crate) peer: Option<Judged>,
     /// When to replace the connection.
     pub(crate) retire_at: Option<Instant>,
-}
-
-/// Who answered.
-pub(crate) struct Judged {
-    pub(crate) peer: VerifiedPeer,
-    /// The generation of identity that it was judged under, or an older one.
-    pub(crate) generation: u64,
 }
 
 /// Dials over mTLS with the mesh's live identity.

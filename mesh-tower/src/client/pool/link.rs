@@ -13,9 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
-use super::dial::Judged;
 use super::last_words::{Cut, Heard, LastWords};
-use super::trust::{Lost, Trust};
+use super::trust::{Judged, Lost, Trust};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
 

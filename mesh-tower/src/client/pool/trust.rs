@@ -13,10 +13,17 @@ use mesh_core::snapshot::Snapshot;
 use tokio::time::sleep;
 
 use super::Shared;
-use super::dial::Judged;
+use crate::tls::VerifiedPeer;
 
 /// Calendar time may jump while timers do not: it is looked at this often.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
+
+/// Who answered.
+pub(crate) struct Judged {
+    pub(crate) peer: VerifiedPeer,
+    /// The generation of identity that it was judged under, or an older one.
+    pub(crate) generation: u64,
+}
 
 /// What trust depends on. It does not keep the pool alive.
 pub(super) struct Trust {
@@ -92,7 +99,6 @@ mod tests {
 
     use super::*;
     use crate::fixture::{Ca, DAY};
-    use crate::tls::VerifiedPeer;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -110,24 +116,26 @@ mod tests {
     async fn a_connection_ends_with_its_certificates_and_with_the_trust_in_them() {
         let start = Instant::now();
         let clock: Arc<dyn WallClock> = Arc::new(Calendar(start));
-        let (ours, theirs) = (Ca::new("ours", &clock), Ca::new("theirs", &clock));
-        let trusting = |ttl: Duration, authorities: &[&Ca]| Identity {
-            bundles: Arc::new(Ca::trust(authorities)),
-            ..ours.issue("spiffe://td/ns/shop/sa/web", ttl)
-        };
-        // (our certificate lasts, theirs, what is published after 30 s, judged late, when it ends, why)
+        let ours = Ca::new("ours", &clock);
+        // (our certificate lasts, theirs, their root's, what is published after 30 s, judged late, when it ends, why)
         type Later = Option<(Duration, bool)>;
-        let table: [(u32, u32, Later, bool, u64, Lost); 7] = [
-            (1000, 100, None, false, 100, Lost::PeerExpired),
-            (100, 1000, None, false, 100, Lost::OwnExpired),
-            (100, 1000, Some((500 * S, true)), false, 530, Lost::OwnExpired),
-            (100, 200, Some((500 * S, true)), false, 200, Lost::PeerExpired),
-            (1000, 1000, Some((1000 * S, false)), false, 30, Lost::Distrusted),
+        let table: [(u32, u32, u32, Later, bool, u64, Lost); 8] = [
+            (1000, 100, 9000, None, false, 100, Lost::PeerExpired),
+            (1000, 1000, 70, None, false, 70, Lost::PeerExpired),
+            (100, 1000, 9000, None, false, 100, Lost::OwnExpired),
+            (100, 1000, 9000, Some((500 * S, true)), false, 530, Lost::OwnExpired),
+            (100, 200, 9000, Some((500 * S, true)), false, 200, Lost::PeerExpired),
+            (1000, 1000, 9000, Some((1000 * S, false)), false, 30, Lost::Distrusted),
             // The root was removed while the handshake lasted.
-            (1000, 1000, None, true, 0, Lost::Distrusted),
-            (0, 1000, None, false, 0, Lost::OwnExpired),
+            (1000, 1000, 9000, None, true, 0, Lost::Distrusted),
+            (0, 1000, 9000, None, false, 0, Lost::OwnExpired),
         ];
-        for (own, peer, later, late, ends, why) in table {
+        for (own, peer, root, later, late, ends, why) in table {
+            let theirs = Ca::lasting("theirs", &clock, root * S);
+            let trusting = |ttl: Duration, theirs: Option<&Ca>| Identity {
+                bundles: Arc::new(Ca::trust(&[Some(&ours), theirs].into_iter().flatten().collect::<Vec<_>>())),
+                ..ours.issue("spiffe://td/ns/shop/sa/web", ttl)
+            };
             let answering = theirs.issue("spiffe://td/ns/shop/sa/orders", peer * S);
             let chain = answering.svid().unwrap().chain().to_vec();
             let both = Ca::trust(&[&ours, &theirs]);
@@ -142,9 +150,9 @@ mod tests {
                 },
                 generation: 1,
             };
-            let identity = Snapshot::new(trusting(own * S, &[&ours, &theirs]));
+            let identity = Snapshot::new(trusting(own * S, Some(&theirs)));
             if late {
-                identity.publish(trusting(DAY, &[&ours]));
+                identity.publish(trusting(DAY, None));
             }
             let trust =
                 Trust { identity: identity.clone(), clock: Arc::clone(&clock), address: ([10, 0, 0, 1], 1).into() };
@@ -152,8 +160,7 @@ mod tests {
             let publish = async {
                 sleep(30 * S).await;
                 if let Some((ttl, trusted)) = later {
-                    let authorities: &[&Ca] = if trusted { &[&ours, &theirs] } else { &[&ours] };
-                    identity.publish(trusting(ttl, authorities));
+                    identity.publish(trusting(ttl, trusted.then_some(&theirs)));
                 }
                 std::future::pending::<()>().await;
             };
@@ -161,7 +168,7 @@ mod tests {
                 lost = trust.lost(&judged) => lost,
                 () = publish => unreachable!(),
             };
-            assert_eq!((lost, begun.elapsed().as_secs()), (why, ends), "{own} {peer} {later:?}");
+            assert_eq!((lost, begun.elapsed().as_secs()), (why, ends), "{own} {peer} {root} {later:?}");
         }
     }
 }
