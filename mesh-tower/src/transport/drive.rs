@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::Activity;
 use super::lifetime::{CloseReason, Lifetime, Verdict};
 use super::protocol::Graceful;
-use super::recheck::{Order, Standing};
+use super::standing::{Order, Standing};
 
 /// Returns when the server is told to stop, or is gone.
 pub(super) async fn stopping(stop: &mut watch::Receiver<bool>) {

@@ -18,6 +18,7 @@ mod recheck;
 mod roster;
 mod serve;
 mod sparing;
+mod standing;
 #[cfg(test)]
 mod tests;
 

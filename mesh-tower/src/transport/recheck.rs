@@ -11,139 +11,88 @@
 //! | our own certificate has expired, and none followed | is cut |
 //!
 //! A peer that never had a request to make stays: each of its requests gets its refusal and its audit record.
+//!
+//! Ten thousand tasks that all wake at a new revision and verify signatures would stop every request for half a second.
+//! So one task walks from connection to connection, and takes a second for all of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
-use std::time::SystemTime;
+use std::time::Duration;
 
-use mesh_core::Revision;
-use mesh_core::identity::{Identity, PeerRole, SvidError, verify_svid};
-use mesh_core::policy::{PeerView, Reach};
-use mesh_core::snapshot::Versioned;
-use tokio::time::Instant;
+use mesh_core::policy::Reach;
+use tokio::time::{Instant, sleep};
 
 use super::ground::Shared;
-use super::lifetime::CloseReason;
+use super::standing::{Finding, Standing};
 use crate::Connection;
 
-/// What a connection is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Ask the peer to go.
-    Drain(CloseReason),
-    /// End at once.
-    Cut(CloseReason),
-}
-
-/// Why a connection may not go on.
-#[derive(Debug)]
-enum Finding {
-    OwnExpired,
-    Distrusted(SvidError),
-    PolicyRemoved(Reach),
-    PermissiveEnded,
-    /// Judging it panicked: fails closed.
-    Unknown,
-}
-
-/// One open connection as re-checks see it. The lock is this connection's own.
-#[derive(Debug)]
-pub(super) struct Standing {
-    connection: Arc<Connection>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The generation of identity that its peer was found good under last.
-    identity: u64,
-    /// The generation of policy that `reach` is of.
-    policy: u64,
-    /// Whether policy had room for some request of its peer. `None` before it was asked.
-    reach: Option<bool>,
-    order: Option<Order>,
-    waker: Option<Waker>,
-}
-
-impl Standing {
-    /// `identity`: a generation that is not newer than the one its handshake was judged under.
-    pub(super) fn new(connection: Arc<Connection>, identity: u64) -> Arc<Self> {
-        let state = State { identity, policy: 0, reach: None, order: None, waker: None };
-        Arc::new(Self { connection, state: Mutex::new(state) })
-    }
-
-    /// An order that came since it was asked last; the next one wakes the task.
-    pub(super) fn poll_order(&self, cx: &Context<'_>) -> Option<Order> {
-        let mut state = self.state();
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            waker => *waker = Some(cx.waker().clone()),
-        }
-        state.order.take()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What newer revisions than those it was judged under say of it.
-    fn judge(
-        &self,
-        identity: &Versioned<Identity>,
-        revision: &Versioned<Revision>,
-        plaintext: bool,
-        now: SystemTime,
-    ) -> Option<Finding> {
-        let mut state = self.state();
-        if identity.svid().is_none_or(|own| own.not_after() <= now) {
-            return Some(Finding::OwnExpired);
-        }
-        if self.connection.peer().svid.is_none() && !plaintext {
-            return Some(Finding::PermissiveEnded);
-        }
-        if state.identity < identity.generation() {
-            state.identity = identity.generation();
-            let chain = self.connection.chain();
-            if self.connection.peer().svid.is_some()
-                && let Err(error) = verify_svid(chain, &identity.bundles, PeerRole::Client, now)
-            {
-                return Some(Finding::Distrusted(error));
-            }
-        }
-        if state.policy < revision.generation() {
-            state.policy = revision.generation();
-            // A gateway calls in the names of others: what it is itself says nothing of what it may.
-            let speaks_for_others = self.connection.gateway(&revision.config).is_some();
-            let reach = if speaks_for_others { Reach::Possible } else { revision.policy.reach(&self.view()) };
-            if state.reach.replace(reach.is_possible()) == Some(true) && !reach.is_possible() {
-                return Some(Finding::PolicyRemoved(reach));
-            }
-        }
-        None
-    }
-
-    fn view(&self) -> PeerView<'_> {
-        let peer = self.connection.peer();
-        PeerView {
-            peer: peer.svid.as_deref().map(|svid| &svid.id),
-            source_ip: Some(peer.address.ip().to_canonical()),
-            port: self.connection.local_addr().port(),
-        }
-    }
-
-    fn give(&self, order: Order) {
-        let mut state = self.state();
-        state.order = Some(order);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
+/// How long one walk through all connections takes at least, if they are many: 36 us of each second's work for each
+/// of 10,000 are 0.4 s.
+const SPREAD: Duration = Duration::from_secs(1);
+/// Connections that are judged in one go, about 0.6 ms.
+const BATCH: usize = 16;
+/// Timers are no finer than a millisecond: more pauses would take longer than [`SPREAD`].
+const MAX_PAUSES: usize = 500;
+/// Calendar time may jump while timers do not: our own certificate is looked at this often.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 impl Shared {
+    /// Judges every open connection again whenever trust or policy changed, when our own certificate expires, and when
+    /// plain text is taken no more.
+    ///
+    /// Runs until it is dropped.
+    pub(crate) async fn patrol(&self) {
+        let mut identities = self.ground.identity.subscribe();
+        let mut revisions = self.ground.revision.subscribe();
+        loop {
+            // At the start, too: connections may have come before this task was subscribed.
+            self.walk().await;
+            loop {
+                let left = self.own_time_left();
+                let plaintext = self.plaintext_left();
+                let left = left.into_iter().chain(plaintext).min();
+                tokio::select! {
+                    _ = identities.changed() => break,
+                    _ = revisions.changed() => break,
+                    () = sleep(left.map_or(SPREAD, |left| left.min(CLOCK_CHECK))) => {}
+                }
+                if self.own_time_left().is_none() || (plaintext.is_some() && self.plaintext_left().is_none()) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// How long our own certificate is good for; `None` once it has expired.
+    fn own_time_left(&self) -> Option<Duration> {
+        let end = self.ground.identity.load().svid()?.not_after();
+        end.duration_since(self.ground.clock.now()).ok().filter(|left| !left.is_zero())
+    }
+
+    /// A revision that comes meanwhile is used at once, and brings the next walk.
+    async fn walk(&self) {
+        let open = self.roster.len();
+        let batches = open.div_ceil(BATCH);
+        let pause = SPREAD / u32::try_from(batches.clamp(1, MAX_PAUSES)).unwrap_or(u32::MAX);
+        let paused = batches.div_ceil(MAX_PAUSES).max(1);
+        let mut last = 0;
+        for batch in 1.. {
+            let standings = self.roster.after(last, BATCH);
+            for (id, standing) in &standings {
+                self.recheck(standing);
+                last = *id;
+            }
+            self.ground.metrics.transport.rechecked(standings.len());
+            if standings.len() < BATCH {
+                break;
+            }
+            if batch % paused == 0 {
+                sleep(pause).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     /// Judges a connection by what is in force now, and orders what follows. Costs nothing where nothing is newer.
     pub(super) fn recheck(&self, standing: &Standing) {
         let (identity, revision) = (self.ground.identity.load(), self.ground.revision.load());
@@ -186,25 +135,6 @@ impl Shared {
             Finding::PolicyRemoved(Reach::Possible) | Finding::Unknown => {
                 tracing::error!(%address, peer_id, left_out, "connection cut: judging it panicked");
             }
-        }
-    }
-}
-
-impl Finding {
-    fn order(&self) -> Order {
-        match self {
-            Self::OwnExpired => Order::Cut(CloseReason::OwnCertificateExpired),
-            Self::Distrusted(_) | Self::Unknown => Order::Cut(CloseReason::Distrusted),
-            Self::PermissiveEnded => Order::Drain(CloseReason::PermissiveEnded),
-            Self::PolicyRemoved(_) => Order::Drain(CloseReason::PolicyRemoved),
-        }
-    }
-}
-
-impl Order {
-    fn reason(self) -> CloseReason {
-        match self {
-            Self::Drain(reason) | Self::Cut(reason) => reason,
         }
     }
 }

@@ -27,7 +27,7 @@ use super::lifetime::{CloseReason, Lifetime};
 use super::pace::Patience;
 use super::peers::{PeerPlace, Who};
 use super::protocol::{http1_builder, http2_builder};
-use super::recheck::Standing;
+use super::standing::Standing;
 use crate::Connection;
 
 /// A client that came in and whose place is taken.

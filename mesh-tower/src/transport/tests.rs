@@ -34,7 +34,7 @@ use tokio_rustls::client::TlsStream;
 use tower::service_fn;
 
 use super::lifetime::CloseReason;
-use super::recheck::{Order, Standing};
+use super::standing::{Order, Standing};
 use super::{Ground, Shared};
 use crate::Connection;
 use crate::accept::{Accept, Stop, run};
