@@ -18,7 +18,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::Mesh;
 use mesh_core::clock::SystemClock;
-use mesh_core::config::{Config, IdentityConfig, PlugConfig, Workload};
+use mesh_core::config::{Config, ForwardedConfig, IdentityConfig, ListenerConfig, PlugConfig, Workload};
 use mesh_core::identity::dev_ca::DevCa;
 use mesh_core::identity::{Identity, MemorySource, SpiffeId, TrustBundle, TrustBundleSet, TrustDomain};
 use mesh_tower::Client;
@@ -31,6 +31,7 @@ use crate::kit::{soon, tls, until};
 
 const WEB: &str = "spiffe://test/ns/test/sa/web";
 const BATCH: &str = "spiffe://test/ns/test/sa/batch";
+const GATEWAY: &str = "spiffe://test/ns/test/sa/gateway";
 const ORDERS: &str = "spiffe://test/ns/test/sa/orders";
 /// As gRPC has it: a call in both directions.
 const ECHO: &str = "/echo.Echo/Echo";
@@ -94,11 +95,17 @@ async fn endless() -> Body {
 
 impl World {
     async fn start() -> Self {
+        Self::with(&["web", "batch"], |_| {}).await
+    }
+
+    /// Lets `callers` in; its configuration is as `edit` makes it.
+    async fn with(callers: &[&str], edit: impl FnOnce(&mut Config)) -> Self {
         let (old, new, dir) = (authority(), authority(), tempfile::tempdir().unwrap());
         let policy = dir.path().join("callers.yaml");
-        std::fs::write(&policy, allow(&["web", "batch"])).unwrap();
+        std::fs::write(&policy, allow(callers)).unwrap();
         let mut config = config("orders");
         config.policies = vec![policy.clone()];
+        edit(&mut config);
         let identity = MemorySource::new(trusting(&new, ORDERS, &[&old, &new]));
         let source = Arc::new(identity.clone());
         let mesh = Mesh::builder().config(config).identity_source(source).start().await.unwrap();
@@ -324,9 +331,42 @@ async fn a_peer_that_policy_never_let_in_keeps_its_connection_and_gets_its_refus
     assert_eq!(stranger.get().await, Err("403 Forbidden".to_owned()));
 }
 
-/// A client's mesh that trusts `authorities` and calls `world`.
+#[tokio::test]
+async fn a_pinned_gateway_keeps_its_connection_when_policy_changes_and_another_peer_does_not() {
+    for pinned in [true, false] {
+        let pin = |config: &mut Config| {
+            let mut listener = ListenerConfig::new(([127, 0, 0, 1], 0).into());
+            if pinned {
+                listener = listener.forwarded_identity(ForwardedConfig::new(vec![SpiffeId::parse(GATEWAY).unwrap()]));
+            }
+            config.listeners.insert("default".to_owned(), listener);
+        };
+        let world = World::with(&["web", "batch", "gateway"], pin).await;
+        let mut gateway = world.connect(&world.new, GATEWAY, Version::HTTP_2).await;
+        gateway.get().await.unwrap();
+        // It has no permission of its own any more, and neither has one of those in whose names it calls.
+        let generation = world.mesh.revision().generation();
+        std::fs::write(&world.policy, allow(&["batch"])).unwrap();
+        until("the reload", async || (world.mesh.revision().generation() > generation).then_some(())).await;
+        if !pinned {
+            soon("the end of the connection", gateway.ended).await.unwrap();
+            assert_eq!(world.closed_for("policy_removed"), 1);
+            continue;
+        }
+        assert!(timeout(Duration::from_millis(200), &mut gateway.ended).await.is_err(), "a gateway was sent away");
+        let Sender::H2(send) = &mut gateway.send else { unreachable!() };
+        for (caller, status) in [(BATCH, 200), (WEB, 403)] {
+            let request = Request::get("https://orders/").header("x-forwarded-client-cert", format!("URI={caller}"));
+            let response = send.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), status, "{caller}");
+        }
+        assert_eq!(world.closed_for("policy_removed"), 0);
+    }
+}
+
+/// A client's mesh of the first of `authorities` that trusts all of them and calls `world`.
 async fn caller(world: &World, authorities: &[&DevCa]) -> (Mesh, MemorySource, Client) {
-    let source = MemorySource::new(trusting(&world.new, WEB, authorities));
+    let source = MemorySource::new(trusting(authorities[0], WEB, authorities));
     let mut config = config("web");
     let discover = PlugConfig::new("static", &serde_json::json!([world.address.to_string()]));
     let orders = SpiffeId::parse(ORDERS).unwrap();
@@ -341,7 +381,7 @@ async fn a_client_that_meets_an_unknown_issuer_looks_for_newer_trust_and_connect
     let world = World::start().await;
     // The server's authority is `new`, of which this mesh has not heard. Its root is there now, and nobody told.
     let (mesh, source, client) = caller(&world, &[&world.old]).await;
-    source.offer(trusting(&world.new, WEB, &[&world.old, &world.new]));
+    source.offer(trusting(&world.old, WEB, &[&world.old, &world.new]));
     let response = client.get("/").no_retry().send().await.unwrap();
     assert_eq!((response.status().as_u16(), mesh.identity().generation()), (200, 2));
     let handshakes = |result| world.mesh.metrics().transport.handshakes(result);
@@ -362,12 +402,12 @@ async fn a_client_ends_its_streams_to_a_server_that_it_trusts_no_more() {
     let mut body = client.get("/endless").send().await.unwrap().into_inner().into_body();
     assert_eq!(soon("a frame", body.frame()).await.unwrap().unwrap().into_data().unwrap(), "begun");
     // A new certificate of its own changes nothing for the stream.
-    source.rotate(trusting(&world.new, WEB, &[&world.old, &world.new]));
+    source.rotate(trusting(&world.old, WEB, &[&world.old, &world.new]));
     until("the rotation", async || (mesh.identity().generation() == 2).then_some(())).await;
     assert!(timeout(Duration::from_millis(200), body.frame()).await.is_err(), "cut for nothing");
 
     let removed = Instant::now();
-    source.rotate(trusting(&world.new, WEB, &[&world.old]));
+    source.rotate(trusting(&world.old, WEB, &[&world.old]));
     assert!(timeout(PROMISE, body.frame()).await.unwrap().is_none_or(|frame| frame.is_err()));
     println!("client: stream cut after {:?}", removed.elapsed());
     let error = client.get("/").no_retry().send().await.unwrap_err();

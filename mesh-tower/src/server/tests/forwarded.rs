@@ -121,15 +121,24 @@ async fn only_a_pinned_gateway_names_its_client_and_nobody_can_forge_it() {
     assert_eq!(crate::grpc::status(response.headers()), Some(Code::UNIMPLEMENTED));
 }
 
-#[tokio::test]
-async fn a_gateway_that_is_pinned_no_more_speaks_for_nobody() {
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_pinned_no_more_speaks_for_nobody_and_its_streams_end() {
     let kit = Kit::new(LISTENER).await;
     let named = || of(Some(GATEWAY), &[(XFCC, format!("URI={WEB}"))]);
     let status = async || stack(&kit.mesh, service_fn(whoami)).oneshot(named()).await.unwrap().status();
     assert_eq!(status().await, 200);
+    let silent = service_fn(|_| async {
+        let frames = futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>();
+        Ok(Response::new(Body::new(StreamBody::new(frames))))
+    });
+    let mut carried = stack(&kit.mesh, silent).oneshot(named()).await.unwrap().into_body();
+    let mut end = async |within| tokio::time::timeout(Duration::from_secs(within), carried.frame()).await;
+    assert!(end(60).await.is_err(), "ended by itself");
     let now = kit.mesh.revision().load();
     let mut config = (*now.config).clone();
     config.listeners.get_mut("default").unwrap().forwarded_identity = None;
     kit.mesh.revision().publish(Revision { config: Arc::new(config), ..now.value().clone() });
+    assert!(end(5).await.unwrap().is_none_or(|frame| frame.is_err()));
+    assert_eq!(kit.metric("mesh_server_streams_revoked_total").as_deref(), Some("1"));
     assert_eq!(status().await, 403);
 }
