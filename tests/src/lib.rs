@@ -11,6 +11,8 @@ pub struct Readme;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod cancelled;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod otlp;

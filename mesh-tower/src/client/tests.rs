@@ -546,6 +546,66 @@ async fn more_connections_are_opened_when_streams_run_out_and_then_callers_queue
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_longest_is_served_next() {
+    let net = Net::default();
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let host = net.host(1, move |_| {
+        count.fetch_add(1, SeqCst);
+        answer(200, "ok")
+    });
+    net.edit(host, |host| host.streams = 1);
+    let rig = Rig::with(&net, &[host], None, |config| config.pool.max_connections = 1);
+    text(rig.get().await.unwrap()).await;
+    // Each asks for the only stream in the moment it gives it back: without a queue, one of them has it all the time.
+    let greedy = || {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                text(rig.get().await.unwrap()).await;
+            }
+        })
+    };
+    let others = [greedy(), greedy()];
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+        let before = served.load(SeqCst);
+        text(rig.get().await.unwrap()).await;
+        let between = served.load(SeqCst) - before;
+        assert!(between <= 4, "{between} were served before one that waited");
+    }
+    for other in others {
+        other.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_wait_until_the_peer_has_said_how_many_it_allows() {
+    let net = Net::default();
+    let host = net.slow_host(1, |_| async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        answer(200, "ok")
+    });
+    net.edit(host, |host| host.streams = 16);
+    let rig = Rig::with(&net, &[host], None, |config| config.pool.max_connections = 2);
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let rig = rig.clone();
+            tokio::spawn(async move { attempts(&rig.get().await.unwrap()) })
+        })
+        .collect();
+    for call in calls {
+        let attempts = call.await.unwrap();
+        assert!(!attempts.contains(','), "refused first: {attempts}");
+    }
+    assert_eq!(
+        net.dialed(host),
+        2,
+        "40 are too many for one connection, not for 16 streams of two, one after the other"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn http1_connections_are_reused_and_idle_ones_are_closed() {
     let net = Net::default();
     let host = net.host(1, ok);

@@ -24,6 +24,10 @@ use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, PeerRefused};
 
+/// Streams of a connection whose peer has not said yet how many it allows. It refuses those that are too many, and
+/// its settings are a round trip away: the other requests wait for them. grpc-go lets all of them wait.
+pub(super) const INITIAL_STREAMS: usize = 4;
+
 /// What hyper may read ahead over HTTP/1.1, however small the limit of headers is.
 const MIN_BUFFER: usize = 64 * 1024;
 
@@ -127,7 +131,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
     let failed = |error: hyper::Error| {
         Failure::new(ErrorKind::Connect, ConnectFailure::Http, format!("HTTP handshake failed: {}", chain(&error)))
     };
-    let (io, heard, cut) = LastWords::of(io);
+    let (io, first, heard, cut) = LastWords::of(io);
     let io = TokioIo::new(io);
     if http2 {
         let (send, connection) = http2::Builder::new(TokioExecutor::new())
@@ -135,11 +139,12 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .keep_alive_interval(settings.ping_interval)
             .keep_alive_timeout(settings.ping_timeout)
             .keep_alive_while_idle(false)
+            .initial_max_send_streams(INITIAL_STREAMS)
             .max_header_list_size(settings.max_header_bytes)
             .handshake(io)
             .await
             .map_err(failed)?;
-        Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), heard, cut }))
+        Ok((Sender::Http2(send), Driven { connection: Protocol::Http2(Box::new(connection)), first, heard, cut }))
     } else {
         let head = settings.max_header_bytes as usize;
         let (send, connection) = http1::Builder::new()
@@ -148,7 +153,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .handshake(io)
             .await
             .map_err(failed)?;
-        Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), heard, cut }))
+        Ok((Sender::Http1(send), Driven { connection: Protocol::Http1(Box::new(connection)), first, heard, cut }))
     }
 }
 

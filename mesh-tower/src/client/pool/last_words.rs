@@ -54,10 +54,27 @@ impl Cut {
     }
 }
 
+/// Tells when the peer's first bytes were read and acted upon: over HTTP/2 those are its settings. (RFC 9113 3.4)
+#[derive(Debug)]
+pub(super) struct FirstWords(oneshot::Receiver<()>);
+
+impl FirstWords {
+    /// Never, if the stream ended before it said anything.
+    pub(super) async fn heard(self) {
+        if self.0.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 /// A byte stream that notes the alert with which it ends.
 #[derive(Debug)]
 pub(super) struct LastWords {
     io: BoxIo,
+    /// `None` once its first words are old.
+    greeted: Option<oneshot::Sender<()>>,
+    /// Whether bytes were read.
+    spoken: bool,
     /// `None` when nobody can cut it any more.
     cut: Option<oneshot::Receiver<()>>,
     heard: Heard,
@@ -68,10 +85,18 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    pub(super) fn of(io: BoxIo) -> (Self, Heard, Cut) {
-        let (heard, (cut, is_cut)) = (Heard::default(), oneshot::channel());
-        let stream = Self { io, cut: Some(is_cut), heard: heard.clone(), failed: None, unread: BytesMut::new() };
-        (stream, heard, Cut(cut))
+    pub(super) fn of(io: BoxIo) -> (Self, FirstWords, Heard, Cut) {
+        let (heard, (cut, is_cut), (greeted, first)) = (Heard::default(), oneshot::channel(), oneshot::channel());
+        let stream = Self {
+            io,
+            greeted: Some(greeted),
+            spoken: false,
+            cut: Some(is_cut),
+            heard: heard.clone(),
+            failed: None,
+            unread: BytesMut::new(),
+        };
+        (stream, FirstWords(first), heard, Cut(cut))
     }
 
     /// Fails once it was cut.
@@ -145,9 +170,17 @@ impl AsyncRead for LastWords {
             self.unread.advance(count);
             return Poll::Ready(Ok(()));
         }
+        // Whoever reads on has acted upon what it read before.
+        if self.spoken
+            && let Some(greeted) = self.greeted.take()
+        {
+            let _ = greeted.send(());
+        }
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read {
-            self.heard.note(error);
+        match &read {
+            Poll::Ready(Ok(())) => self.spoken |= !buf.filled().is_empty(),
+            Poll::Ready(Err(error)) => self.heard.note(error),
+            Poll::Pending => {}
         }
         read
     }
@@ -219,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_write_waits_for_the_reason_and_loses_nothing() {
         let (say, said) = mpsc::unbounded_channel();
-        let (mut stream, heard, _) = LastWords::of(Box::new(Dead(said)));
+        let (mut stream, _, heard, _) = LastWords::of(Box::new(Dead(said)));
         let peer = async {
             sleep(LISTEN / 2).await;
             say.send(Ok(b"answer".as_slice())).unwrap();
@@ -237,7 +270,7 @@ mod tests {
     async fn a_failed_write_does_not_wait_long_nor_for_a_peer_that_has_ended() {
         for (ended, waits) in [(true, Duration::ZERO), (false, LISTEN)] {
             let (say, said) = mpsc::unbounded_channel();
-            let (mut stream, heard, _) = LastWords::of(Box::new(Dead(said)));
+            let (mut stream, _, heard, _) = LastWords::of(Box::new(Dead(said)));
             let _say = (!ended).then_some(say);
             let start = Instant::now();
             stream.write(b"x").await.unwrap_err();

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -13,13 +14,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
-use super::last_words::{Cut, Heard, LastWords};
+use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
 const REASON_WAIT: Duration = Duration::from_millis(50);
+
+/// How long a new connection's settings are worth waiting for, instead of another connection.
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection that lasted this long was not hung up on.
 const SPARE: Duration = Duration::from_secs(1);
@@ -33,6 +37,7 @@ pub(super) enum Sender {
 /// The half that must be polled.
 pub(super) struct Driven {
     pub(super) connection: Protocol,
+    pub(super) first: FirstWords,
     pub(super) heard: Heard,
     pub(super) cut: Cut,
 }
@@ -87,6 +92,8 @@ pub(super) struct Link {
     max: AtomicUsize,
     /// Milliseconds after `created`.
     last_used: AtomicU64,
+    /// The peer has said how many.
+    settled: AtomicBool,
     /// It carried an answer: the server accepted us.
     proven: AtomicBool,
     /// No new streams.
@@ -106,6 +113,7 @@ impl Link {
             open: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             last_used: AtomicU64::new(0),
+            settled: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             end: watch::Sender::new(None),
@@ -122,7 +130,7 @@ impl Link {
         if self.closing.load(Relaxed) {
             return false;
         }
-        let max = self.max.load(Relaxed);
+        let max = self.max.load(SeqCst);
         // Ordered against the pool's count of waiters: one side always sees the other.
         self.open.fetch_update(SeqCst, SeqCst, |open| (open < max).then_some(open + 1)).is_ok()
     }
@@ -144,7 +152,12 @@ impl Link {
         !self.is_used() && self.created.elapsed() >= SPARE
     }
 
-    /// An answer came: the server accepted us, and its settings have arrived.
+    /// Whether the peer is yet to say how many streams it allows, and may soon.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.settled.load(SeqCst) && !self.is_closing() && self.created.elapsed() < SETTINGS_WAIT
+    }
+
+    /// An answer came: the server accepted us.
     pub(super) fn prove(&self) -> bool {
         let first = !self.proven.swap(true, Relaxed);
         if first {
@@ -178,13 +191,13 @@ impl Link {
     }
 }
 
-impl Driven {
-    fn poll(&mut self, cx: &mut std::task::Context<'_>, link: &Link) -> std::task::Poll<hyper::Result<()>> {
-        match &mut self.connection {
-            Protocol::Http1(connection) => Pin::new(connection).poll(cx),
-            Protocol::Http2(connection) => {
+impl Protocol {
+    fn poll(&mut self, cx: &mut Context<'_>, link: &Link) -> Poll<hyper::Result<()>> {
+        match self {
+            Self::Http1(connection) => Pin::new(connection).poll(cx),
+            Self::Http2(connection) => {
                 let polled = Pin::new(&mut *connection).poll(cx);
-                link.max.store(connection.current_max_send_streams(), Relaxed);
+                link.max.store(connection.current_max_send_streams(), SeqCst);
                 polled
             }
         }
@@ -192,7 +205,7 @@ impl Driven {
 }
 
 /// Runs a connection to its end. Holds the pool weakly: without it, the connection ends after its last stream.
-pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
+pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
     let mut life = pin!(live(&link, &pool));
     let trust = pool.upgrade().and_then(|pool| Trust::of(&pool));
     let mut trusted = pin!(async {
@@ -201,12 +214,15 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
             _ => std::future::pending().await,
         }
     });
+    let Driven { mut connection, first, heard, cut } = driven;
+    let mut first = pin!(first.heard());
     let mut closed = None;
     let result = loop {
         let step = tokio::select! {
             biased;
-            result = poll_fn(|cx| driven.poll(cx, &link)) => Step::Ended(result),
+            result = poll_fn(|cx| connection.poll(cx, &link)) => Step::Ended(result),
             () = link.nudge.notified() => Step::Look,
+            () = &mut first, if !link.settled.load(Relaxed) => Step::Settled,
             // Also of a connection that takes no more streams: those it has end with the trust in its peer.
             lost = &mut trusted => Step::Closing(Closing::Lost(lost)),
             reason = &mut life, if closed.is_none() => Step::Closing(reason),
@@ -214,6 +230,16 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
         match step {
             Step::Ended(result) => break result,
             Step::Look => {}
+            Step::Settled => {
+                if let Protocol::Http2(connection) = &connection {
+                    link.max.store(connection.current_max_send_streams(), SeqCst);
+                }
+                link.settled.store(true, SeqCst);
+                // Whoever found no room may find some now, or connect.
+                if let Some(pool) = pool.upgrade() {
+                    pool.wake.notify_waiters();
+                }
+            }
             Step::Closing(reason) => {
                 if let Some(pool) = pool.upgrade() {
                     pool.remove(&link);
@@ -225,7 +251,6 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
             }
         }
     };
-    let Driven { connection, heard, cut } = driven;
     let alert = heard.alert();
     if matches!(closed, Some(Closing::Lost(_))) {
         cut.now();
@@ -265,6 +290,8 @@ pub(super) async fn drive(mut driven: Driven, link: Arc<Link>, pool: Weak<Shared
 enum Step {
     Ended(hyper::Result<()>),
     Look,
+    /// The peer's settings have arrived.
+    Settled,
     Closing(Closing),
 }
 

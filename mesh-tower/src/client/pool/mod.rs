@@ -3,7 +3,8 @@
 //! Pools that keep one HTTP/2 connection per authority hang when its streams run out (hyper#3623) and go on using it
 //! half-dead (hyper-util#319). Pools behind one lock make every core wait for the same line. So each endpoint has a
 //! pool of its own; the HTTP/2 path reads an atomic list and claims a stream with one atomic; and every connection has
-//! a task that takes it out of the list the moment it ends.
+//! a task that takes it out of the list the moment it ends. Who finds no stream free waits in a fair queue, and only its
+//! front claims: callers in a loop would otherwise take back each stream that they release, and starve who waits.
 //!
 //! ```text
 //!            request                 streams run out, or none
@@ -56,7 +57,7 @@ use mesh_core::retry::Backoff;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::replay::ReplayBody;
@@ -101,7 +102,10 @@ pub(crate) struct Shared {
     lists: Mutex<Lists>,
     /// Requests that wait for a connection.
     pending: AtomicUsize,
+    /// Tells whoever's turn it is to look again.
     wake: Notify,
+    /// One permit: whose turn it is among those who wait. Fair.
+    turn: Semaphore,
     epoch: Instant,
     /// Milliseconds after `epoch`.
     last_used: AtomicU64,
@@ -165,6 +169,7 @@ impl Pool {
                 lists: Mutex::default(),
                 pending: AtomicUsize::new(0),
                 wake: Notify::new(),
+                turn: Semaphore::new(1),
                 epoch: Instant::now(),
                 last_used: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
@@ -172,16 +177,21 @@ impl Pool {
         }
     }
 
-    /// Claims a stream or a connection, waiting for one if need be. Cancel safe: a waiter that gives up leaves its
-    /// place, and the connect it started goes on for others.
+    /// Claims a stream or a connection, waiting for one if need be: first come, first served. Cancel safe: a waiter
+    /// that gives up leaves its place, and the connect it started goes on for others.
     pub(crate) async fn acquire(&self) -> Result<Lease, Error> {
         let shared = &self.shared;
         shared.touch();
-        if let Some(lease) = Shared::claim(shared) {
+        // Not past those who wait: callers that send one request after the other would starve them.
+        if shared.pending.load(SeqCst) == 0
+            && let Some(lease) = Shared::claim(shared)
+        {
             return Ok(lease);
         }
         let _place = shared.enqueue()?;
         let round = shared.lock().round;
+        let _turn = Shared::turn(shared, round).await?;
+        // Whoever comes to their turn looks for themselves first, so a wake-up is never lost with one who left.
         loop {
             let mut woken = pin!(shared.wake.notified());
             woken.as_mut().enable();
@@ -256,6 +266,16 @@ impl Shared {
         }
     }
 
+    /// Waits for the front of the queue. Connects are begun from every place in it.
+    async fn turn(shared: &Arc<Self>, round: u64) -> Result<SemaphorePermit<'_>, Error> {
+        if let Ok(turn) = shared.turn.try_acquire() {
+            return Ok(turn);
+        }
+        Self::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
+        let turn = shared.turn.acquire().await;
+        turn.map_err(|closed| Error::new(ErrorKind::Connection, "nobody is served").caused_by(closed).never_sent())
+    }
+
     /// Claims what is free now. HTTP/2 takes the connection with the fewest streams and touches no lock.
     fn claim(shared: &Arc<Self>) -> Option<Lease> {
         let http2 = shared.http2.load();
@@ -280,7 +300,7 @@ impl Shared {
         None
     }
 
-    /// Starts a connect for those who wait, unless enough are under way. Fails fast where one has just failed.
+    /// Starts connects for those who wait, unless enough are under way. Fails fast where one has just failed.
     fn connect_on_demand(shared: &Arc<Self>, since: u64) -> Result<(), Failure> {
         let mut lists = shared.lock();
         if shared.closed.load(Relaxed) {
@@ -292,13 +312,18 @@ impl Shared {
                 return Err(failure.clone());
             }
         }
+        // Most often it has room for all, once its peer has said so; then they wake.
+        if shared.http2.load().iter().any(|connection| connection.link.is_unsettled()) {
+            return Ok(());
+        }
         let settings = shared.settings.load();
         let (max, wanted) = if lists.http1 {
             (settings.max_connections.saturating_mul(HTTP1_FACTOR), shared.pending.load(Relaxed))
         } else {
             (settings.max_connections, 1)
         };
-        if lists.connecting < wanted && lists.alive.len() + lists.connecting < max {
+        let room = max.saturating_sub(lists.alive.len() + lists.connecting);
+        for _ in 0..wanted.saturating_sub(lists.connecting).min(room) {
             lists.connecting += 1;
             let shared = Arc::clone(shared);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
@@ -336,8 +361,7 @@ impl Shared {
         });
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
-                // What the peer allows is known only after its settings came; hyper assumes this many until then.
-                let max = if http2 { INITIAL_STREAMS } else { 1 };
+                let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
                 tokio::spawn(link::drive(driven, link, Arc::downgrade(self), Arc::clone(&self.metrics)));
@@ -501,6 +525,3 @@ impl Shared {
         });
     }
 }
-
-/// Streams that hyper allows before the peer's settings arrive.
-const INITIAL_STREAMS: usize = 100;
