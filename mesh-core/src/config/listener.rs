@@ -34,14 +34,15 @@ use super::yaml::Node;
 /// | `drain_timeout` | 30 s | cut | `server_connections_closed{reason="drain_timeout"}` | debug; warn at the end of a server |
 /// | `max_resets_per_second` | 100, ten times at once | closed; newcomers refused for up to a second | `server_connections_closed{reason="reset_budget"}`, `server_connections_refused{reason="reset_budget"}` | warn |
 /// | floods of resets, small DATA or CONTINUATION frames, four times the header bytes | fixed, h2's | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
-/// | `max_concurrent_streams` | 100 | REFUSED_STREAM to a peer that does not keep to our SETTINGS | | |
+/// | `max_concurrent_streams` | 100 | REFUSED_STREAM to a peer that does not wait for our SETTINGS, or breaks them | | |
 /// | `max_header_bytes`, `max_headers` | 16KiB, 100 | 431, RESOURCE_EXHAUSTED | `server_rejected{reason="headers_too_large"}`, `"too_many_headers"` | info, audit |
 /// | `max_body_bytes` | 4MiB | 413, RESOURCE_EXHAUSTED | `server_rejected{reason="body_too_large"}` | info, audit |
 /// | `decompress_requests` | `false` | 415 for what it cannot, 400 for what is broken | `server_rejected{reason="unsupported_encoding"}`, `"body_encoding"` | info, audit |
 /// | accept errors for want of files or memory | fixed | tried again every 100 ms | `server_accept_errors{reason="resource"}` | error, once a streak |
 ///
-/// Streams beyond `max_concurrent_streams` are refused by h2, which tells their peer and nobody else: it knows the limit from
-/// our SETTINGS before its first request, so that only a broken or hostile one is refused. Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
+/// Streams beyond `max_concurrent_streams` are refused by h2, which tells their peer and nobody else. Only a peer that sends
+/// many requests before it has read our SETTINGS, or does not keep to them, meets that; none of those requests was begun.
+/// Header bytes between twice and four times the limit of an HTTP/2 request are answered with 431 below the mesh, without
 /// metric or record. `limits:` has what all listeners share.
 ///
 /// After a reload new connections get the new values and open ones keep theirs, except for `mtls` and `forwarded_identity`,

@@ -28,7 +28,8 @@ pub(super) const PANICKED: Reject = Reject::new(Kind::Internal, "panic");
 /// and does not see panics inside of one; the stack's response body catches those.) A handler that still reads a
 /// request stream when a newer policy would not let it in is dropped with 403 / PERMISSION_DENIED, with 401 /
 /// UNAUTHENTICATED where its token ends; one whose request is complete may finish. One whose request body is beyond
-/// `max_body_bytes`, as it came or decompressed, or slower than `body_timeout` allows, is dropped with 413 / RESOURCE_EXHAUSTED or 408 / CANCELLED.
+/// `max_body_bytes`, as it came or decompressed, or slower than `body_timeout` allows, is dropped with 413 /
+/// RESOURCE_EXHAUSTED or 408 / CANCELLED.
 ///
 /// Where the listener says `decompress_requests`, the handler gets the body decompressed, and 415 is answered in its place
 /// to an encoding that is not known.
