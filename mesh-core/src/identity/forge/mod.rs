@@ -1,6 +1,6 @@
 //! Certificates for tests: good ones, and bad ones by changing one thing.
 //!
-//! For this project's own tests, which share one table of [`attacks`]; no part of what is kept stable.
+//! For this project's own tests, which share one table of [`Forgery`]s; no part of what is kept stable.
 #![allow(clippy::unwrap_used)] // a certificate that cannot be made is a failed test
 #![allow(missing_debug_implementations)] // keys
 
