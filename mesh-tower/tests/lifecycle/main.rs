@@ -8,8 +8,13 @@
 //! | `bundles` | a root can be replaced under twenty workloads in any order that keeps add, overlap, remove |
 #![cfg(feature = "dev-ca")]
 
+#[cfg(test)]
 mod bundles;
+#[cfg(test)]
 mod clocks;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
 mod rotation;

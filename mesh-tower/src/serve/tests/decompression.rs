@@ -103,7 +103,8 @@ async fn handlers_get_bodies_decompressed_and_what_cannot_be_is_refused() {
     let gigabyte = [begin, more.repeat(1023)].concat();
     assert!(gigabyte.len() < 2 << 20, "{}", gigabyte.len());
     let all = "8000 [] []";
-    let table: Vec<(&str, &[&str], Vec<u8>, u16, &str)> = vec![
+    type Case = (&'static str, &'static [&'static str], Vec<u8>, u16, &'static str);
+    let table: Vec<Case> = vec![
         ("gzip", &["gzip"], gzip(&text), 200, all),
         ("its other names", &["X-GZip"], gzip(&text), 200, all),
         ("deflate", &["deflate"], deflate(&text), 200, all),
