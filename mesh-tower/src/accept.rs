@@ -175,8 +175,8 @@ pub(crate) struct Stop<S, D, C> {
 /// connections, GOAWAY on all, requests in flight finish within `drain_timeout`, the rest is cut. Once stopping has begun,
 /// `cut` ends everything at once.
 ///
-/// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections` and
-/// `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
+/// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections`, of which limits take
+/// their shares, and `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
 pub(crate) async fn run<L, S>(
     ground: Ground,
     name: Arc<str>,
@@ -190,6 +190,15 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let configured = settings();
+    let places =
+        listener.max_open().map_or(configured.max_connections, |open| configured.max_connections.min(open.max(1)));
+    // Whoever reads the configuration finds the places that there are: shares of more would be no shares.
+    let settings = || {
+        let mut config = settings();
+        config.max_connections = places;
+        config
+    };
     let start = settings();
     let shared = Arc::new(Shared::new(ground, name, &start, listener.local_addr()?));
     // Until the last connection has ended, draining included. Dropped, it is aborted.
@@ -199,13 +208,14 @@ where
         async move { shared.patrol().await }
     });
     tracing::info!(address = %shared.local_addr, "serving");
-    let places = listener.max_open().map_or(start.max_connections, |open| start.max_connections.min(open.max(1)));
-    if places < start.max_connections {
+    if places < configured.max_connections {
         tracing::warn!(
             places,
-            max_connections = start.max_connections,
-            "fewer places than `max_connections`: raise the \
-            open files limit (`ulimit -n`)"
+            max_connections = configured.max_connections,
+            max_half_open = start.half_open_limit(),
+            max_connections_per_ip = start.per_ip_limit(),
+            max_connections_per_peer = start.per_peer_limit(),
+            "fewer places than `max_connections`: raise the open files limit (`ulimit -n`)"
         );
     }
     let mut incoming = Incoming::new(

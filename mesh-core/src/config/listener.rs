@@ -89,7 +89,8 @@ pub struct ListenerConfig {
     /// balancers have time to notice. 5 s suits Kubernetes. Default 0, range 0 to 10 min.
     pub shutdown_delay: Duration,
     /// Open connections, further ones wait in the kernel's backlog. Default 10,000, range 1 to 1,000,000. Each idle
-    /// HTTP/2 connection costs about 35 KiB.
+    /// HTTP/2 connection costs about 35 KiB. A server whose open files are too few has fewer, and the limits below that are
+    /// shares of it are shares of those.
     pub max_connections: usize,
     /// Connections whose handshake is not done. Of more, the oldest is closed: one that has been silent for 100 ms, or in
     /// its handshake for a second; younger ones make newcomers wait. Default a tenth of `max_connections`, at least 256,
@@ -157,19 +158,19 @@ impl ListenerConfig {
         }
     }
 
-    /// [`max_half_open`](Self::max_half_open), or its default.
+    /// [`max_half_open`](Self::max_half_open), or its default; `max_connections` at most.
     pub fn half_open_limit(&self) -> usize {
-        self.max_half_open.unwrap_or((self.max_connections / 10).max(256))
+        self.max_half_open.unwrap_or((self.max_connections / 10).max(256)).min(self.max_connections)
     }
 
-    /// [`max_connections_per_ip`](Self::max_connections_per_ip), or its default.
+    /// [`max_connections_per_ip`](Self::max_connections_per_ip), or its default; `max_connections` at most.
     pub fn per_ip_limit(&self) -> usize {
-        self.max_connections_per_ip.unwrap_or(self.max_connections.div_ceil(2))
+        self.max_connections_per_ip.unwrap_or(self.max_connections.div_ceil(2)).min(self.max_connections)
     }
 
-    /// [`max_connections_per_peer`](Self::max_connections_per_peer), or its default.
+    /// [`max_connections_per_peer`](Self::max_connections_per_peer), or its default; `max_connections` at most.
     pub fn per_peer_limit(&self) -> usize {
-        self.max_connections_per_peer.unwrap_or(self.max_connections.div_ceil(2))
+        self.max_connections_per_peer.unwrap_or(self.max_connections.div_ceil(2)).min(self.max_connections)
     }
 }
 

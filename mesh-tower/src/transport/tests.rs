@@ -65,6 +65,7 @@ impl WallClock for Calendar {
 struct Pipes {
     incoming: mpsc::Receiver<DuplexStream>,
     errors: Vec<io::Error>,
+    max_open: Option<usize>,
 }
 
 impl Accept for Pipes {
@@ -82,6 +83,10 @@ impl Accept for Pipes {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(([10, 0, 0, 1], 8443).into())
+    }
+
+    fn max_open(&self) -> Option<usize> {
+        self.max_open
     }
 }
 
@@ -145,10 +150,16 @@ impl Net {
         F: Fn(Request<Body>) -> R + Clone + Send + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::start_after(Vec::new(), edit, handler)
+        Self::start_on(Vec::new(), None, edit, handler)
     }
 
-    fn start_after<F, R>(errors: Vec<io::Error>, edit: impl FnOnce(&mut ListenerConfig), handler: F) -> Self
+    /// On a listener that fails with `errors` first, and has files for `max_open` connections.
+    fn start_on<F, R>(
+        errors: Vec<io::Error>,
+        max_open: Option<usize>,
+        edit: impl FnOnce(&mut ListenerConfig),
+        handler: F,
+    ) -> Self
     where
         F: Fn(Request<Body>) -> R + Clone + Send + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
@@ -179,7 +190,8 @@ impl Net {
             };
             let stop = Stop { signal: stop_signal, draining: || {}, cut };
             let settings = || configured.load().config.listeners.get("default").unwrap_or(&config).clone();
-            run(ground, Arc::from("default"), Pipes { incoming, errors }, service, settings, stop).await
+            let listener = Pipes { incoming, errors, max_open };
+            run(ground, Arc::from("default"), listener, service, settings, stop).await
         });
         Self { clock, ca, server, web, policy, metrics, dial, stop: Some(stop), cut: Some(cut), stopped }
     }
@@ -610,7 +622,7 @@ async fn the_loop_survives_accept_errors_without_spinning() {
     let mut errors: Vec<_> = (0..5).map(|_| io::Error::from_raw_os_error(EMFILE)).collect();
     errors.push(io::ErrorKind::ConnectionAborted.into());
     let start = Instant::now();
-    let net = Net::start_after(errors, |_| {}, hello);
+    let net = Net::start_on(errors, None, |_| {}, hello);
     assert_eq!(net.connect(HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
     assert!((500..520).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     let text = net.metrics.encode();

@@ -37,6 +37,31 @@ async fn one_identity_cannot_take_all_places() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shares_are_of_the_places_that_open_files_allow() {
+    // Beyond the places, a limit of addresses leaves it to that of identities.
+    for (per_ip, reason) in [(None, "per_ip"), (Some(1_000), "per_peer")] {
+        let edit = |config: &mut ListenerConfig| config.max_connections_per_ip = per_ip;
+        let net = Net::start_on(Vec::new(), Some(8), edit, hello);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut one = net.connect(HttpVersion::Http2).await;
+            one.get("/").await.unwrap();
+            held.push(one);
+        }
+        if reason == "per_ip" {
+            closed_without_a_byte(net.pipe().await).await;
+        } else {
+            net.connect(HttpVersion::Http2).await.get("/").await.unwrap_err();
+            let (api, start) = (Snapshot::new(net.ca.issue(API, DAY)), Instant::now());
+            let stream = net.tls(&api, &[ORDERS], HttpVersion::Http2).await.unwrap();
+            assert_eq!(Client::over(stream, HttpVersion::Http2).await.get("/").await.unwrap().1, "hello");
+            assert!(start.elapsed() < S, "the other one waited for a place: {:?}", start.elapsed());
+        }
+        assert_eq!(net.metrics.transport.refused_for(reason), 1, "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_who_say_nothing_give_way() {
     // (places, of them half open)
     for (max_connections, max_half_open) in [(1_000, 4), (4, 1_000)] {
