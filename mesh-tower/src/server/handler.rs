@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -88,10 +89,12 @@ where
             Err(reject) => return ResponseFuture::refused(exchange.refuse(reject)),
         };
         exchange.begin_handling();
-        // A body of unknown length may still be coming when policy changes.
-        let streaming = request.body().size_hint().exact().is_none();
+        // A body may still be coming when policy changes, whatever length was announced for it.
+        let streaming = !request.body().is_end_stream();
+        // What came in full under its announced length is a request like one without body.
+        let read = request.body().size_hint().exact().filter(|_| streaming).map(|_| Arc::<AtomicBool>::default());
         let request = if streaming {
-            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&exchange))))
+            request.map(|body| Body::new(RequestBody::new(body, Arc::clone(&exchange), read.clone())))
         } else {
             request
         };
@@ -101,6 +104,7 @@ where
                 inner: Some(future),
                 scope: Some((exchange, context)),
                 recheck: streaming.then(Recheck::default),
+                read,
                 refused: None,
             },
             Err(_) => ResponseFuture::refused(panicked(&exchange)),
@@ -121,13 +125,15 @@ pin_project! {
         inner: Option<F>,
         scope: Option<(Arc<Exchange>, RequestContext)>,
         recheck: Option<Recheck>,
+        // Whether a body of an announced length has come in full.
+        read: Option<Arc<AtomicBool>>,
         refused: Option<Response<Body>>,
     }
 }
 
 impl<F> ResponseFuture<F> {
     fn refused(response: Response<Body>) -> Self {
-        Self { inner: None, scope: None, recheck: None, refused: Some(response) }
+        Self { inner: None, scope: None, recheck: None, read: None, refused: Some(response) }
     }
 }
 
@@ -145,6 +151,9 @@ where
         let (Some(inner), Some((exchange, context))) = (this.inner.as_mut().as_pin_mut(), this.scope) else {
             return Poll::Pending;
         };
+        if this.read.as_ref().is_some_and(|read| read.load(Relaxed)) {
+            *this.recheck = None;
+        }
         // Before the handler sees its request stream break, and answers that.
         if let Some(reject) = this.recheck.as_ref().and_then(|_| revoked(exchange)) {
             this.inner.set(None);

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use axum::BoxError;
@@ -14,18 +15,20 @@ use super::exchange::Exchange;
 use super::permit::{Cut, Recheck, revoked};
 
 pin_project! {
-    /// The body of a request whose length is not known.
+    /// The body of a request that has not come in full.
     pub(super) struct RequestBody {
         #[pin]
         inner: Body,
         recheck: Recheck,
         exchange: Arc<Exchange>,
+        // To be told when the body has come in full.
+        read: Option<Arc<AtomicBool>>,
     }
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Body, exchange: Arc<Exchange>) -> Self {
-        Self { inner, recheck: Recheck::default(), exchange }
+    pub(super) fn new(inner: Body, exchange: Arc<Exchange>, read: Option<Arc<AtomicBool>>) -> Self {
+        Self { inner, recheck: Recheck::default(), exchange, read }
     }
 }
 
@@ -35,13 +38,20 @@ impl HttpBody for RequestBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
+        let mut this = self.project();
         let cut = |reason| Poll::Ready(Some(Err(Cut(reason).into())));
         if let Some(reject) = revoked(this.exchange) {
             return cut(reject.reason);
         }
-        match this.inner.poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::into_inner))),
+        match this.inner.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(read) = this.read
+                    && (frame.is_none() || this.inner.is_end_stream())
+                {
+                    read.store(true, Relaxed);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::into_inner)))
+            }
             Poll::Pending => match this.recheck.poll_revoked(this.exchange, cx) {
                 Some(reject) => cut(reject.reason),
                 None => Poll::Pending,

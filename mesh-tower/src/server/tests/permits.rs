@@ -133,3 +133,38 @@ async fn what_was_answered_in_full_is_sent_after_the_token_ended() {
     let response = stack(&kit.mesh, slow).oneshot(request).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "done");
 }
+
+/// Silent, but of an announced length.
+struct Announced(u64);
+
+impl http_body::Body for Announced {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+        std::task::Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announced_length_does_not_outlive_policy() {
+    let (kit, token) = kit_and_token().await;
+    let reads = service_fn(|request: Request<Body>| async {
+        drop(request.into_body().collect().await);
+        Ok(Response::new(Body::from("read to its end")))
+    });
+    let mut request = grpc(request(WEB, "/S/M")).map(|_| Body::new(Announced(u64::MAX - 1)));
+    request.headers_mut().insert("authorization", token.parse().unwrap());
+    let handler = tokio::spawn(stack(&kit.mesh, reads).oneshot(request));
+    sleep(Duration::from_secs(10)).await;
+    kit.publish(ALLOW_BATCH);
+    sleep(Duration::from_secs(1)).await;
+    assert!(handler.is_finished(), "still read after policy shut its caller out");
+}
