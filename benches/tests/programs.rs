@@ -262,6 +262,7 @@ impl Drop for Idle {
 fn idle_connections() {
     let dir = tempfile::tempdir().unwrap();
     write_setup(dir.path());
+    std::fs::remove_file(dir.path().join("token.jwt")).unwrap();
     for (server, client) in [("mtls", "mtls"), ("mesh", "mtls"), ("mtls", "mesh")] {
         let mut server = Idle::start(dir.path(), server, &["serve", "--listen", "0.0.0.0:0"]);
         let line = server.line();
