@@ -49,6 +49,8 @@ const EVICTED: &[&str] = &["mesh_server_handshakes_total{result=\"evicted\"}"];
 const HEADER_TIMEOUT: &[&str] = &["mesh_server_connections_closed_total{reason=\"header_timeout\"}"];
 const PER_PEER: &[&str] = &["mesh_server_connections_refused_total{reason=\"per_peer\"}"];
 const RESETS: &[&str] = &["mesh_server_connections_closed_total{reason=\"reset_budget\"}"];
+/// Whichever notices first, by how the bursts fall.
+const BURSTS: &[&str] = &[RESETS[0], FLOOD[0]];
 const BODY_TIMEOUT: &[&str] = &["mesh_server_rejected_total{reason=\"body_timeout\"}"];
 const SEND_TIMEOUT: &[&str] = &["mesh_server_rejected_total{reason=\"send_timeout\"}"];
 const BODY_SIZE: &[&str] = &["mesh_server_rejected_total{reason=\"body_too_large\"}"];
@@ -83,7 +85,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         ..attack("slow bodies, HTTP/2", Kind::SlowBody2, 20, 20, BODY_TIMEOUT)
     },
     attack("window of zero", Kind::ZeroWindow, 20, 20, SEND_TIMEOUT),
-    attack("rapid reset, in bursts", Kind::RapidReset, 10_000, 2, FLOOD),
+    attack("rapid reset, in bursts", Kind::RapidReset, 10_000, 2, BURSTS),
     attack("rapid reset, spread", Kind::RapidReset, 10_000, 20, RESETS),
     attack("made-you-reset", Kind::MadeYouReset, 10_000, 10, PROTOCOL),
     attack("CONTINUATION flood", Kind::Continuation, 50_000, 10, FLOOD),
