@@ -88,13 +88,14 @@ impl Standing {
             return Some(Finding::PermissiveEnded);
         }
         if state.identity < identity.generation() {
-            state.identity = identity.generation();
             let chain = self.connection.chain();
             if self.connection.peer().svid.is_some()
                 && let Err(error) = verify_svid(chain, &identity.bundles, PeerRole::Client, now)
             {
                 return Some(Finding::Distrusted(error));
             }
+            // Not before: whoever failed, or was not judged to the end, is judged again.
+            state.identity = identity.generation();
         }
         if state.policy < revision.generation() {
             state.policy = revision.generation();
@@ -117,9 +118,12 @@ impl Standing {
         }
     }
 
+    /// An order to end at once stands, whatever comes before it is carried out.
     pub(super) fn give(&self, order: Order) {
         let mut state = self.state();
-        state.order = Some(order);
+        if !matches!(state.order, Some(Order::Cut(_))) {
+            state.order = Some(order);
+        }
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {

@@ -841,9 +841,52 @@ async fn what_changes_during_a_handshake_is_seen_after_it() {
     for (judged_under, order) in [(before, Some(Order::Cut(CloseReason::Distrusted))), (after, None)] {
         let standing = Standing::new(Arc::clone(&connection), judged_under);
         shared.recheck(&standing);
-        let found = std::future::poll_fn(|cx| std::task::Poll::Ready(standing.poll_order(cx))).await;
-        assert_eq!(found, order);
+        assert_eq!(order_of(&standing).await, order);
     }
+}
+
+async fn order_of(standing: &Standing) -> Option<Order> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(standing.poll_order(cx))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_to_cut_is_not_softened_by_what_is_found_later() {
+    let (tell, mut connections) = mpsc::unbounded_channel();
+    let net = Net::start(
+        |_| {},
+        move |request| {
+            tell.send(Arc::clone(request.extensions().get::<Arc<Connection>>().unwrap())).unwrap();
+            hello(request)
+        },
+    );
+    net.connect(HttpVersion::Http2).await.get("/").await.unwrap();
+    let connection = connections.recv().await.unwrap();
+    let shared =
+        Shared::new(net.ground(), Arc::from("default"), &ListenerConfig::new(client_address()), client_address());
+    let standing = Standing::new(connection, net.server.generation());
+    let (cut, drain) = (Order::Cut(CloseReason::Distrusted), Order::Drain(CloseReason::PolicyRemoved));
+    for (orders, expected) in [([drain, drain], drain), ([drain, cut], cut), ([cut, drain], cut)] {
+        orders.into_iter().for_each(|order| standing.give(order));
+        assert_eq!(order_of(&standing).await, Some(expected), "{orders:?}");
+        assert_eq!(order_of(&standing).await, None, "{orders:?}: one at a time");
+    }
+
+    // Distrusted, and then policy has no room for it either: that it is distrusted still counts.
+    shared.recheck(&standing);
+    assert_eq!(order_of(&standing).await, None);
+    let other = Ca::new("other", &net.clock);
+    net.server.publish(Identity { bundles: Arc::new(Ca::trust(&[&other])), ..net.ca.issue(ORDERS, DAY) });
+    shared.recheck(&standing);
+    assert_eq!(order_of(&standing).await, Some(cut));
+    net.policy.publish(revision(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\n\
+         spec: { action: DENY, rules: [{}] }\n",
+    ));
+    shared.recheck(&standing);
+    assert_eq!(order_of(&standing).await, Some(cut), "found again, as long as its chain does not pass");
+    net.server.publish(net.ca.issue(ORDERS, DAY));
+    shared.recheck(&standing);
+    assert_eq!(order_of(&standing).await, Some(drain), "its chain passes again, policy has no room");
 }
 
 #[tokio::test(start_paused = true)]
