@@ -24,6 +24,7 @@ use super::yaml::Node;
 /// | `max_half_open` | a tenth, at least 256 | the oldest that has proved nothing is closed | `server_half_open`, `server_handshakes{result="evicted"}` | warn |
 /// | `max_connections_per_ip` | half | closed before the handshake | `server_connections_refused{reason="per_ip"}` | warn |
 /// | `max_connections_per_peer` | half | closed after the handshake | `server_connections_refused{reason="per_peer"}` | warn |
+/// | plaintext connections, `mtls: permissive` | half of `max_connections` | closed at their first bytes | `server_connections_refused{reason="plaintext_limit"}` | warn |
 /// | `max_handshakes` | 256 | handshakes wait | `server_limit_waits{limit="max_handshakes"}` | warn |
 /// | `hello_timeout`, `handshake_timeout` | 3 s, 10 s | closed | `server_handshakes{result="hello_timeout"}`, `"timeout"` | info |
 /// | `header_timeout` | 10 s | closed | `server_connections_closed{reason="header_timeout"}` | warn |

@@ -61,6 +61,8 @@ impl Ground {
 pub(crate) struct Shared {
     pub(crate) ground: Ground,
     pub(crate) handshakes: Semaphore,
+    /// Places of connections in plain text: half of all, so that the nameless leave room for the named.
+    pub(super) plaintext: Semaphore,
     pub(crate) half_open: Arc<HalfOpen>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) peers: Arc<Peers>,
@@ -78,6 +80,7 @@ impl Shared {
     pub(crate) fn new(ground: Ground, name: Arc<str>, start: &ListenerConfig, local_addr: SocketAddr) -> Self {
         Self {
             handshakes: Semaphore::new(start.max_handshakes),
+            plaintext: Semaphore::new(start.max_connections.div_ceil(2)),
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
             addresses: Arc::default(),
             peers: Arc::default(),

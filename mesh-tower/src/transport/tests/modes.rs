@@ -92,6 +92,37 @@ async fn plain_text_has_the_limits_of_every_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_nameless_cannot_take_the_places_of_the_named() {
+    let net = Net::start(
+        |config| {
+            permissive(3600)(config);
+            config.max_connections = 4;
+            config.max_connections_per_ip = Some(4);
+        },
+        who,
+    );
+    let mut nameless = Vec::new();
+    for http in VERSIONS {
+        let mut client = net.plain(http).await;
+        client.get("/").await.unwrap();
+        nameless.push(client);
+    }
+    let mut refused = net.pipe().await;
+    refused.write_all(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n").await.unwrap();
+    assert_eq!(refused.read(&mut [0; 64]).await.unwrap_or(0), 0, "answered");
+    until("refused", || net.metrics.transport.refused_for("plaintext_limit") == 1).await;
+    let start = Instant::now();
+    let mut named = [net.connect(HttpVersion::Http1).await, net.connect(HttpVersion::Http2).await];
+    for client in &mut named {
+        assert_eq!(client.get("/").await.unwrap().1, WEB);
+    }
+    assert!(start.elapsed() < S, "kept out for {:?}", start.elapsed());
+    drop((nameless, named));
+    until("places are given back", || net.metrics.transport.connections() == 0).await;
+    assert_eq!(net.plain(HttpVersion::Http2).await.get("/").await.unwrap().1, "anonymous");
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_its_time_is_over_a_listener_is_strict() {
     let net = Net::start(permissive(60), who);
     let start = Instant::now();
