@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::kit::{soon, tls, until};
+use crate::kit::{soon, tls, until, until_within};
 
 const ORDERS: &str = "spiffe://test/ns/test/sa/orders";
 const WEB: &str = "spiffe://test/ns/test/sa/web";
@@ -252,7 +252,8 @@ async fn rolling_restart(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec
                 let usable = |endpoint: EndpointReport| endpoint.usable && endpoint.ejected_until.is_none();
                 load.client.endpoints().into_iter().all(usable).then_some(())
             };
-            until("callers to find the new server", found).await;
+            // A refused connect or two, between the old server's end and the new one's begin, eject it for 30 s.
+            until_within(Duration::from_secs(45), "callers to find the new server", found).await;
         }
         servers.push(server);
     }
