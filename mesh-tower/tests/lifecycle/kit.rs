@@ -15,9 +15,9 @@ use mesh_core::Mesh;
 use mesh_core::audit::MemorySink;
 use mesh_core::clock::WallClock;
 use mesh_core::config::{ClusterConfig, Config, HttpVersion, IdentityConfig, NoPolicy, PlugConfig, Workload};
-use mesh_core::identity::dev_ca::DevCa;
+use mesh_core::identity::dev_ca::{DevCa, SvidPem};
 use mesh_core::identity::{
-    Identity, IdentityError, IdentitySource, IdentityUpdates, Renewal, SpiffeId, TrustBundleSet, TrustDomain,
+    Identity, IdentityError, IdentitySource, IdentityUpdates, Renewal, SpiffeId, TrustBundleSet, TrustDomain, X509Svid,
 };
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
@@ -82,8 +82,18 @@ impl Authority {
         if self.down.load(SeqCst) {
             return Err(IdentityError { source_kind: "test", message: "the issuer is down".to_owned() });
         }
-        let svid = Arc::new(self.ca.issue(id, self.ttl).unwrap());
-        Ok(Identity { svids: vec![svid], bundles: Arc::new(TrustBundleSet::of(self.ca.bundle().unwrap())) })
+        Ok(self.identity(self.ca.issue(id, self.ttl).unwrap()))
+    }
+
+    fn identity(&self, svid: X509Svid) -> Identity {
+        Identity { svids: vec![Arc::new(svid)], bundles: Arc::new(TrustBundleSet::of(self.ca.bundle().unwrap())) }
+    }
+
+    /// An identity for whoever is no mesh, and the same as PEM.
+    pub(crate) fn bare(&self, id: &SpiffeId, ttl: Duration) -> (Snapshot<Identity>, SvidPem) {
+        let pem = self.ca.issue_pem(id, ttl).unwrap();
+        let svid = X509Svid::from_pem(pem.certificate.as_bytes(), pem.key.as_bytes()).unwrap();
+        (Snapshot::new(self.identity(svid)), pem)
     }
 }
 
@@ -161,15 +171,25 @@ impl Network {
 
     /// Serves `router` as `mesh` at `address`.
     pub(crate) fn serve(&self, mesh: &Mesh, address: SocketAddr, router: Router) {
+        let listener = self.listen(address, mesh.identity().clone());
+        tokio::spawn(mesh_tower::serve(mesh, listener, router).into_future());
+    }
+
+    /// Whoever accepts here presents `identity`.
+    pub(crate) fn listen(&self, address: SocketAddr, identity: Snapshot<Identity>) -> Listener {
         let (incoming, listener) = mpsc::channel(64);
-        self.hosts.lock().unwrap().insert(address, Host { incoming, identity: mesh.identity().clone() });
-        tokio::spawn(mesh_tower::serve(mesh, Listener { incoming: listener, address }, router).into_future());
+        self.hosts.lock().unwrap().insert(address, Host { incoming, identity });
+        Listener { incoming: listener, address }
     }
 
     /// Lets the clients of `mesh` reach the others.
     pub(crate) fn join(&self, mesh: &Mesh) {
-        let dialler = Dialler { network: self.clone(), identity: mesh.identity().clone() };
-        connect::install(mesh, Arc::new(dialler));
+        connect::install(mesh, Arc::new(self.dialler(mesh.identity().clone())));
+    }
+
+    /// Reaches the others for somebody who presents `identity`.
+    pub(crate) fn dialler(&self, identity: Snapshot<Identity>) -> impl Connector {
+        Dialler { network: self.clone(), identity }
     }
 
     /// How much longer than a certificate a connection lived, at worst.
