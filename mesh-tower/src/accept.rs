@@ -19,12 +19,12 @@ use mesh_core::telemetry::Metrics;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::transport::{Ground, HalfOpen, Shared, Sparing, serve_connection};
+use crate::transport::{Ground, HalfOpen, Seat, Seats, Shared, Sparing, serve_connection};
 
 /// The pause after an accept error that will not pass by itself, for example too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -76,7 +76,7 @@ pub(crate) struct Incoming<L> {
     listener: L,
     /// What bounds its connections, for metrics and logs.
     limit: &'static str,
-    slots: Arc<Semaphore>,
+    slots: Arc<Seats>,
     half_open: Arc<HalfOpen>,
     metrics: Arc<Metrics>,
     lines: Sparing,
@@ -90,33 +90,24 @@ impl<L: Accept> Incoming<L> {
     /// `half_open` are those of its connections that give way when there are too many.
     pub(crate) fn new(
         listener: L,
-        (limit, max): (&'static str, usize),
+        (limit, slots): (&'static str, Arc<Seats>),
         half_open: Arc<HalfOpen>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self {
-            listener,
-            limit,
-            slots: Arc::new(Semaphore::new(max)),
-            half_open,
-            metrics,
-            lines: Sparing::default(),
-            full: false,
-            failing: false,
-        }
+        Self { listener, limit, slots, half_open, metrics, lines: Sparing::default(), full: false, failing: false }
     }
 
     /// The next connection and its slot. Errors are counted, logged once per streak, and survived.
     ///
     /// Cancel safe. Waits for a slot first, and until less than `max_half_open` connections are half open: what is not
     /// accepted waits in the kernel's backlog.
-    pub(crate) async fn next(&mut self, max_half_open: usize) -> Option<(L::Io, SocketAddr, OwnedSemaphorePermit)> {
-        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => {
+    pub(crate) async fn next(&mut self, max_half_open: usize) -> Option<(L::Io, SocketAddr, Seat)> {
+        let slot = match self.slots.try_take() {
+            Some(slot) => {
                 self.full = false;
                 slot
             }
-            Err(_) => {
+            None => {
                 if !std::mem::replace(&mut self.full, true) {
                     self.metrics.transport.waited(self.limit);
                     if let Some(left_out) = self.lines.line(self.limit, Instant::now()) {
@@ -127,7 +118,7 @@ impl<L: Accept> Incoming<L> {
                         );
                     }
                 }
-                self.half_open.until(Arc::clone(&self.slots).acquire_owned()).await.ok()?
+                self.half_open.until(self.slots.take()).await
             }
         };
         self.half_open.room(max_half_open).await;
@@ -175,8 +166,8 @@ pub(crate) struct Stop<S, D, C> {
 /// connections, GOAWAY on all, requests in flight finish within `drain_timeout`, the rest is cut. Once stopping has begun,
 /// `cut` ends everything at once.
 ///
-/// `settings` is asked for each connection, so that a reload holds for new ones; `max_connections`, of which limits take
-/// their shares, and `max_handshakes` are fixed at the start. Dropping the future cuts every connection.
+/// `settings` is asked for each connection, so that a reload holds for new ones, and at each reload for the number of
+/// places. Dropping the future cuts every connection.
 pub(crate) async fn run<L, S>(
     ground: Ground,
     name: Arc<str>,
@@ -190,37 +181,29 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let configured = settings();
-    let places =
-        listener.max_open().map_or(configured.max_connections, |open| configured.max_connections.min(open.max(1)));
+    let configured = || settings().max_connections;
+    let mut wanted = configured();
+    let max_open = listener.max_open().map_or(usize::MAX, |open| open.max(1));
     // Whoever reads the configuration finds the places that there are: shares of more would be no shares.
     let settings = || {
         let mut config = settings();
-        config.max_connections = places;
+        config.max_connections = config.max_connections.min(max_open);
         config
     };
+    let mut revisions = ground.revision.subscribe();
     let start = settings();
     let shared = Arc::new(Shared::new(ground, name, &start, listener.local_addr()?));
     // Until the last connection has ended, draining included. Dropped, it is aborted.
     let mut patrol = JoinSet::new();
     patrol.spawn({
         let shared = Arc::clone(&shared);
-        async move { shared.patrol().await }
+        async move { shared.supervise().await }
     });
     tracing::info!(address = %shared.local_addr, "serving");
-    if places < configured.max_connections {
-        tracing::warn!(
-            places,
-            max_connections = configured.max_connections,
-            max_half_open = start.half_open_limit(),
-            max_connections_per_ip = start.per_ip_limit(),
-            max_connections_per_peer = start.per_peer_limit(),
-            "fewer places than `max_connections`: raise the open files limit (`ulimit -n`)"
-        );
-    }
+    warn_of_files(wanted, &start);
     let mut incoming = Incoming::new(
         listener,
-        ("max_connections", places),
+        ("max_connections", Arc::clone(&shared.connections)),
         Arc::clone(&shared.half_open),
         Arc::clone(&shared.ground.metrics),
     );
@@ -246,6 +229,13 @@ where
             }
             () = over => break false,
             () = &mut cut, if last_call.is_some() => break true,
+            _ = revisions.changed() => {
+                let config = settings();
+                shared.resize(&config);
+                if std::mem::replace(&mut wanted, configured()) != wanted {
+                    warn_of_files(wanted, &config);
+                }
+            }
             Some(ended) = connections.join_next() => report(ended, &shared.ground.metrics),
             Some((io, address, slot)) = incoming.next(settings().half_open_limit()) => {
                 let config = settings();
@@ -287,6 +277,20 @@ where
     }
     tracing::info!(address = %shared.local_addr, "stopped");
     Ok(())
+}
+
+/// `config` has the places that there are; `wanted` were asked for.
+fn warn_of_files(wanted: usize, config: &ListenerConfig) {
+    if config.max_connections < wanted {
+        tracing::warn!(
+            places = config.max_connections,
+            max_connections = wanted,
+            max_half_open = config.half_open_limit(),
+            max_connections_per_ip = config.per_ip_limit(),
+            max_connections_per_peer = config.per_peer_limit(),
+            "fewer places than `max_connections`: raise the open files limit (`ulimit -n`)"
+        );
+    }
 }
 
 pin_project! {

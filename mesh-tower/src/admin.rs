@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::accept::Incoming;
 use crate::serve::ServeError;
-use crate::transport::HalfOpen;
+use crate::transport::{HalfOpen, Seats};
 
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(10);
@@ -125,7 +125,7 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
 async fn run(listener: TcpListener, answers: Arc<Answers>) {
     let mut incoming = Incoming::new(
         listener,
-        ("health", MAX_CONNECTIONS),
+        ("health", Seats::new(MAX_CONNECTIONS)),
         HalfOpen::new(Arc::default()),
         Arc::clone(&answers.metrics),
     );

@@ -47,8 +47,8 @@ use super::yaml::Node;
 /// metric or record. `limits:` has what all listeners share.
 ///
 /// After a reload new connections get the new values and open ones keep theirs, except for `mtls` and `forwarded_identity`,
-/// which hold for open ones too. `max_connections` and `max_handshakes` are read when a server starts, and a reload that
-/// changes names or addresses of listeners is refused.
+/// which hold for open ones too. More `max_connections` or `max_handshakes` are there at once; fewer put nobody out: newcomers
+/// wait until enough have ended. A reload that changes names or addresses of listeners is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerConfig {

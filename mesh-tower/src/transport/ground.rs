@@ -11,12 +11,12 @@ use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
 use mesh_core::{Mesh, Revision, WeakMesh};
-use tokio::sync::Semaphore;
 
 use super::half_open::HalfOpen;
 use super::mode::Mode;
 use super::peers::{Addresses, Peers};
 use super::roster::Roster;
+use super::seats::Seats;
 use super::sparing::Sparing;
 use crate::tls::ServerTls;
 
@@ -60,9 +60,11 @@ impl Ground {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ground: Ground,
-    pub(crate) handshakes: Semaphore,
+    /// Places of connections.
+    pub(crate) connections: Arc<Seats>,
+    pub(crate) handshakes: Arc<Seats>,
     /// Places of connections in plain text: half of all, so that the nameless leave room for the named.
-    pub(super) plaintext: Semaphore,
+    pub(super) plaintext: Arc<Seats>,
     pub(crate) half_open: Arc<HalfOpen>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) peers: Arc<Peers>,
@@ -79,8 +81,9 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(ground: Ground, name: Arc<str>, start: &ListenerConfig, local_addr: SocketAddr) -> Self {
         Self {
-            handshakes: Semaphore::new(start.max_handshakes),
-            plaintext: Semaphore::new(start.max_connections.div_ceil(2)),
+            connections: Seats::new(start.max_connections),
+            handshakes: Seats::new(start.max_handshakes),
+            plaintext: Seats::new(start.max_connections.div_ceil(2)),
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
             addresses: Arc::default(),
             peers: Arc::default(),
@@ -90,6 +93,19 @@ impl Shared {
             name,
             roster: Roster::default(),
             ground,
+        }
+    }
+
+    /// Makes as many places as `config` says, after a reload.
+    pub(crate) fn resize(&self, config: &ListenerConfig) {
+        let (places, handshakes) = (config.max_connections, config.max_handshakes);
+        self.plaintext.resize(places.div_ceil(2));
+        if self.connections.resize(places) | self.handshakes.resize(handshakes) {
+            let (listener, address) = (&*self.name, self.local_addr);
+            tracing::info!(
+                listener, %address, places, handshakes,
+                "the listener has another number of places: open connections keep theirs"
+            );
         }
     }
 

@@ -70,14 +70,14 @@ where
     let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
     let hello = hello.map_err(|_| Unfinished::Silent(patience))?.map_err(failed)?;
     place.heard();
-    let slot = match shared.handshakes.try_acquire() {
-        Ok(slot) => slot,
-        Err(_) => {
+    let slot = match shared.handshakes.try_take() {
+        Some(slot) => slot,
+        None => {
             shared.ground.metrics.transport.waited("max_handshakes");
             if let Some(left_out) = shared.refusals.line("max_handshakes", Instant::now()) {
                 tracing::warn!(left_out, "too many handshakes at once: further ones wait");
             }
-            shared.handshakes.acquire().await.map_err(io::Error::other).map_err(failed)?
+            shared.handshakes.take().await
         }
     };
     let mut handshake = pin!(shared.ground.tls.handshake(hello, config.tls));

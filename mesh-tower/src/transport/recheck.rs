@@ -14,8 +14,14 @@
 //!
 //! Ten thousand tasks that all wake at a new revision and verify signatures would stop every request for half a second.
 //! So one task walks from connection to connection, and takes a second for all of them.
+//!
+//! It is begun again when it panics. Until it has walked, every connection that was not judged by what is in force is cut: a
+//! judgement that nobody can make any more is no reason to go on.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use mesh_core::policy::Reach;
@@ -35,7 +41,66 @@ const MAX_PAUSES: usize = 500;
 /// Calendar time may jump while timers do not: our own certificate is looked at this often.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
+/// The pause after a panic; it doubles with each that follows within [`CALM`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Whoever ran for so long before it panicked begins with the shortest pause again.
+const CALM: Duration = Duration::from_secs(60);
+
 impl Shared {
+    /// [`patrol`](Self::patrol), begun again whenever it panics. Each panic is counted and logged, and cuts the connections
+    /// that have not been judged by the trust and the policy in force.
+    ///
+    /// Runs until it is dropped.
+    pub(crate) async fn supervise(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let begun = Instant::now();
+            {
+                let mut patrol = pin!(self.patrol());
+                // Unwind safe: nothing of the task is used again after a panic, and what it shares is judged anew.
+                poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| patrol.as_mut().poll(cx))) {
+                    Ok(poll) => poll,
+                    Err(_) => Poll::Ready(()),
+                })
+                .await;
+            }
+            self.ground.metrics.runtime.task_panics.inc();
+            let cut = self.cut_unjudged();
+            if begun.elapsed() >= CALM {
+                pause = FIRST_PAUSE;
+            }
+            let listener = &*self.name;
+            tracing::error!(
+                listener,
+                cut,
+                ?pause,
+                "the task that judges open connections again panicked: those it had not come to are cut, and it is begun again"
+            );
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Cuts every connection that was not judged by the trust and the policy in force. How many those were.
+    ///
+    /// Asks nothing but generations: whatever has just panicked is not called again.
+    fn cut_unjudged(&self) -> usize {
+        let (identity, revision) = (self.ground.identity.generation(), self.ground.revision.generation());
+        let (mut cut, mut last) = (0, 0);
+        loop {
+            let standings = self.roster.after(last, BATCH);
+            let Some((id, _)) = standings.last() else { return cut };
+            last = *id;
+            for (_, standing) in standings {
+                if !standing.is_judged_by(identity, revision) {
+                    standing.give(Finding::Unknown.order());
+                    cut += 1;
+                }
+            }
+        }
+    }
+
     /// Judges every open connection again whenever trust or policy changed, when our own certificate expires, and when
     /// plain text is taken no more.
     ///

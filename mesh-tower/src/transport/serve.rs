@@ -77,15 +77,15 @@ pub(crate) async fn serve_connection<Io, S>(
     // Whoever has no name is counted by its address, whose connections are limited already.
     let who = id.as_ref().map_or_else(|| Who::from(address.ip()), Who::from);
     let id = id.as_ref().map(SpiffeId::as_str);
-    let nameless = id.is_none().then(|| shared.plaintext.try_acquire()).transpose();
-    let Ok(_nameless) = nameless else {
+    let nameless = id.is_none().then(|| shared.plaintext.try_take());
+    if let Some(None) = nameless {
         let reason = "plaintext_limit";
         metrics.refused(reason);
         if let Some(left_out) = shared.refusals.line(reason, Instant::now()) {
-            tracing::warn!(%address, reason, left_out, "connections in plain text have half of the places already");
+            tracing::warn!(%address, reason, left_out, "plaintext connections have half of the places already");
         }
         return;
-    };
+    }
     let limit = if id.is_some() { config.per_peer_limit() } else { config.per_ip_limit() };
     let (resets, now) = (config.max_resets_per_second, Instant::now());
     let place = match shared.peers.admit(who, limit, resets, now) {

@@ -72,6 +72,12 @@ impl Standing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it was judged under these generations of identity and revision, or newer ones.
+    pub(super) fn is_judged_by(&self, identity: u64, revision: u64) -> bool {
+        let state = self.state();
+        state.identity >= identity && state.policy >= revision
+    }
+
     /// What newer revisions than those it was judged under say of it.
     pub(super) fn judge(
         &self,

@@ -46,6 +46,7 @@ mod flood;
 mod limits;
 mod progress;
 mod shutdown;
+mod supervision;
 
 const S: Duration = Duration::from_secs(1);
 const WEB: &str = "spiffe://td/ns/shop/sa/web";

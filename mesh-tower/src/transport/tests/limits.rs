@@ -130,3 +130,67 @@ async fn who_finishes_as_many_requests_as_it_cancels_is_never_cut() {
         assert!(cancel(&mut client, &entered).await);
     }
 }
+
+impl Net {
+    /// Puts a configuration in force whose listener is this one.
+    fn reload(&self, edit: impl FnOnce(&mut ListenerConfig)) {
+        let now = revision("");
+        let mut config = (*now.config).clone();
+        let mut listener = ListenerConfig::new(([10, 0, 0, 1], 8443).into());
+        edit(&mut listener);
+        config.listeners.insert("default".to_owned(), listener);
+        self.policy.publish(Revision { config: Arc::new(config), ..now });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_makes_places_more_and_fewer() {
+    let places = |max: usize| {
+        move |config: &mut ListenerConfig| {
+            config.max_connections = max;
+            config.max_connections_per_ip = Some(max);
+            config.max_connections_per_peer = Some(max);
+        }
+    };
+    let net = Net::start(places(1), hello);
+    let mut first = net.connect(HttpVersion::Http2).await;
+    first.get("/").await.unwrap();
+    let mut second = std::pin::pin!(net.connect(HttpVersion::Http2));
+    assert!(tokio::time::timeout(5 * S, second.as_mut()).await.is_err(), "a second one was accepted");
+    net.reload(places(2));
+    let start = Instant::now();
+    let mut second = second.await;
+    assert_eq!(second.get("/").await.unwrap().1, "hello");
+    assert!(start.elapsed() < S, "{:?}", start.elapsed());
+    // Fewer: both stay, and one that ends leaves no place.
+    net.reload(places(1));
+    tokio::time::sleep(S).await;
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.get("/").await.unwrap().1, "hello", "put out");
+    }
+    drop(first);
+    until("the first has ended", || net.metrics.transport.connections() == 1).await;
+    let mut third = std::pin::pin!(net.connect(HttpVersion::Http2));
+    assert!(tokio::time::timeout(5 * S, third.as_mut()).await.is_err(), "beyond the fewer places");
+    drop(second);
+    assert_eq!(third.await.get("/").await.unwrap().1, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_holds_for_all_kinds_of_places() {
+    let net = Net::start(|_| {}, hello);
+    let mut config = ListenerConfig::new(client_address());
+    let shared = Shared::new(net.ground(), Arc::from("default"), &config, client_address());
+    for (connections, handshakes) in [(7, 3), (2, 1), (9, 5)] {
+        (config.max_connections, config.max_handshakes) = (connections, handshakes);
+        shared.resize(&config);
+        for (seats, places) in [
+            (&shared.connections, connections),
+            (&shared.plaintext, connections.div_ceil(2)),
+            (&shared.handshakes, handshakes),
+        ] {
+            let taken: Vec<_> = std::iter::from_fn(|| seats.try_take()).collect();
+            assert_eq!(taken.len(), places);
+        }
+    }
+}
