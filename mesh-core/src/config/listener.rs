@@ -25,7 +25,7 @@ use super::yaml::Node;
 /// | `max_connections_per_ip` | half | closed before the handshake | `server_connections_refused{reason="per_ip"}` | warn |
 /// | `max_connections_per_peer` | half | closed after the handshake | `server_connections_refused{reason="per_peer"}` | warn |
 /// | plaintext connections, `mtls: permissive` | half of `max_connections` | closed at their first bytes | `server_connections_refused{reason="plaintext_limit"}` | warn |
-/// | `max_handshakes` | 256 | handshakes wait | `server_limit_waits{limit="max_handshakes"}` | warn |
+/// | `max_handshakes` | 256 | handshakes wait; addresses take turns | `server_limit_waits{limit="max_handshakes"}` | warn |
 /// | `hello_timeout`, `handshake_timeout` | 3 s, 10 s | closed | `server_handshakes{result="hello_timeout"}`, `"timeout"` | info |
 /// | `header_timeout` | 10 s | closed | `server_connections_closed{reason="header_timeout"}` | warn |
 /// | `body_timeout`, `min_body_rate` | 20 s, 240B | 408, CANCELLED | `server_rejected{reason="body_timeout"}` | info, audit |
@@ -107,7 +107,8 @@ pub struct ListenerConfig {
     /// one more for each response that it let finish. Beyond: the connection is closed, and the peer gets no new one until
     /// it is out of debt, which takes up to a second. Default 100, range 1 to 1,000,000. (CVE-2023-44487)
     pub max_resets_per_second: u32,
-    /// Handshakes at once; further connections wait. One that lasts longer than 250 ms, which is its client's doing, is no
+    /// Handshakes at once; further connections wait, and addresses take turns. Of them as many are worked on as there are threads,
+    /// requests in between. One that lasts longer than 250 ms, which is its client's doing, is no
     /// longer counted. Default 256, range 1 to 65,536. Each costs about 0.2 ms of one core.
     pub max_handshakes: usize,
     /// Requests at once on one HTTP/2 connection. Default 100, range 1 to 10,000.

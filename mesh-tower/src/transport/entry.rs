@@ -4,6 +4,7 @@
 //! which no HTTP request does, so nobody is judged by what he claims to speak.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,6 +52,7 @@ impl<Io> Entered<Io> {
 /// Fails closed: whoever begins with TLS is judged by its certificate, on every listener.
 pub(super) async fn enter<Io>(
     io: Io,
+    address: IpAddr,
     config: &ListenerConfig,
     shared: &Shared,
     place: &Place,
@@ -61,7 +63,7 @@ where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     // Boxed, so that what only the handshake needs is given back with it.
-    let judged = timeout(config.handshake_timeout, Box::pin(told(io, config, shared, place)));
+    let judged = timeout(config.handshake_timeout, Box::pin(told(io, address, config, shared, place)));
     tokio::select! {
         judged = judged => judged.unwrap_or(Err(Unfinished::Timeout(config.handshake_timeout))),
         Ok(()) = evicted => Err(Unfinished::Evicted),
@@ -70,7 +72,13 @@ where
 }
 
 /// Looks at what a client begins with, if the listener takes more than TLS.
-async fn told<Io>(io: Io, config: &ListenerConfig, shared: &Shared, place: &Place) -> Result<Entered<Io>, Unfinished>
+async fn told<Io>(
+    io: Io,
+    address: IpAddr,
+    config: &ListenerConfig,
+    shared: &Shared,
+    place: &Place,
+) -> Result<Entered<Io>, Unfinished>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -92,7 +100,7 @@ where
             return Ok(Entered { stream: Stream::Plain(io), peer: None, http });
         }
     }
-    let (stream, peer) = judge(io, config, shared, place).await?;
+    let (stream, peer) = judge(io, address, config, shared, place).await?;
     let http = peer.http;
     Ok(Entered { stream: Stream::Tls(stream), peer: Some(peer), http })
 }

@@ -11,6 +11,7 @@ use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::Metrics;
 use mesh_core::{Mesh, Revision, WeakMesh};
+use tokio::runtime::Handle;
 
 use super::half_open::HalfOpen;
 use super::mode::Mode;
@@ -18,6 +19,7 @@ use super::peers::{Addresses, Peers};
 use super::roster::Roster;
 use super::seats::Seats;
 use super::sparing::Sparing;
+use super::turns::Turns;
 use crate::tls::ServerTls;
 
 /// What connections need of a mesh.
@@ -63,6 +65,10 @@ pub(crate) struct Shared {
     /// Places of connections.
     pub(crate) connections: Arc<Seats>,
     pub(crate) handshakes: Arc<Seats>,
+    /// Who asks for the next of `handshakes`, when there are too few.
+    pub(super) newcomers: Turns,
+    /// Who goes on with its handshake.
+    pub(super) steps: Turns,
     /// Places of connections in plain text: half of all, so that the nameless leave room for the named.
     pub(super) plaintext: Arc<Seats>,
     pub(crate) half_open: Arc<HalfOpen>,
@@ -83,6 +89,8 @@ impl Shared {
         Self {
             connections: Seats::new(start.max_connections),
             handshakes: Seats::new(start.max_handshakes),
+            newcomers: Turns::new(1),
+            steps: Turns::new(workers()),
             plaintext: Seats::new(start.max_connections.div_ceil(2)),
             half_open: HalfOpen::new(Arc::clone(&ground.metrics)),
             addresses: Arc::default(),
@@ -114,4 +122,9 @@ impl Shared {
         let (revision, now) = (self.ground.revision.load(), self.ground.clock.now());
         self.mode.plaintext_left(&revision, now, &self.ground.metrics)
     }
+}
+
+/// Threads that run connections.
+fn workers() -> usize {
+    Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers())
 }

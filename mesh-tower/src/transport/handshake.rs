@@ -1,7 +1,7 @@
 //! The handshake of one accepted stream: bounded, judged, and logged where it fails.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::ground::Shared;
 use super::half_open::Place;
 use super::sparing::Sparing;
+use super::turns::in_turns;
 use crate::tls::{HandshakeRefused, VerifiedPeer};
 
 /// How long a handshake holds its slot. Slots bound the work of handshakes; waiting for the client is none, and whoever
@@ -59,6 +60,7 @@ impl Unfinished {
 /// connection lives.
 pub(super) async fn judge<Io>(
     io: Io,
+    address: IpAddr,
     config: &ListenerConfig,
     shared: &Shared,
     place: &Place,
@@ -77,10 +79,12 @@ where
             if let Some(left_out) = shared.refusals.line("max_handshakes", Instant::now()) {
                 tracing::warn!(left_out, "too many handshakes at once: further ones wait");
             }
+            let _first = shared.newcomers.take(address).await;
             shared.handshakes.take().await
         }
     };
-    let mut handshake = pin!(shared.ground.tls.handshake(hello, config.tls));
+    let handshake = pin!(shared.ground.tls.handshake(hello, config.tls));
+    let mut handshake = pin!(in_turns(&shared.steps, address, handshake));
     let done = match timeout(SLOT_TIME, handshake.as_mut()).await {
         Ok(done) => done,
         Err(_) => {

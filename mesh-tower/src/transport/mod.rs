@@ -22,6 +22,7 @@ mod sparing;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub(crate) use edge::{BodyLimit, Decompress, MaxBody};
 pub(crate) use ground::{Ground, Shared};

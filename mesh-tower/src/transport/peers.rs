@@ -40,7 +40,7 @@ impl Addresses {
 }
 
 /// An IPv6 client owns a /64, so that is what counts.
-fn counted(address: IpAddr) -> IpAddr {
+pub(super) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
         v4 => v4,

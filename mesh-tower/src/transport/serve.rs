@@ -58,7 +58,7 @@ pub(crate) async fn serve_connection<Io, S>(
     let _open = metrics.connection();
     // Before the handshake: what changes while it lasts is looked at after it.
     let judged_under = shared.ground.identity.generation();
-    let entered = match enter(io, &config, &shared, &place, evicted, &mut stop).await {
+    let entered = match enter(io, address.ip(), &config, &shared, &place, evicted, &mut stop).await {
         Ok(accepted) => accepted,
         Err(unfinished) => {
             metrics.handshake(unfinished.reason());
