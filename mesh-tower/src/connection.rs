@@ -27,7 +27,8 @@ pub struct Connection {
     requests: Arc<Places>,
 }
 
-/// Marks what stands in the place of a request that had no single reading on the wire: why, by a stable code.
+/// Marks what stands in the place of a request that had no single reading on the wire, or was beyond what a head may be (then
+/// its [`Fate`] says that it is unfit): why, by a stable code.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unreadable(pub(crate) &'static str);
 

@@ -144,6 +144,43 @@ async fn heads_with_two_readings_are_refused_and_nothing_behind_them_is_read() {
     assert_eq!((reached.count(), smuggled.count()), (4, 1));
 }
 
+/// What hyper would answer by itself, without a trace.
+#[tokio::test]
+async fn heads_beyond_their_limits_are_counted_and_recorded() {
+    let (mesh, reached, smuggled) = orders().await;
+    let metrics = mesh.mesh("orders").unwrap().metrics();
+    let head = |target: &[u8], fields: &str| {
+        [b"GET ", target, b" HTTP/1.1\r\nhost: orders\r\n", fields.as_bytes(), b"\r\n", SMUGGLED.as_bytes()].concat()
+    };
+    let rows: [(&str, Vec<u8>, u16, &str); 5] = [
+        ("too many headers", head(b"/", &"x: y\r\n".repeat(100)), 431, "too_many_headers"),
+        ("too long headers", head(b"/", &format!("x: {}\r\n", "y".repeat(17_000))), 431, "headers_too_large"),
+        ("a target too long", head(&[b"/", &[b'a'; 17_000][..]].concat(), ""), 431, "headers_too_large"),
+        ("a target beyond ASCII", head(b"/\xe4", ""), 400, "target"),
+        ("a target that is no URI", head(b"/a<b", ""), 400, "target"),
+    ];
+    for (name, bytes, status, reason) in &rows {
+        let counted = metrics.transport.unreadable_for(reason);
+        assert_eq!(statuses(&mesh, bytes, name).await, [status.to_string()], "{name}");
+        assert_eq!((reached.count(), smuggled.count()), (0, 0), "{name}");
+        until("the reason", async || (metrics.transport.unreadable_for(reason) == counted + 1).then_some(())).await;
+        let record = mesh.audit("orders").await.unwrap().pop().unwrap();
+        assert_eq!((record.outcome, record.reason, record.status), (AuditOutcome::Reject, *reason, *status), "{name}");
+        assert_eq!(record.peer.as_deref(), Some(WEB), "{name}");
+    }
+    assert_eq!(mesh.audit("orders").await.unwrap().len(), rows.len());
+    let text = metrics.encode();
+    for (reason, count) in [("too_many_headers", 1), ("headers_too_large", 2), ("target", 2)] {
+        let line = format!("mesh_server_rejected_total{{reason=\"{reason}\"}} {count}");
+        assert!(text.contains(&line), "{line}");
+    }
+    // At the limit, and behind a good one.
+    let most = format!("GET / HTTP/1.1\r\nhost: orders\r\n{}\r\n", "x: y\r\n".repeat(99));
+    let two = [most.as_bytes(), &rows[0].1].concat();
+    assert_eq!(statuses(&mesh, &two, "at the limit").await, ["200", "431"]);
+    assert_eq!((reached.count(), smuggled.count()), (1, 0));
+}
+
 #[tokio::test]
 async fn bodies_with_two_readings_end_their_connection() {
     let (mesh, reached, smuggled) = orders().await;

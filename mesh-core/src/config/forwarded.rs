@@ -34,6 +34,20 @@ impl ForwardedConfig {
     }
 }
 
+impl ForwardedConfig {
+    /// How many gateways are named before the rest is only counted.
+    const NAMED: usize = 16;
+
+    /// Says whose word is taken.
+    pub(super) fn warn(&self, at: &mut Checker<'_>) {
+        let mut names = self.gateways.iter().take(Self::NAMED).map(SpiffeId::as_str).collect::<Vec<_>>().join(", ");
+        if let Some(more @ 1..) = self.gateways.len().checked_sub(Self::NAMED) {
+            names.push_str(&format!(" and {more} more"));
+        }
+        at.error("gateways", format!("identity from x-forwarded-client-cert is believed from {names}"));
+    }
+}
+
 impl Decode for ForwardedConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;

@@ -1,4 +1,4 @@
-//! What `mtls` and `tls` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
+//! What `mtls`, `tls` and `forwarded_identity` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use super::yaml::Node;
 use super::{Config, ConfigIssue};
 
 impl Config {
-    /// Every setting that makes the TLS of a listener or cluster weaker than its default, with its place in the file.
+    /// Every setting that makes a listener or cluster trust more than by default, with its place in the file.
     pub(crate) fn opt_ins(&self, now: SystemTime, root: Option<&Node>) -> Vec<ConfigIssue> {
         let mut found = Errors::default();
         let at = &mut Checker::new(root, false, &mut found);
@@ -16,6 +16,9 @@ impl Config {
             at.below(&format!("listeners.{name}"), |at| {
                 listener.mtls.warn(now, at);
                 listener.tls.warn(at);
+                if let Some(forwarded) = &listener.forwarded_identity {
+                    at.below("forwarded_identity", |at| forwarded.warn(at));
+                }
             });
         }
         for (name, cluster) in &self.clusters {

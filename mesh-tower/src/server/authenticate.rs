@@ -21,6 +21,8 @@ use crate::reject::{Kind, Reject};
 /// is 401 / UNAUTHENTICATED: a token that is ignored is a hole (ISTIO-SECURITY-2021-001). A good token is removed from
 /// the request, so that no handler forwards it by accident. `Authorization` with another scheme is the handler's.
 ///
+/// A request over plaintext is 403 / PERMISSION_DENIED once its listener is strict, whatever its connection does.
+///
 /// # Position
 /// Below admission and deadline, because signatures are expensive; above authorization, which judges what it makes.
 #[derive(Debug, Clone)]
@@ -46,6 +48,17 @@ impl<S> Layer<S> for AuthenticateLayer {
     }
 }
 
+impl AuthenticateLayer {
+    /// Whether the request came in plaintext, and its listener is strict by now. Its connection is asked to go then, and may
+    /// take its time.
+    fn too_late_for_plaintext(&self, exchange: &Exchange) -> bool {
+        let connection = &exchange.connection;
+        let listener = exchange.revision.config.listeners.get(connection.listener());
+        connection.peer().svid.is_none()
+            && listener.is_none_or(|listener| listener.mtls.plaintext_until(self.mesh.clock().now()).is_none())
+    }
+}
+
 impl Gate for AuthenticateLayer {
     const NAME: &'static str = "authenticate";
 
@@ -56,6 +69,9 @@ impl Gate for AuthenticateLayer {
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject> {
         if exchange.canonical().is_none() {
             return Err(Reject::WIRING);
+        }
+        if self.too_late_for_plaintext(exchange) {
+            return Err(Reject::new(Kind::Forbidden, "permissive_ended"));
         }
         let refuse = |error: TokenError| Reject::new(Kind::Unauthenticated, error.reason());
         let values = request.headers().get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);

@@ -64,7 +64,7 @@ impl Gate for CanonicalLayer {
 
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject> {
         if let Some(Unreadable(reason)) = request.extensions().get() {
-            return Err(Reject::new(Kind::Unreadable, reason));
+            return Err(exchange.unfit().map_or(Reject::new(Kind::Unreadable, reason), Reject::unfit));
         }
         let malformed = |reason| Reject::new(Kind::Malformed, reason);
         let read = Canonical::of(request, exchange.grpc);

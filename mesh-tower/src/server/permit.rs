@@ -1,11 +1,11 @@
 //! What let a request in, asked again for as long as the request or its response lasts.
 //!
 //! A request is judged when it begins, and a stream may go on for days. A permit ends when a newer policy would not have
-//! let the request in, when the token that it came with expires, and when the token's issuer or the gateway that named its
-//! caller is accepted no more.
+//! let the request in, when the token that it came with expires, and when the token's issuer, the gateway that named its
+//! caller, or the trust domain of a caller so named is accepted no more.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -44,6 +44,17 @@ pub(super) fn revoked(exchange: &Exchange) -> Option<Reject> {
     revoked_with_token(exchange).or_else(|| revoked_by_policy(exchange))
 }
 
+/// Whether there is still a bundle of the trust domain of a caller that a gateway named. Whoever proved itself is judged
+/// with its connection.
+fn revoked_with_trust(exchange: &Exchange) -> Option<Reject> {
+    let client = exchange.forwarded()?;
+    let trusted = exchange.mesh.identity().peek().bundles.get(client.trust_domain()).is_some();
+    (!trusted && exchange.permitted()).then(|| {
+        report(exchange, None, "forwarded_trust_domain");
+        REVOKED
+    })
+}
+
 fn revoked_with_token(exchange: &Exchange) -> Option<Reject> {
     let reject = match token_end(exchange)? {
         None => ISSUER_REMOVED,
@@ -56,10 +67,13 @@ fn revoked_with_token(exchange: &Exchange) -> Option<Reject> {
     })
 }
 
-/// Whether a policy newer than the permit would not have let the request in.
+/// Whether newer trust in a forwarded caller, or a policy newer than the permit, would not have let the request in.
 ///
 /// A policy that reads headers, which are gone by now, revokes too: the caller may ask again and is judged anew.
 pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
+    if let Some(reject) = revoked_with_trust(exchange) {
+        return Some(reject);
+    }
     let revisions = exchange.mesh.revision();
     if !exchange.permitted() || revisions.generation() == exchange.permit_generation() {
         return None;
@@ -99,7 +113,7 @@ fn token_end(exchange: &Exchange) -> Option<Option<SystemTime>> {
     Some(exchange.mesh.revision().peek().tokens.good_until(token))
 }
 
-/// Asks again when a newer policy is in force or the token ends.
+/// Asks again when a newer policy is in force, the token ends, or trust changes in whom a gateway may name.
 ///
 /// Cheap while nothing changes: one atomic load for each frame, and a look at the clock where a token came. A wake-up is
 /// asked for only by who has to wait.
@@ -114,15 +128,26 @@ impl Recheck {
         loop {
             let changed = self.changed.get_or_insert_with(|| {
                 let mut changes = exchange.mesh.revision().subscribe();
+                let trust = exchange.forwarded().map(|_| exchange.mesh.identity().subscribe());
                 let end = token_end(exchange).flatten();
                 let left = end.and_then(|end| end.duration_since(exchange.mesh.clock().now()).ok());
                 Box::pin(async move {
-                    match left {
-                        None => drop(changes.changed().await),
-                        Some(left) => tokio::select! {
-                            _ = changes.changed() => {}
-                            () = sleep(left.min(CLOCK_CHECK)) => {}
-                        },
+                    let ended = async {
+                        match left {
+                            Some(left) => sleep(left.min(CLOCK_CHECK)).await,
+                            None => pending().await,
+                        }
+                    };
+                    let trust = async {
+                        match trust {
+                            Some(mut trust) => drop(trust.changed().await),
+                            None => pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        _ = changes.changed() => {}
+                        () = trust => {}
+                        () = ended => {}
                     }
                 })
             });

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use mesh_core::audit::{AuditOutcome, AuditRecord, MemorySink};
-use mesh_core::config::Errors;
+use mesh_core::config::{Errors, ListenerConfig, Mtls};
 use mesh_core::identity::{Peer, SpiffeId, TrustDomain, VerifiedSvid};
 use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
 use mesh_core::{Mesh, Revision};
@@ -77,6 +77,16 @@ impl Kit {
         let audit = MemorySink::default();
         let builder = Mesh::builder().config_file(dir.path().join("mesh.yaml")).audit_sink(Box::new(audit.clone()));
         Self { mesh: builder.start().await.unwrap(), audit, _dir: dir }
+    }
+
+    /// Makes the listener permissive until then, keeping what else it is.
+    fn permissive(&self, until: SystemTime) {
+        let now = self.mesh.revision().load();
+        let mut config = (*now.config).clone();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = config.listeners.entry("default".to_owned()).or_insert_with(|| ListenerConfig::new(address));
+        listener.mtls = Mtls::Permissive { until };
+        self.mesh.revision().publish(Revision { config: Arc::new(config), ..now.value().clone() });
     }
 
     fn publish(&self, policy: &str) {
@@ -616,23 +626,59 @@ async fn a_token_completes_the_principal_and_is_taken_from_the_request() {
     assert_eq!(subjects, [Some("ann"), None, None, None]);
     assert!(records.iter().skip(1).all(|record| record.outcome == AuditOutcome::Deny));
 
-    // Over plain text a token still says who is asking, and nothing else: `principals` is for certificates.
-    let over_plain_text = async || {
+    // Over plaintext a token still says who is asking, and nothing else: `principals` is for certificates.
+    kit.permissive(kit.mesh.clock().now() + Duration::from_secs(3600));
+    let over_plaintext = async || {
         let mut request = request(WEB, "/a");
         let address = SocketAddr::from(([192, 0, 2, 1], 5));
         request.extensions_mut().insert(Connection::for_test(Peer { address, svid: None }));
         request.headers_mut().insert("authorization", bearer("orders", now + 60).parse().unwrap());
         stack(&kit.mesh, handler).oneshot(request).await.unwrap()
     };
-    assert_eq!(over_plain_text().await.status(), 403);
+    assert_eq!(over_plaintext().await.status(), 403);
     kit.publish(
         &needs_token
             .replace("principals: [test.example/ns/shop/sa/web], ", "")
             .replace("principals: [test.example/ns/shop/sa/web]", ""),
     );
-    let response = over_plain_text().await;
+    let response = over_plaintext().await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "https://idp.example/ann for ann");
+}
+
+#[tokio::test]
+async fn no_plaintext_request_begins_after_its_listener_became_strict() {
+    let kit = Kit::new("").await;
+    kit.publish(&ALLOW_WEB.replace("{ principals: [test.example/ns/shop/sa/web] }", "{ notPrincipals: [td/x] }"));
+    let plaintext = |path| {
+        let mut request = request(WEB, path);
+        let address = SocketAddr::from(([192, 0, 2, 1], 5));
+        request.extensions_mut().insert(Connection::for_test(Peer { address, svid: None }));
+        request
+    };
+    let called = Arc::new(AtomicUsize::new(0));
+    let (now, hour) = (kit.mesh.clock().now(), Duration::from_secs(3600));
+    for (until, status, reason) in [(now + hour, 200, "allow_rule"), (now, 403, "permissive_ended")] {
+        kit.permissive(until);
+        let response = stack(&kit.mesh, ok(&called)).oneshot(plaintext("/a")).await.unwrap();
+        assert_eq!(response.status(), status, "{reason}");
+        drop(response);
+        let call = grpc(plaintext("/S/M"));
+        let response = stack(&kit.mesh, ok(&called)).oneshot(call).await.unwrap();
+        let refused = (status == 403).then_some(Code::PERMISSION_DENIED);
+        assert_eq!(
+            grpc::status(response.headers()).filter(|code| *code == Code::PERMISSION_DENIED),
+            refused,
+            "{reason}"
+        );
+        drop(response);
+        // Whoever came with a certificate is let in all the time.
+        assert_eq!(stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap().status(), 200, "{reason}");
+        let records = kit.records().await;
+        assert!(records.iter().rev().any(|record| record.peer.is_none() && record.reason == reason), "{records:?}");
+    }
+    assert_eq!(called.load(Ordering::SeqCst), 4);
+    assert_eq!(kit.metric("mesh_server_rejected_total{reason=\"permissive_ended\"}").as_deref(), Some("2"));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use super::activity::{Activity, InFlight, Tracked};
 use super::flow::Flow;
-use super::http1::{Refusal, Verdict};
+use super::http1::Verdict;
 use super::pace::{Paced, Patience};
 use crate::Connection;
 use crate::connection::{Fate, Unfit, Unreadable};
@@ -55,15 +55,13 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
         let refused = self.verdict.as_ref().and_then(|verdict| verdict.next_request());
-        if refused == Some(Refusal::TooLarge) {
-            self.metrics.server.rejected(Refusal::TooLarge.as_str()); // the connection's end is logged
-            let metrics = Arc::clone(&self.metrics);
-            return ResponseFuture { response: None, in_flight: Some(in_flight), metrics };
-        }
         let empty = request.body().is_end_stream();
         // gRPC limits each message instead; a stream of them has no length.
         let grpc = !empty && grpc::is_grpc(request.headers());
-        let unfit = self.limits.unfit(&request, grpc);
+        let unfit = match refused {
+            Some(refusal) => refusal.unfit(),
+            None => self.limits.unfit(&request, grpc),
+        };
         let mut request = if empty {
             if let Some(unfit) = unfit {
                 let fate = Fate::default();
@@ -138,7 +136,7 @@ impl BodyLimit {
 pub(super) struct RequestLimits {
     max_body: usize,
     decompress: bool,
-    /// hyper holds HTTP/1.1 to it, and HTTP/2 only to a number of bytes.
+    /// The guard holds HTTP/1.1 to it, and hyper HTTP/2 only to a number of bytes.
     max_headers: usize,
     max_header_bytes: usize,
     body_timeout: Duration,
@@ -185,7 +183,7 @@ pin_project! {
     where
         S: Service<Request<Body>>,
     {
-        // `None`: refused here.
+        // `None`: a layer panicked.
         #[pin]
         response: Option<Oneshot<S, Request<Body>>>,
         in_flight: Option<InFlight>,
@@ -219,7 +217,7 @@ where
                     empty(StatusCode::INTERNAL_SERVER_ERROR)
                 }
             },
-            None => empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            None => return Poll::Pending, // polled after it was ready: nobody waits any more
         };
         match this.in_flight.take() {
             Some(in_flight) => {

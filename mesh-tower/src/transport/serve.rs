@@ -22,7 +22,7 @@ use super::flow::Streams;
 use super::ground::Shared;
 use super::half_open::Place;
 use super::handshake::log_unfinished;
-use super::http1::{Guard, Verdict};
+use super::http1::{Guard, Limits, Verdict};
 use super::lifetime::{CloseReason, Lifetime};
 use super::pace::Patience;
 use super::peers::{PeerPlace, Who};
@@ -179,7 +179,8 @@ where
         return drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
     };
     let stream = Watched::new(stream, true, Arc::clone(&activity));
-    let stream = Guard::new(stream, config.max_header_bytes as usize, Arc::clone(&verdict));
+    let max = Limits { bytes: config.max_header_bytes as usize, fields: config.max_headers };
+    let stream = Guard::new(stream, max, Arc::clone(&verdict));
     let connection = http1_builder(&config).serve_connection(TokioIo::new(stream), edge);
     drop(config);
     let reason = drive(Box::pin(connection), life, &activity, &standing, clock, stop).await;
@@ -188,7 +189,7 @@ where
     shared.ground.metrics.transport.unreadable(refusal);
     if let Some(left_out) = shared.refusals.line(refusal, Instant::now()) {
         let id = id.as_ref().map(SpiffeId::as_str);
-        tracing::warn!(%address, id, reason = refusal, left_out, "unreadable HTTP/1.1 message: connection closed");
+        tracing::warn!(%address, id, reason = refusal, left_out, "HTTP/1.1 message refused: connection closed");
     }
     CloseReason::Unreadable
 }

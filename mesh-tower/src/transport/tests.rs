@@ -656,7 +656,7 @@ async fn bodies_and_heads_have_limits_and_grpc_bodies_do_not() {
         },
         |request: Request<Body>| async move {
             if let Some(fate) = request.extensions().get::<Arc<Fate>>()
-                && fate.get() == Some(Unfit::TooManyHeaders)
+                && matches!(fate.get(), Some(Unfit::TooManyHeaders | Unfit::HeadersTooLarge))
             {
                 return Response::builder().status(431).body(Body::empty()).unwrap(); // as the stack does
             }

@@ -1,5 +1,7 @@
 //! Whom a gateway may name, and how others try to.
 
+use mesh_core::identity::{Identity, TrustBundle, TrustBundleSet};
+
 use super::*;
 
 const GATEWAY: &str = "spiffe://test.example/ns/edge/sa/gateway";
@@ -35,6 +37,7 @@ async fn whoami(request: Request<Body>) -> Result<Response<Body>, Infallible> {
 #[tokio::test]
 async fn only_a_pinned_gateway_names_its_client_and_nobody_can_forge_it() {
     let kit = Kit::new(LISTENER).await;
+    kit.permissive(kit.mesh.clock().now() + Duration::from_secs(3600));
     let uri = |id: &str| format!("By={GATEWAY};Hash={};Subject=\"\";URI={id}", "0".repeat(64));
     let web = || vec![(XFCC, uri(WEB))];
     let one = |value: String| vec![(XFCC, value)];
@@ -141,4 +144,42 @@ async fn a_gateway_that_is_pinned_no_more_speaks_for_nobody_and_its_streams_end(
     assert!(end(5).await.unwrap().is_none_or(|frame| frame.is_err()));
     assert_eq!(kit.metric("mesh_server_streams_revoked_total").as_deref(), Some("1"));
     assert_eq!(status().await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_a_forwarded_client_end_when_its_trust_domain_is_trusted_no_more() {
+    const PARTNER: &str = "spiffe://partner.example/ns/shop/sa/web";
+    // (who is named, bundles after the change, whether its stream ends)
+    for (client, keeps_partner, ends) in [(PARTNER, false, true), (PARTNER, true, false), (WEB, false, false)] {
+        let kit = Kit::new(LISTENER).await;
+        kit.publish(&ALLOW_WEB.replace("sa/web]", "sa/web, partner.example/ns/shop/sa/web]"));
+        let now = kit.mesh.identity().load();
+        let own = now.bundles.get("test.example").unwrap().clone();
+        let domain = TrustDomain::parse("partner.example").unwrap();
+        let partner = TrustBundle::new(domain, own.authorities().to_vec()).unwrap();
+        let with = |bundles: Vec<TrustBundle>| {
+            let mut set = TrustBundleSet::default();
+            bundles.into_iter().for_each(|bundle| set.insert(bundle));
+            let bundles = Arc::new(set);
+            kit.mesh.identity().publish(Identity { bundles, ..now.value().clone() });
+        };
+        with(vec![own.clone(), partner.clone()]);
+        let silent = service_fn(|_| async {
+            let frames = futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>();
+            Ok(Response::new(Body::new(StreamBody::new(frames))))
+        });
+        let named = || of(Some(GATEWAY), &[(XFCC, format!("URI={client}"))]);
+        let response = stack(&kit.mesh, silent).oneshot(named()).await.unwrap();
+        assert_eq!(response.status(), 200, "{client}");
+        let mut carried = response.into_body();
+        let mut end = async |within| tokio::time::timeout(Duration::from_secs(within), carried.frame()).await;
+        assert!(end(60).await.is_err(), "{client}: ended by itself");
+        with(if keeps_partner { vec![own, partner] } else { vec![own] });
+        let ended = end(5).await;
+        assert_eq!(ended.is_ok(), ends, "{client} {keeps_partner}");
+        if ends {
+            assert!(ended.unwrap().is_none_or(|frame| frame.is_err()));
+            assert_eq!(kit.metric("mesh_server_streams_revoked_total").as_deref(), Some("1"));
+        }
+    }
 }

@@ -15,9 +15,16 @@ pub(super) const REFUSED_BODY: &[u8] = b"\r!";
 #[derive(Debug)]
 pub(super) struct Framing {
     part: Part,
-    max_head: usize,
+    max: Limits,
     /// Heads that passed.
     heads: u64,
+}
+
+/// How much one head, or the trailers behind one body, may be.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::transport) struct Limits {
+    pub(in crate::transport) bytes: usize,
+    pub(in crate::transport) fields: usize,
 }
 
 #[derive(Debug)]
@@ -46,8 +53,8 @@ pub(super) struct Refused {
 }
 
 impl Framing {
-    pub(super) fn new(max_head: usize) -> Self {
-        Self { part: Part::Head(Head::default()), max_head, heads: 0 }
+    pub(super) fn new(max: Limits) -> Self {
+        Self { part: Part::Head(Head::default()), max, heads: 0 }
     }
 
     /// Judges `bytes`, which begin with those that the step before did not pass.
@@ -55,7 +62,7 @@ impl Framing {
         let mut passed = 0;
         while let Some(rest @ [_, ..]) = bytes.get(passed..) {
             let (taken, next) = match &mut self.part {
-                Part::Head(head) => match block(head, rest, self.max_head) {
+                Part::Head(head) => match block(head, rest, self.max) {
                     Ok(None) => break,
                     Ok(Some((taken, body))) => {
                         self.heads += 1;
@@ -63,7 +70,7 @@ impl Framing {
                     }
                     Err(refusal) => return self.refuse(passed, refusal, Some(self.heads)),
                 },
-                Part::Trailers(head) => match block(head, rest, self.max_head) {
+                Part::Trailers(head) => match block(head, rest, self.max) {
                     Ok(None) => break,
                     Ok(Some((taken, _))) => (taken, Some(Part::Head(Head::default()))),
                     Err(refusal) => return self.refuse(passed, refusal, None),
@@ -104,8 +111,8 @@ impl Part {
 }
 
 /// A head or trailers within their limit.
-fn block(head: &mut Head, bytes: &[u8], max: usize) -> Result<Option<(usize, Body)>, Refusal> {
-    let read = head.read(bytes)?;
+fn block(head: &mut Head, bytes: &[u8], max: Limits) -> Result<Option<(usize, Body)>, Refusal> {
+    let read = head.read(bytes, max.fields)?;
     let length = read.map_or(bytes.len(), |(length, _)| length);
-    if length > max { Err(Refusal::TooLarge) } else { Ok(read) }
+    if length > max.bytes { Err(Refusal::TooLarge) } else { Ok(read) }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::framing::{Framing, REFUSED_BODY, REFUSED_HEAD};
+use super::framing::{Framing, Limits, REFUSED_BODY, REFUSED_HEAD};
 use super::verdict::Verdict;
 
 /// What is read and thrown away behind a refused message, so that closing does not destroy the answer on its way. (The
@@ -30,8 +30,8 @@ pub(in crate::transport) struct Guard<Io> {
 }
 
 impl<Io> Guard<Io> {
-    pub(in crate::transport) fn new(io: Io, max_head: usize, verdict: Arc<Verdict>) -> Self {
-        let framing = Framing::new(max_head);
+    pub(in crate::transport) fn new(io: Io, max: Limits, verdict: Arc<Verdict>) -> Self {
+        let framing = Framing::new(max);
         Self { io, framing, verdict, held: BytesMut::new(), ready: 0, linger: None }
     }
 

@@ -1,5 +1,6 @@
 //! The head of a request, or the trailers behind its body: line by line, each line once.
 
+use http::Uri;
 use memchr::memchr;
 use mesh_core::policy::canonical::is_stripped;
 
@@ -13,6 +14,10 @@ pub(super) enum Body {
     Chunked,
 }
 
+/// The longest target that `http::Uri` takes, and the longest name of a field.
+const MAX_TARGET: usize = 65_534;
+const MAX_NAME: usize = 65_535;
+
 /// How far a head was read, and what it said of its body.
 #[derive(Debug, Default)]
 pub(super) struct Head {
@@ -21,6 +26,8 @@ pub(super) struct Head {
     /// Up to where it has no end.
     scanned: usize,
     part: Part,
+    /// Lines that are fields.
+    fields: usize,
     old: bool,
     length: Option<u64>,
     chunked: bool,
@@ -44,12 +51,13 @@ impl Head {
     /// Reads on in `bytes`, which begin where the head does. `None`: it is not complete.
     ///
     /// On completion: how long it is, and what follows.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<(usize, Body)>, Refusal> {
+    pub(super) fn read(&mut self, bytes: &[u8], max_fields: usize) -> Result<Option<(usize, Body)>, Refusal> {
         while let Some(unread) = bytes.get(self.scanned..) {
             let Some(length) = memchr(b'\n', unread) else { break };
             let end = self.scanned + length;
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Refusal::LineEnd)?;
             (self.line, self.scanned) = (end + 1, end + 1);
+            let field = matches!(self.part, Part::Fields | Part::Trailers);
             match self.part {
                 Part::Start if line.is_empty() => self.part = Part::RequestLine,
                 Part::Start | Part::RequestLine => {
@@ -59,6 +67,10 @@ impl Head {
                 _ if line.is_empty() => return Ok(Some((end + 1, self.body()))),
                 Part::Fields => self.field(line)?,
                 Part::Trailers => trailer(line)?,
+            }
+            self.fields += usize::from(field);
+            if self.fields > max_fields {
+                return Err(Refusal::TooMany);
             }
         }
         self.scanned = bytes.len();
@@ -80,7 +92,10 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| token(*b)) || target.is_empty() || any_control(target) {
             return Err(Refusal::RequestLine);
         }
-        if method == b"CONNECT" { Err(Refusal::Connect) } else { Ok(()) }
+        if method == b"CONNECT" {
+            return Err(Refusal::Connect);
+        }
+        if is_target(target) { Ok(()) } else { Err(Refusal::Target) }
     }
 
     fn field(&mut self, line: &[u8]) -> Result<(), Refusal> {
@@ -115,9 +130,19 @@ fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     match line.split_at(end) {
         ([], [b' ' | b'\t', ..]) => Err(Refusal::Fold),
         ([], _) => Err(Refusal::FieldName),
+        (name, _) if name.len() > MAX_NAME => Err(Refusal::FieldName),
         (_, [b':', value @ ..]) if any_control(value) => Err(Refusal::FieldValue),
         (name, [b':', value @ ..]) => Ok((name, trim(value))),
         _ => Err(Refusal::FieldName),
+    }
+}
+
+/// Whether hyper finds a URI in it. What it is asked for most is known to be one without asking, and without an allocation.
+fn is_target(target: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%?".contains(b);
+    match target {
+        [b'/', rest @ ..] if rest.iter().all(plain) => target.len() <= MAX_TARGET,
+        _ => Uri::try_from(target).is_ok(),
     }
 }
 

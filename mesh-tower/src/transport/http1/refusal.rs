@@ -1,5 +1,7 @@
 //! Why a message was refused.
 
+use crate::connection::Unfit;
+
 /// What is wrong with the framing of a message. The words are stable, for logs, metrics and audit records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Refusal {
@@ -7,6 +9,8 @@ pub(in crate::transport) enum Refusal {
     LineEnd,
     /// Not `method SP target SP HTTP/1.x`.
     RequestLine,
+    /// A target that is no URI, or longer than any may be.
+    Target,
     /// CONNECT: what follows would be no HTTP.
     Connect,
     /// No name, or white space in or behind it. (RFC 9112 5.1)
@@ -29,6 +33,8 @@ pub(in crate::transport) enum Refusal {
     Upgrade,
     /// A head, or trailers, of more than `max_header_bytes`.
     TooLarge,
+    /// More than `max_headers` of them, or of trailers.
+    TooMany,
     /// No chunk as RFC 9112 7.1 has it.
     Chunk,
     /// A trailer that belongs in a head. (RFC 9110 6.5.1)
@@ -36,10 +42,20 @@ pub(in crate::transport) enum Refusal {
 }
 
 impl Refusal {
+    /// What is wrong with a head that can be read well, and is only too much; `None` for the others.
+    pub(in crate::transport) const fn unfit(self) -> Option<Unfit> {
+        match self {
+            Self::TooLarge => Some(Unfit::HeadersTooLarge),
+            Self::TooMany => Some(Unfit::TooManyHeaders),
+            _ => None,
+        }
+    }
+
     pub(in crate::transport) const fn as_str(self) -> &'static str {
         match self {
             Self::LineEnd => "line_end",
             Self::RequestLine => "request_line",
+            Self::Target => "target",
             Self::Connect => "target_form",
             Self::FieldName => "header_name",
             Self::Fold => "header_fold",
@@ -50,7 +66,8 @@ impl Refusal {
             Self::TransferEncodings => "duplicate_transfer_encoding",
             Self::Both => "length_and_transfer_encoding",
             Self::Upgrade => "upgrade",
-            Self::TooLarge => "head_too_large",
+            Self::TooLarge => "headers_too_large",
+            Self::TooMany => "too_many_headers",
             Self::Chunk => "chunk",
             Self::Trailer => "trailer",
         }

@@ -9,16 +9,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::framing::{REFUSED_BODY, REFUSED_HEAD};
 use super::refusal::Refusal;
-use super::{Guard, Verdict};
+use super::{Guard, Limits, Verdict};
 
 const LIMIT: usize = 1024;
+const FIELDS: usize = 10;
 
 /// What a guard lets through of `bytes` that come in pieces of these sizes (the last again and again), read in pieces of
 /// `room` bytes; and its verdict.
 async fn pass(bytes: &[u8], pieces: &[usize], room: usize) -> (Vec<u8>, Option<Refusal>) {
     let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
     let verdict = Arc::new(Verdict::default());
-    let mut guard = Guard::new(theirs, LIMIT, Arc::clone(&verdict));
+    let mut guard = Guard::new(theirs, Limits { bytes: LIMIT, fields: FIELDS }, Arc::clone(&verdict));
     let (mut rest, mut sizes, mut passed) = (bytes, pieces.iter().copied().cycle(), Vec::new());
     let mut buffer = vec![0; room];
     let mut read = async |guard: &mut Guard<_>, passed: &mut Vec<u8>| {
@@ -134,7 +135,20 @@ async fn each_form_has_its_verdict_however_it_comes() {
         ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".into(), Some(TransferEncoding)),
         (get("content-length: 5\r\ntransfer-encoding: chunked\r\n"), Some(Both)),
         (get("transfer-encoding: chunked\r\ncontent-length: 0\r\n"), Some(Both)),
+        // Targets.
+        (line("OPTIONS * HTTP/1.1"), None),
+        (line("GET http://a/b?c HTTP/1.1"), None),
+        (line("GET /a\"b{c}|d^e?f`g#h HTTP/1.1"), None),
+        (line("GET /a<b HTTP/1.1"), Some(Target)),
+        (line("GET /a\tb HTTP/1.1"), Some(Target)),
+        (line("GET http:// HTTP/1.1"), Some(Target)),
+        (line("GET a/b HTTP/1.1"), Some(Target)),
         // Sizes.
+        (get(&"x: y\r\n".repeat(FIELDS - 1)), None),
+        (get(&"x: y\r\n".repeat(FIELDS)), Some(TooMany)),
+        (get(&"x: y\r\n".repeat(FIELDS - 1)) + &get(&"x: y\r\n".repeat(FIELDS - 1)), None),
+        (chunked(&format!("0\r\n{}\r\n", "x: y\r\n".repeat(FIELDS))), None),
+        (chunked(&format!("0\r\n{}\r\n", "x: y\r\n".repeat(FIELDS + 1))), Some(TooMany)),
         (get(&format!("x: {}\r\n", "y".repeat(LIMIT))), Some(TooLarge)),
         (format!("GET /{}", "y".repeat(LIMIT)), Some(TooLarge)),
         (chunked(&format!("0\r\nx: {}\r\n\r\n", "y".repeat(LIMIT))), Some(TooLarge)),
@@ -216,6 +230,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         chunks.prop_map(|body| ("transfer-encoding: chunked\r\n".to_owned(), body)),
     ];
     ("[A-Z]{1,7}", "/[!-~]{0,60}", fields, body)
+        .prop_filter("hyper takes its target for a URI", |(_, target, ..)| http::Uri::try_from(target.as_str()).is_ok())
         .prop_filter("CONNECT is no request like others", |(method, ..)| method != "CONNECT")
         .prop_filter("not these", |(_, _, fields, _)| !fields.to_ascii_lowercase().contains("upgrade"))
         .prop_map(|(method, target, fields, (framing, body))| {
