@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_taken_before_the_end_and_not_at_it() {
+    fn plaintext_is_taken_before_the_end_and_not_at_it() {
         let until = SystemTime::UNIX_EPOCH + LONGEST;
         let mtls = Mtls::Permissive { until };
         let second = Duration::from_secs(1);

@@ -21,6 +21,7 @@ pub struct TlsConfig {
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2. (RFC 5246)
     V1_2,

@@ -21,6 +21,7 @@ pub struct Peer {
 /// Plain data that proves nothing: anyone can make one. What a served handler is given is
 /// `mesh_tower::Principal`, which only the mesh's own stack can make.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Principal {
     /// What the certificate of its connection proved: its own, or that of the gateway that names it.
     pub svid: Option<Arc<VerifiedSvid>>,
@@ -31,6 +32,15 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// A caller of whom this was proved, or said by its gateway; of an anonymous one, nothing.
+    pub fn new(
+        svid: Option<Arc<VerifiedSvid>>,
+        forwarded: Option<SpiffeId>,
+        token: Option<Arc<VerifiedToken>>,
+    ) -> Self {
+        Self { svid, forwarded, token }
+    }
+
     /// Whether nothing was proved: neither a certificate nor a token.
     pub fn is_anonymous(&self) -> bool {
         self.svid.is_none() && self.token.is_none()

@@ -14,6 +14,7 @@ use crate::identity::SpiffeId;
 
 /// A caller as its connection shows it, before any request.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct PeerView<'a> {
     /// Its SPIFFE ID, proved by its certificate; `None` for an anonymous peer.
     pub peer: Option<&'a SpiffeId>,
@@ -23,8 +24,16 @@ pub struct PeerView<'a> {
     pub port: u16,
 }
 
+impl<'a> PeerView<'a> {
+    /// A caller of `port`; `peer` is `None` for an anonymous one.
+    pub const fn new(peer: Option<&'a SpiffeId>, source_ip: Option<IpAddr>, port: u16) -> Self {
+        Self { peer, source_ip, port }
+    }
+}
+
 /// Whether policy could allow any request of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reach {
     /// Some request may be allowed. Which, only [`decide`](super::PolicyEngine::decide) knows.
     Possible,

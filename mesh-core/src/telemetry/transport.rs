@@ -140,7 +140,7 @@ impl TransportMetrics {
     }
 
     /// Counts a connection that was closed because its address (`per_ip`) or peer (`per_peer`) has too many, because those in
-    /// plain text have half of the places (`plaintext_limit`), or because its peer is in debt (`reset_budget`).
+    /// plaintext have half of the places (`plaintext_limit`), or because its peer is in debt (`reset_budget`).
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }

@@ -85,6 +85,6 @@ impl Gate for AuthenticateLayer {
             None => None,
         };
         let svid = exchange.connection.peer().svid.clone();
-        exchange.set_principal(Principal::new(Caller { svid, forwarded: exchange.forwarded().cloned(), token }))
+        exchange.set_principal(Principal::new(Caller::new(svid, exchange.forwarded().cloned(), token)))
     }
 }

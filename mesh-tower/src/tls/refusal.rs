@@ -64,8 +64,8 @@ pub enum HandshakeRefused {
     /// We refused the peer.
     #[error(transparent)]
     Peer(#[from] PeerRefused),
-    /// It speaks plain text, which the listener took until its `permissive_until`.
-    #[error("plain text, and the listener's `permissive_until` has passed")]
+    /// It speaks plaintext, which the listener took until its `permissive_until`.
+    #[error("plaintext, and the listener's `permissive_until` has passed")]
     PermissiveEnded,
     /// We have no identity to present.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! How a client comes in: by TLS, or, where a listener is permissive, in plain text.
+//! How a client comes in: by TLS, or, where a listener is permissive, in plaintext.
 //!
 //! A strict listener reads nothing but TLS. A permissive one looks at the first byte: a TLS handshake begins with 0x16,
 //! which no HTTP request does, so nobody is judged by what he claims to speak.
@@ -29,7 +29,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that may now send requests.
 pub(super) struct Entered<Io> {
     pub(super) stream: Stream<Io>,
-    /// `None` for plain text: nobody proved anything.
+    /// `None` for plaintext: nobody proved anything.
     pub(super) peer: Option<VerifiedPeer>,
     pub(super) http: Version,
 }

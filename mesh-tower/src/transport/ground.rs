@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     pub(super) newcomers: Turns,
     /// Who goes on with its handshake.
     pub(super) steps: Turns,
-    /// Places of connections in plain text: half of all, so that the nameless leave room for the named.
+    /// Places of connections in plaintext: half of all, so that the nameless leave room for the named.
     pub(super) plaintext: Arc<Seats>,
     pub(crate) half_open: Arc<HalfOpen>,
     pub(crate) addresses: Arc<Addresses>,
@@ -117,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// How long this listener will take plain text; `None` where it does not.
+    /// How long this listener will take plaintext; `None` where it does not.
     pub(super) fn plaintext_left(&self) -> Option<Duration> {
         let (revision, now) = (self.ground.revision.load(), self.ground.clock.now());
         self.mode.plaintext_left(&revision, now, &self.ground.metrics)

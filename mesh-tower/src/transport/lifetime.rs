@@ -44,7 +44,7 @@ pub(super) enum CloseReason {
     Distrusted,
     /// Policy has room for no request of the peer any more.
     PolicyRemoved,
-    /// The peer speaks plain text, and the listener is strict by now.
+    /// The peer speaks plaintext, and the listener is strict by now.
     PermissiveEnded,
     /// Our own certificate expired without a successor.
     OwnCertificateExpired,

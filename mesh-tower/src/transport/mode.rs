@@ -9,7 +9,7 @@ use mesh_core::config::Mtls;
 use mesh_core::telemetry::Metrics;
 use tokio::time::Instant;
 
-/// How often somebody is reminded that a listener takes plain text.
+/// How often somebody is reminded that a listener takes plaintext.
 const REMIND: Duration = Duration::from_secs(24 * 3600);
 
 /// What one listener started with, and what was said of it last.
@@ -24,7 +24,7 @@ pub(super) struct Mode {
 #[derive(Debug, Clone, Copy)]
 struct Said {
     mtls: Mtls,
-    /// Whether plain text was taken.
+    /// Whether plaintext was taken.
     open: bool,
     at: Instant,
 }
@@ -40,8 +40,8 @@ impl Mode {
         revision.config.listeners.get(&*self.listener).map_or(self.start, |listener| listener.mtls)
     }
 
-    /// How long plain text will be taken; `None` where it is not. Keeps the metric, and logs what changed, and once a day
-    /// that plain text is taken.
+    /// How long plaintext will be taken; `None` where it is not. Keeps the metric, and logs what changed, and once a day
+    /// that plaintext is taken.
     pub(super) fn plaintext_left(&self, revision: &Revision, now: SystemTime, metrics: &Metrics) -> Option<Duration> {
         let mtls = self.of(revision);
         let left = mtls.plaintext_until(now).and_then(|until| until.duration_since(now).ok());
@@ -62,14 +62,14 @@ impl Mode {
         }
         *said = Said { mtls, open: left.is_some(), at };
         match (mtls, left) {
-            (Mtls::Strict, _) => tracing::info!(listener, %address, "the listener is strict: no more plain text"),
+            (Mtls::Strict, _) => tracing::info!(listener, %address, "the listener is strict: no more plaintext"),
             (_, Some(left)) => tracing::warn!(
                 listener, %address, ?left,
-                "the listener is permissive: plain text is taken, from anonymous peers; TLS is judged as ever"
+                "the listener is permissive: plaintext is taken, from anonymous peers; TLS is judged as ever"
             ),
             (_, None) => tracing::warn!(
                 listener, %address,
-                "the listener's time as a permissive one is over: no more plain text"
+                "the listener's time as a permissive one is over: no more plaintext"
             ),
         }
     }

@@ -81,7 +81,7 @@ impl PeerRefusal {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
     Id(SpiffeId),
-    /// A peer in plain text has no name.
+    /// A peer in plaintext has no name.
     Address(IpAddr),
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | no bundle vouches for the peer's chain any more | is cut, its streams with it |
 //! | policy has room for no request of the peer, and had before | is asked to go, and cut 2 s later |
-//! | plain text, and the listener is strict by now | is asked to go |
+//! | plaintext, and the listener is strict by now | is asked to go |
 //! | our own certificate has expired, and none followed | is cut |
 //!
 //! A peer that never had a request to make stays: each of its requests gets its refusal and its audit record.
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Judges every open connection again whenever trust or policy changed, when our own certificate expires, and when
-    /// plain text is taken no more.
+    /// plaintext is taken no more.
     ///
     /// Runs until it is dropped.
     pub(crate) async fn patrol(&self) {
@@ -195,9 +195,9 @@ impl Shared {
                     "connection closed: policy has room for no request of its peer any more");
             }
             Finding::PermissiveEnded => {
-                tracing::info!(%address, left_out, "connection closed: plain text, and the listener is strict by now");
+                tracing::info!(%address, left_out, "connection closed: plaintext, and the listener is strict by now");
             }
-            Finding::PolicyRemoved(Reach::Possible) | Finding::Unknown => {
+            Finding::PolicyRemoved(_) | Finding::Unknown => {
                 tracing::error!(%address, peer_id, left_out, "connection cut: judging it panicked");
             }
         }

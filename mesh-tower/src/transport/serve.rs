@@ -103,7 +103,7 @@ pub(crate) async fn serve_connection<Io, S>(
     metrics.accepted(&shared.name, security);
     match id.is_none().then(|| shared.refusals.line(security, now)).flatten() {
         Some(left_out) => {
-            tracing::info!(%address, listener = &*shared.name, left_out, "plain text from an anonymous peer")
+            tracing::info!(%address, listener = &*shared.name, left_out, "plaintext from an anonymous peer")
         }
         None => tracing::debug!(%address, id, http = ?entered.http, security, "connection accepted"),
     }
@@ -164,7 +164,7 @@ where
         verdict: verdict.clone(),
     };
     let clock = &*shared.ground.clock;
-    // By ALPN, or by the preface in plain text: a peer that speaks the other protocol gets an error.
+    // By ALPN, or by the preface in plaintext: a peer that speaks the other protocol gets an error.
     let Some(verdict) = verdict else {
         let streams = Streams {
             send_timeout: config.send_timeout,

@@ -117,11 +117,8 @@ impl Standing {
 
     fn view(&self) -> PeerView<'_> {
         let peer = self.connection.peer();
-        PeerView {
-            peer: peer.svid.as_deref().map(|svid| &svid.id),
-            source_ip: Some(peer.address.ip().to_canonical()),
-            port: self.connection.local_addr().port(),
-        }
+        let (peer_id, ip) = (peer.svid.as_deref().map(|svid| &svid.id), peer.address.ip().to_canonical());
+        PeerView::new(peer_id, Some(ip), self.connection.local_addr().port())
     }
 
     /// An order to end at once stands, whatever comes before it is carried out.

@@ -362,8 +362,8 @@ async fn old_tls_and_no_tls_get_nothing() {
     plain.write_all(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     plain.read_to_end(&mut answer).await.unwrap();
-    assert!(!answer.starts_with(b"HTTP"), "answered in plain text");
-    until("plain text is counted", || net.metrics.transport.handshakes("not_tls") == 1).await;
+    assert!(!answer.starts_with(b"HTTP"), "answered in plaintext");
+    until("plaintext is counted", || net.metrics.transport.handshakes("not_tls") == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use super::{ALLOW_WEB, BATCH, PAYMENTS, WEB, caller};
 use crate::kit::{Reached, soon};
 use crate::probe;
 
-/// Sends `request` in plain text to Envoy, by HTTP/2 as gRPC demands.
+/// Sends `request` in plaintext to Envoy, by HTTP/2 as gRPC demands.
 pub(super) async fn plain(envoy: &Envoy, request: Request<Body>) -> Response<Incoming> {
     let io = TokioIo::new(TcpStream::connect(envoy.address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();

@@ -49,7 +49,7 @@ impl Nginx {
         self.dir.path().join(name)
     }
 
-    /// What nginx answers to these bytes, in plain text.
+    /// What nginx answers to these bytes, in plaintext.
     async fn ask(&self, request: &str) -> String {
         let mut stream = UnixStream::connect(self.socket("plain.sock")).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -19,6 +19,7 @@ use crate::stream::unfold;
 ///
 /// In YAML: `source: { dev_ca: { dir: .mesh, svid_ttl: 1h } }`. The name is the workload's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DevCaConfig {
     /// The directory; made if it is missing.
     pub dir: PathBuf,

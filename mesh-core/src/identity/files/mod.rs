@@ -26,6 +26,7 @@ use crate::stream::unfold;
 /// In YAML: `source: { files: { certificate: svid.pem, key: svid.key, bundle: bundle.pem } }`, and `bundles:` for
 /// further trust domains. `allow_development: true` takes what `mesh dev-ca issue` wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FilesConfig {
     /// PEM certificates, leaf first, then intermediates.
     pub certificate: PathBuf,

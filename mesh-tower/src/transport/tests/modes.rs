@@ -1,8 +1,8 @@
-//! Permissive listeners: plain text beside TLS, for a time.
+//! Permissive listeners: plaintext beside TLS, for a time.
 
 use super::*;
 
-/// Takes plain text until this many seconds after the start.
+/// Takes plaintext until this many seconds after the start.
 fn permissive(seconds: u64) -> impl FnOnce(&mut ListenerConfig) {
     move |config| config.mtls = Mtls::Permissive { until: UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds) }
 }
@@ -21,13 +21,13 @@ impl Net {
         Client::over(self.pipe().await, http).await
     }
 
-    /// What a client in plain text is answered: nothing.
+    /// What a client in plaintext is answered: nothing.
     async fn plain_is_refused(&self, reason: &'static str) {
         let mut pipe = self.pipe().await;
         pipe.write_all(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         let _ = pipe.read_to_end(&mut answer).await;
-        assert!(!answer.starts_with(b"HTTP"), "answered in plain text");
+        assert!(!answer.starts_with(b"HTTP"), "answered in plaintext");
         until(reason, || self.metrics.transport.handshakes(reason) == 1).await;
     }
 }
@@ -35,7 +35,7 @@ impl Net {
 const VERSIONS: [HttpVersion; 2] = [HttpVersion::Http1, HttpVersion::Http2];
 
 #[tokio::test(start_paused = true)]
-async fn plain_text_is_anonymous_and_tls_is_judged_as_ever() {
+async fn plaintext_is_anonymous_and_tls_is_judged_as_ever() {
     let net = Net::start(permissive(3600), who);
     for http in VERSIONS {
         let mut client = net.plain(http).await;
@@ -65,7 +65,7 @@ async fn plain_text_is_anonymous_and_tls_is_judged_as_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_text_has_the_limits_of_every_connection() {
+async fn plaintext_has_the_limits_of_every_connection() {
     let net = Net::start(permissive(3600), who);
     // Nothing, and half of a preface: the time of a ClientHello. Half of a head: the time of a head.
     for (sent, reason, secs) in
@@ -146,7 +146,7 @@ async fn when_its_time_is_over_a_listener_is_strict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_that_says_strict_drains_plain_text() {
+async fn a_reload_that_says_strict_drains_plaintext() {
     let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let net = Net::start(permissive(3600), gated(&gate, &entered));
     let mut idle = net.plain(HttpVersion::Http2).await;
