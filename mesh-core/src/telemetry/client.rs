@@ -170,6 +170,8 @@ labels! {
         PingTimeout = "ping_timeout",
         /// A certificate grew old; a successor took over.
         Identity = "identity",
+        /// Many of its streams were cancelled within a short time; a successor took over.
+        Cancellations = "cancellations",
         /// No bundle vouches for the server any more.
         Distrusted = "distrusted",
         /// The server's certificate ended, or ours without a successor.

@@ -132,12 +132,20 @@ impl Body {
 
     /// The body ended; `trailers` if it had any.
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        self.complete();
         let class = match (self.grpc, trailers) {
             (false, _) => None,
             (true, Some(trailers)) => Some(classify::trailers(trailers)),
             (true, None) => Some(classify::no_trailers()),
         };
         self.settle(class.map(|class| class.outcome));
+    }
+
+    /// The stream ended by itself: letting go of it resets nothing.
+    fn complete(&mut self) {
+        if let Some(lease) = &mut self.guards.lease {
+            lease.complete();
+        }
     }
 
     /// Tells every guard how it ended, `None` being as the headers said, and lets go of all.
@@ -158,6 +166,7 @@ impl Body {
     fn settle_if_ended(&mut self) {
         // gRPC always has trailers to come, unless it was trailers-only, which the pick knows from the headers.
         if self.peeked.is_none() && self.source.is_end_stream() {
+            self.complete();
             self.settle(None);
         }
     }
@@ -235,6 +244,7 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(source)) => {
+                this.complete();
                 this.fail(Outcome::Unreachable);
                 let error = Error::new(ErrorKind::Body, "the response body broke off").caused_by(source);
                 Poll::Ready(Some(Err(error)))

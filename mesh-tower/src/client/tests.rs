@@ -39,6 +39,7 @@ use super::*;
 use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
+mod cancelled;
 mod restart;
 mod wire;
 

@@ -17,6 +17,7 @@ use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::ConnectFailure;
 use tokio::time::{Instant, timeout};
 
+use super::cancellations::{self, REMEMBERED};
 use super::last_words::LastWords;
 use super::link::{Driven, Failure, Protocol, Sender};
 use super::trust::Judged;
@@ -140,6 +141,8 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
             .keep_alive_timeout(settings.ping_timeout)
             .keep_alive_while_idle(false)
             .initial_max_send_streams(INITIAL_STREAMS)
+            .max_concurrent_reset_streams(REMEMBERED)
+            .reset_stream_duration(cancellations::SPAN)
             .max_header_list_size(settings.max_header_bytes)
             .handshake(io)
             .await

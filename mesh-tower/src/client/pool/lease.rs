@@ -23,6 +23,8 @@ pub(crate) struct Lease {
     send: Option<Send>,
     link: Arc<Link>,
     pool: Arc<Shared>,
+    /// The stream ended by itself; dropping the lease before that resets it.
+    complete: bool,
 }
 
 enum Send {
@@ -32,16 +34,21 @@ enum Send {
 
 impl Lease {
     pub(super) fn http1(Http1 { link, send }: Http1, pool: Arc<Shared>) -> Self {
-        Self { send: Some(Send::Http1(send)), link, pool }
+        Self { send: Some(Send::Http1(send)), link, pool, complete: false }
     }
 
     pub(super) fn http2(Http2 { link, send }: Http2, pool: Arc<Shared>) -> Self {
-        Self { send: Some(Send::Http2(send)), link, pool }
+        Self { send: Some(Send::Http2(send)), link, pool, complete: false }
     }
 
     /// Whether the request goes out as HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.send, Some(Send::Http2(_)))
+    }
+
+    /// The stream ended by itself: no frame of it is still to come.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
     }
 
     /// How long the answer's body may be silent.
@@ -64,7 +71,10 @@ impl Lease {
                 }
                 Ok((response, self))
             }
-            Err((error, returned)) => Err(self.explain(error, returned).await),
+            Err((error, returned)) => {
+                self.complete();
+                Err(self.explain(error, returned).await)
+            }
         }
     }
 
@@ -136,6 +146,9 @@ impl Drop for Lease {
         let Some(send) = self.send.take() else { return };
         match send {
             Send::Http2(_) => {
+                if !self.complete {
+                    self.link.cancelled();
+                }
                 self.link.release();
                 if self.pool.pending.load(SeqCst) > 0 {
                     self.pool.wake.notify_one();

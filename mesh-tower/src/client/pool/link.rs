@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
+use super::cancellations::Cancellations;
 use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
 use crate::client::replay::ReplayBody;
@@ -27,6 +28,9 @@ const SETTINGS_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection that lasted this long was not hung up on.
 const SPARE: Duration = Duration::from_secs(1);
+
+/// How long a connection to be replaced waits after its successor failed.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(1);
 
 /// The sending half.
 pub(super) enum Sender {
@@ -101,6 +105,9 @@ pub(super) struct Link {
     end: watch::Sender<Option<End>>,
     /// Makes the task look at the connection again.
     nudge: Notify,
+    /// Tells one who waits that `settled` is set.
+    settling: Notify,
+    cancellations: Cancellations,
 }
 
 impl Link {
@@ -118,6 +125,8 @@ impl Link {
             closing: AtomicBool::new(false),
             end: watch::Sender::new(None),
             nudge: Notify::new(),
+            settling: Notify::new(),
+            cancellations: Cancellations::default(),
         })
     }
 
@@ -138,8 +147,28 @@ impl Link {
     /// Gives a stream back.
     pub(super) fn release(&self) {
         self.open.fetch_sub(1, SeqCst);
-        let now = Instant::now().saturating_duration_since(self.created);
-        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Relaxed);
+        self.last_used.store(self.age().max(1), Relaxed);
+    }
+
+    /// Milliseconds.
+    fn age(&self) -> u64 {
+        let age = Instant::now().saturating_duration_since(self.created);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Somebody left a stream before its end.
+    pub(super) fn cancelled(&self) {
+        self.cancellations.count(Duration::from_millis(self.age()));
+    }
+
+    /// Waits for the settings of a connection just made; `false` if it ends without.
+    async fn settles(&self) -> bool {
+        let settled = async {
+            while !self.settled.load(SeqCst) {
+                self.settling.notified().await;
+            }
+        };
+        timeout(SETTINGS_WAIT, settled).await.is_ok() && !self.is_closing()
     }
 
     /// Whether any request was ever sent over it.
@@ -235,6 +264,7 @@ pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, m
                     link.max.store(connection.current_max_send_streams(), SeqCst);
                 }
                 link.settled.store(true, SeqCst);
+                link.settling.notify_one();
                 // Whoever found no room may find some now, or connect.
                 if let Some(pool) = pool.upgrade() {
                     pool.wake.notify_waiters();
@@ -272,6 +302,7 @@ pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, m
         _ if pool.strong_count() == 0 => CloseReason::EndpointRemoved,
         (Some(Closing::Idle), _) => CloseReason::Idle,
         (Some(Closing::Retired), _) => CloseReason::Identity,
+        (Some(Closing::Worn), _) => CloseReason::Cancellations,
         (Some(Closing::Lost(Lost::Distrusted)), _) => CloseReason::Distrusted,
         (Some(Closing::Lost(_)), _) => CloseReason::CertificateExpired,
         (Some(Closing::PoolGone), _) => CloseReason::EndpointRemoved,
@@ -299,6 +330,8 @@ enum Step {
 enum Closing {
     Idle,
     Retired,
+    /// Too many of its streams were cancelled.
+    Worn,
     /// The peer may not be talked to any more: streams are cut.
     Lost(Lost),
     PoolGone,
@@ -306,6 +339,8 @@ enum Closing {
 
 /// Waits until the connection should take no more streams.
 async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
+    // The successor of a connection on which too many were cancelled, and when to look for it again.
+    let (mut successor, mut again): (Option<Arc<Link>>, Option<Instant>) = (None, None);
     loop {
         let idle_timeout = match pool.upgrade() {
             Some(pool) => pool.settings.load().idle_timeout,
@@ -326,8 +361,24 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
         if idle.is_some_and(|since| since + idle_timeout <= now) {
             return Closing::Idle;
         }
+        if link.cancellations.too_many() && again.is_none_or(|at| at <= now) {
+            let Some(pool) = pool.upgrade() else { return Closing::PoolGone };
+            // The endpoint may refuse one more, and shows it only after the handshake. This one does well meanwhile.
+            if successor.as_ref().is_none_or(|link| link.is_closing()) {
+                successor = pool.connect().await;
+            }
+            if let Some(successor) = &successor
+                && successor.settles().await
+            {
+                return Closing::Worn;
+            }
+            again = Some(Instant::now() + SUCCESSOR_WAIT);
+        }
         let look = idle.unwrap_or(now) + idle_timeout;
-        let look = link.retire_at.map_or(look, |at| at.min(look));
-        sleep_until(look).await;
+        let look = [link.retire_at, again].into_iter().flatten().fold(look, Instant::min);
+        tokio::select! {
+            () = sleep_until(look) => {}
+            () = link.cancellations.reached() => {}
+        }
     }
 }

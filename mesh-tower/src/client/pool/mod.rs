@@ -20,11 +20,13 @@
 //! |---|---|---|
 //! | idle timeout | - | stays usable, connects on demand |
 //! | certificates growing old | finish, until one ends | a successor is connected first |
+//! | many streams that were cancelled | finish | a successor is connected first |
 //! | trust in its peer that is lost, a certificate that ended | fail at once | connects on demand |
 //! | the peer's GOAWAY or FIN | finish | reconnects at once; unready if that fails |
 //! | an error, or pings unanswered | fail, with the connection's own reason | unready, reconnects |
 //! | the endpoint leaving the set | finish | gone |
 
+mod cancellations;
 mod dial;
 mod last_words;
 mod lease;
@@ -328,20 +330,20 @@ impl Shared {
             let shared = Arc::clone(shared);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
             // `connect_timeout`.
-            tokio::spawn(async move { shared.finish_connect().await });
+            tokio::spawn(async move { _ = shared.finish_connect().await });
         }
         Ok(())
     }
 
-    /// Makes one connection; `false` if that failed. Boxed, because a connection's own task calls it for its successor.
-    fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+    /// Makes one connection; `None` if that failed. Boxed, because a connection's own task calls it for its successor.
+    fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         self.lock().connecting += 1;
         let shared = Arc::clone(self);
         Box::pin(async move { shared.finish_connect().await })
     }
 
     /// The second half of a connect that is counted already.
-    async fn finish_connect(self: &Arc<Self>) -> bool {
+    async fn finish_connect(self: &Arc<Self>) -> Option<Arc<Link>> {
         struct Counted<'a>(&'a Shared);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -364,13 +366,14 @@ impl Shared {
                 let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
-                tokio::spawn(link::drive(driven, link, Arc::downgrade(self), Arc::clone(&self.metrics)));
-                true
+                let metrics = Arc::clone(&self.metrics);
+                tokio::spawn(link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics));
+                Some(link)
             }
             Err(failure) => {
                 self.metrics.connections_failed.inc(failure.counted);
                 self.failed(failure);
-                false
+                None
             }
         };
         drop(counted);
@@ -512,7 +515,7 @@ impl Shared {
                     return;
                 }
                 // A request may have connected meanwhile.
-                let back = pool.lock().serves() || pool.connect().await;
+                let back = pool.lock().serves() || pool.connect().await.is_some();
                 if back {
                     let mut lists = pool.lock();
                     // It may be gone again already, and then `failed` found this task still running.
