@@ -62,6 +62,7 @@ pub mod client;
 pub mod connect;
 mod connection;
 pub mod context;
+mod empty;
 mod error;
 #[cfg(test)]
 mod fixture;

@@ -1,5 +1,6 @@
 //! What callers see of servers that die, and servers of callers further up.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,8 +9,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use http_body_util::StreamBody;
-use mesh_core::config::{RetryConfig, RouteConfig};
+use mesh_core::config::{NoPolicy, RetryConfig, RouteConfig};
 use mesh_tower::test_util::{RunningTestMesh, TestMesh, TestService};
 use mesh_tower::{Client, ErrorKind, RequestContext, context};
 use serde_json::{Value, json};
@@ -291,4 +293,28 @@ async fn a_deadline_ends_the_work_of_every_service() {
     }
     until("the last handler to be dropped", async || (dropped.count() == 1).then_some(())).await;
     assert_eq!(begun.count(), 1);
+}
+
+/// Many empty chunks, and one that is not.
+fn mostly_empty() -> impl futures_util::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send + 'static {
+    // h2 ends a connection with the 101st, and everything on it.
+    let chunks = (0..300).map(|_| Bytes::new()).chain([Bytes::from_static(b"x")]);
+    futures_util::stream::iter(chunks.map(|chunk| Ok(http_body::Frame::data(chunk))))
+}
+
+#[tokio::test]
+async fn empty_chunks_end_no_connection() {
+    let app = Router::new()
+        .route("/up", post(|body: String| async move { body }))
+        .route("/down", get(|| async { Body::new(StreamBody::new(mostly_empty())) }));
+    let payments =
+        TestService::new("payments").app(move |_| Ok(app)).config(|config| config.no_policy = NoPolicy::Allow);
+    let net = TestMesh::new().with(payments).with(TestService::new("web")).start().await.unwrap();
+    let client = Client::new(net.mesh("web").unwrap(), "payments").unwrap();
+    for _ in 0..3 {
+        let up = client.post("/up").stream(StreamBody::new(mostly_empty())).send().await.unwrap();
+        assert_eq!(up.bytes().await.unwrap(), "x");
+        let down = client.get("/down").no_retry().send().await.unwrap();
+        assert_eq!(down.bytes().await.unwrap(), "x");
+    }
 }

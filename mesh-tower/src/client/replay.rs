@@ -20,6 +20,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
 use crate::context::RequestContext;
+use crate::empty::poll_filled;
 use crate::error::BoxError;
 
 /// A request body at the edge of the client: boxed once, whatever it was.
@@ -219,10 +220,10 @@ impl Body for ReplayBody {
             view.trailers = true;
             return Poll::Ready(state.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
         };
-        let polled = match &state.context {
+        let polled = poll_filled(cx, |cx| match &state.context {
             Some(context) => context.sync_scope(|| Pin::new(&mut *rest).poll_frame(cx)),
             None => Pin::new(&mut *rest).poll_frame(cx),
-        };
+        });
         let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
@@ -363,6 +364,17 @@ mod tests {
         let second = replay.attempt().unwrap();
         assert_eq!(second.size_hint().exact(), Some(5));
         assert!(first.frame().now_or_never().unwrap().unwrap().unwrap_err().is::<Superseded>());
+    }
+
+    #[test]
+    fn empty_chunks_are_left_out_in_every_attempt() {
+        let replay = Replay::new(body(&[vec![], vec![1], vec![], vec![], vec![2], vec![]], true), 100);
+        for _ in 0..2 {
+            let mut attempt = replay.attempt().unwrap();
+            let frames = std::iter::from_fn(|| attempt.frame().now_or_never().unwrap()).map(Result::unwrap);
+            let frames: Vec<_> = frames.map(|frame| frame.into_data().ok()).collect();
+            assert_eq!(frames, [Some(Bytes::from_static(&[1])), Some(Bytes::from_static(&[2])), None]);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::flow::{Flow, Metered};
 use super::pace::Patience;
 use super::peers::Resets;
+use crate::empty::poll_filled;
 
 /// Requests in flight on one connection, and since when there is none. The lock is this connection's own.
 #[derive(Debug)]
@@ -179,7 +180,7 @@ impl http_body::Body for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         if self.last.is_none() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match ready!(poll_filled(cx, |cx| Pin::new(&mut self.body).poll_frame(cx))) {
                 Some(Ok(frame)) => {
                     let frame = frame.map_data(|bytes| match &self.flow {
                         Some(flow) => flow.meter(bytes),
