@@ -15,6 +15,10 @@ mod cancelled;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+#[path = "../dos/memory.rs"]
+#[allow(dead_code, reason = "the program uses all of it")]
+mod memory;
+#[cfg(test)]
 mod otlp;
 #[cfg(test)]
 mod peers;

@@ -75,6 +75,11 @@ impl MemorySink {
     pub fn records(&self) -> Vec<AuditRecord> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// What was written since this was last called; keeps none of it.
+    pub fn take(&self) -> Vec<AuditRecord> {
+        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl AuditSink for MemorySink {

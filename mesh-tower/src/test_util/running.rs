@@ -117,6 +117,13 @@ impl RunningTestMesh {
         Ok(running.audit.records())
     }
 
+    /// Like [`audit`](Self::audit), and forgets them: many requests would fill the memory with theirs.
+    pub async fn take_audit(&self, service: &str) -> Result<Vec<AuditRecord>, TestError> {
+        let running = self.running(service)?;
+        running.mesh.audit().flush().await;
+        Ok(running.audit.take())
+    }
+
     /// Gives every service a new certificate, as a rotation would.
     pub fn rotate(&self) -> Result<(), TestError> {
         for running in self.services.values() {
