@@ -109,6 +109,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
         lifted: Some(Settings { listener: &[("max_body_bytes", "1GiB")], limits: &[] }),
         ..attack("decompression bomb", Kind::Gzip, 20, 4, UNPACKED)
     },
+    Attack {
+        settings: Settings { listener: &[("decompress_requests", "true"), ("max_body_bytes", "1MiB")], limits: &[] },
+        lifted: Some(Settings {
+            listener: &[("decompress_requests", "true"), ("max_body_bytes", "1GiB")],
+            limits: &[],
+        }),
+        ..attack("decompression bomb, listener", Kind::GzipListener, 20, 4, BODY_SIZE)
+    },
     attack("panicking handlers, 1 %", Kind::Panics, 1_000, 4, PANICS),
     Attack {
         // The time limit alone would let them have all files.

@@ -71,7 +71,13 @@ fn app() -> Router {
         .route("/large", get(async || Bytes::from_static(&LARGE_BYTES)))
         .route("/upload", post(upload))
         .route("/dice", get(dice))
-        .route("/unpack", post(async |body: Bytes| body.len().to_string()).layer(RequestDecompressionLayer::new()))
+        .route("/keep", post(keep))
+        .route("/unpack", post(keep).layer(RequestDecompressionLayer::new()))
+}
+
+/// Has the whole body in memory.
+async fn keep(body: Bytes) -> String {
+    body.len().to_string()
 }
 
 /// Reads the body to its end, as a handler does that stores it elsewhere.

@@ -68,8 +68,10 @@ pub(crate) enum Kind {
     Ping,
     /// Bodies without an end.
     EndlessBody,
-    /// Bodies of 64 KiB that decompress to 64 MiB.
+    /// Bodies of 64 KiB that decompress to 64 MiB, for a layer of the router.
     Gzip,
+    /// The same, for the listener's `decompress_requests`.
+    GzipListener,
     /// Requests of which one in a hundred makes the handler panic.
     Panics,
 }
@@ -177,10 +179,10 @@ impl Kind {
                 headers: &[],
                 content: Content::Endless,
             }),
-            Self::Gzip => Means::Requests(Requests {
+            Self::Gzip | Self::GzipListener => Means::Requests(Requests {
                 config: http2()?,
                 method: "POST",
-                path: "/unpack",
+                path: if self == Self::Gzip { "/unpack" } else { "/keep" },
                 headers: &[("content-encoding", "gzip")],
                 content: Content::Whole(bomb()?.into()),
             }),

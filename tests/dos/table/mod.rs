@@ -5,6 +5,8 @@ mod round;
 mod row;
 mod victim;
 
+use std::fmt;
+
 use crate::Error;
 use crate::plan::{ATTACKS, Attack, Settings};
 use round::{Force, Round, play, warm_up};
@@ -42,20 +44,53 @@ pub(crate) async fn run(args: Args) -> Result<bool, Error> {
         return Err(format!("no attack is called {:?}; there are: {}", args.attack, names.join(", ")).into());
     }
     println!("{}", Row::HEAD);
-    let mut borne = true;
+    let mut summary = Vec::new();
     for attack in attacks {
-        let told = |error| format!("{}: {error}", attack.name);
-        let row = suffer(attack, attack.settings, args.rounds, &args).await.map_err(told)?;
-        println!("{row}");
-        borne &= row.faults().is_empty();
-        if let Some(lifted) = attack.lifted {
-            let lifted = suffer(attack, lifted, 1, &args).await.map_err(told)?;
-            let damage = lifted.damage(&row);
-            println!("{}", lifted.without_limit(damage.as_deref()));
-            borne &= damage.is_some();
+        // The others tell their part all the same.
+        summary.push(outcome(attack, &args).await.unwrap_or_else(|error| {
+            println!("| {} | {error} |", attack.name);
+            Outcome { name: attack.name, latencies: "- | - | -".to_owned(), faults: vec![error.to_string()] }
+        }));
+    }
+    println!("\n{}", Outcome::HEAD);
+    summary.iter().for_each(|outcome| println!("{outcome}"));
+    let borne = summary.iter().filter(|outcome| outcome.faults.is_empty()).count();
+    println!("\n{borne} of {} attacks were borne.", summary.len());
+    Ok(borne == summary.len())
+}
+
+/// One line of the summary.
+struct Outcome {
+    name: &'static str,
+    latencies: String,
+    faults: Vec<String>,
+}
+
+impl Outcome {
+    const HEAD: &str = "| attack | calm ms p99 | attacked ms p99 | ratio | verdict |\n|---|---|---|---|---|";
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.faults.is_empty() { "borne" } else { "NOT BORNE: " };
+        write!(f, "| {} | {} | {verdict}{} |", self.name, self.latencies, self.faults.join("; "))
+    }
+}
+
+/// Plays one attack, and its control, and prints their rows.
+async fn outcome(attack: &'static Attack, args: &Args) -> Result<Outcome, Error> {
+    let row = suffer(attack, attack.settings, args.rounds, args).await?;
+    println!("{row}");
+    let mut faults = row.faults();
+    if let Some(lifted) = attack.lifted {
+        let lifted = suffer(attack, lifted, 1, args).await?;
+        let damage = lifted.damage(&row);
+        println!("{}", lifted.without_limit(damage.as_deref()));
+        if damage.is_none() {
+            faults.push("no damage without the limit".to_owned());
         }
     }
-    Ok(borne)
+    Ok(Outcome { name: attack.name, latencies: row.p99s(), faults })
 }
 
 async fn suffer(attack: &'static Attack, settings: Settings, rounds: u16, args: &Args) -> Result<Row, Error> {

@@ -44,6 +44,12 @@ impl Row {
         median(&self.rounds, |round| round.attacked.p99 / round.calm.p99)
     }
 
+    /// Medians: of both p99, in milliseconds, and of their ratio within a round.
+    pub(super) fn p99s(&self) -> String {
+        let p99 = |calls: fn(&Round) -> &Calls| median(&self.rounds, |round| calls(round).p99) / 1000.0;
+        format!("{:.2} | {:.2} | {:.2}", p99(|round| &round.calm), p99(|round| &round.attacked), self.ratio())
+    }
+
     /// What may not be.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
