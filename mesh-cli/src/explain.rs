@@ -30,9 +30,10 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
         path: &args.path,
         host: &host,
         port: args.port.unwrap_or(listener),
-        route: None,
         source_ip: args.source_ip,
+        remote_ip: args.source_ip,
         headers: &Given(&args.header),
+        ..Request::UNKNOWN
     };
     let explanation = loaded.engine.explain(&request);
     let decision = &explanation.decision;

@@ -23,11 +23,7 @@ pub(crate) struct Loaded {
 pub(crate) fn load(path: &Path) -> Result<Result<Loaded, ConfigError>, Failure> {
     File::open(path).map_err(|e| Failure::Io(format!("cannot read {}: {e}", path.display())))?;
     Ok(mesh_core::load(path).map(|(config, policies)| {
-        let options = EngineOptions {
-            root_namespace: config.root_namespace.clone(),
-            trust_domain: config.identity.trust_domain.clone(),
-            no_policy: config.no_policy,
-        };
+        let options = EngineOptions::of(&config);
         let engine = PolicyEngine::compile(&policies, &config.workload, &options);
         Loaded { config, policies, engine }
     }))

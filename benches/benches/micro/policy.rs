@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion};
 use mesh_core::config::{Errors, Workload};
 use mesh_core::identity::{SpiffeId, TrustDomain};
-use mesh_core::policy::{EngineOptions, NoHeaders, PolicyEngine, Request, Verdict, parse_documents};
+use mesh_core::policy::{EngineOptions, PolicyEngine, Request, Verdict, parse_documents};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -66,14 +66,11 @@ pub(crate) fn decide(c: &mut Criterion) {
                 let path = format!("/v1/items/{path}");
                 let request = Request {
                     peer: Some(&peer),
-                    token: None,
                     method: "GET",
                     path: &path,
                     host: "server",
                     port: 8443,
-                    route: None,
-                    source_ip: None,
-                    headers: &NoHeaders,
+                    ..Request::UNKNOWN
                 };
                 assert_eq!(engine.decide(&request).verdict, verdict);
                 b.iter(|| engine.decide(black_box(&request)));

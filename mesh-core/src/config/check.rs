@@ -30,6 +30,9 @@ impl Config {
             if self.root_namespace.is_empty() {
                 at.error("root_namespace", "the root namespace cannot be empty");
             }
+            if self.trust_domain_aliases.len() > Self::MAX_ALIASES {
+                at.error("trust_domain_aliases", format!("at most {} aliases", Self::MAX_ALIASES));
+            }
         });
         at.below("reload", |at| {
             at.range("interval", self.poll_interval, Duration::from_millis(50)..=Duration::from_secs(60));

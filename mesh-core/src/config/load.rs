@@ -9,7 +9,7 @@ use super::yaml::Decode;
 use super::yaml::{self, Node};
 use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use crate::identity::TrustDomain;
-use crate::policy::{AuthorizationPolicy, parse_documents, refuse_duplicates};
+use crate::policy::{AuthorizationPolicy, Mode, parse_documents_as, refuse_duplicates};
 
 /// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
 const MAX_POLICY_FILES: usize = 1_000;
@@ -38,9 +38,9 @@ impl Sources {
         Self { policies }
     }
 
-    /// The policies, or a note of everything that is wrong with them. A file without any policy is a problem: it is
+    /// The policies as `mode` reads them, or a note of everything that is wrong with them. A file without any policy is a problem: it is
     /// more likely torn than meant.
-    pub fn parse(&self, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    pub fn parse(&self, mode: Mode, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
         if let Some(file) = self.policies.get(MAX_POLICY_FILES) {
             errors.push(&Place::file(&file.name), format!("more than {MAX_POLICY_FILES} policy files"));
             return Vec::new();
@@ -54,7 +54,7 @@ impl Sources {
                     continue;
                 }
             };
-            let (problems, mut found) = (errors.issues().len(), parse_documents(&file.name, text, errors));
+            let (problems, mut found) = (errors.issues().len(), parse_documents_as(mode, &file.name, text, errors));
             if found.is_empty() && errors.issues().len() == problems {
                 errors.push(&Place::file(&file.name), "holds no policy; delete the file if that is meant");
             }
@@ -183,8 +183,10 @@ impl Decode for Config {
         config.tokens = fields.optional("tokens").unwrap_or_default();
         config.policies = fields.optional("policies").unwrap_or_default();
         if let Some(authorization) = fields.optional::<Authorization>("authorization") {
+            config.policy_mode = authorization.mode;
             config.no_policy = authorization.no_policy;
             config.root_namespace = authorization.root_namespace;
+            config.trust_domain_aliases = authorization.trust_domain_aliases;
         }
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
@@ -207,17 +209,28 @@ fn unknown_identity() -> Option<IdentityConfig> {
 }
 
 struct Authorization {
+    mode: Mode,
     no_policy: NoPolicy,
     root_namespace: String,
+    trust_domain_aliases: Vec<TrustDomain>,
 }
 
 impl Decode for Authorization {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
-        let no_policy = fields.or("no_policy", NoPolicy::Deny);
+        let mode = fields.or("mode", Mode::Strict);
+        let default = if mode == Mode::Compat { NoPolicy::Allow } else { NoPolicy::Deny };
+        let no_policy = fields.or("no_policy", default);
         let root_namespace = fields.or("root_namespace", Config::ROOT_NAMESPACE.to_owned());
+        let trust_domain_aliases = fields.optional("trust_domain_aliases").unwrap_or_default();
         fields.finish();
-        Some(Self { no_policy, root_namespace })
+        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases })
+    }
+}
+
+impl Decode for Mode {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        node.choice(&[("strict", Self::Strict), ("compat", Self::Compat)], errors)
     }
 }
 

@@ -87,6 +87,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::TrustDomain;
+use crate::policy::Mode;
+
 /// Everything a mesh is told.
 ///
 /// Only `workload` and `identity` have no default: who a process is cannot be guessed.
@@ -106,10 +109,14 @@ pub struct Config {
     pub tokens: Vec<IssuerConfig>,
     /// Files and directories with `AuthorizationPolicy` documents (`*.yaml`, `*.yml`), resolved.
     pub policies: Vec<PathBuf>,
-    /// What holds where no policy selects this workload.
+    /// How policies are read and judged. Default strict.
+    pub policy_mode: Mode,
+    /// What holds where no policy selects this workload. Default deny; in a file with `mode: compat`, allow.
     pub no_policy: NoPolicy,
     /// Policies of this namespace hold for every workload. Default `istio-system` (Istio).
     pub root_namespace: String,
+    /// Other names of the own trust domain in policies, as Istio's `trustDomainAliases`. Default none, at most 64.
+    pub trust_domain_aliases: Vec<TrustDomain>,
     /// Services that may be called, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
@@ -141,6 +148,9 @@ impl Config {
     /// The default namespace of policies that hold for every workload.
     pub const ROOT_NAMESPACE: &str = "istio-system";
 
+    /// Each principal of a policy is looked at under every alias of its trust domain.
+    const MAX_ALIASES: usize = 64;
+
     /// A configuration with every default, for building in code.
     pub fn new(workload: Workload, identity: IdentityConfig) -> Self {
         Self {
@@ -150,8 +160,10 @@ impl Config {
             health: None,
             tokens: Vec::new(),
             policies: Vec::new(),
+            policy_mode: Mode::Strict,
             no_policy: NoPolicy::Deny,
             root_namespace: Self::ROOT_NAMESPACE.to_owned(),
+            trust_domain_aliases: Vec::new(),
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             limits: LimitsConfig::default(),

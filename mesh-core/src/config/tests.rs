@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::identity::{SpiffeId, TrustDomain};
+use crate::policy::Mode;
 
 const HEAD: &str = "\
 workload: { name: orders, namespace: shop }
@@ -22,7 +23,7 @@ listeners:
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT] } ]
 policies:  [ policies/, /abs/p.yaml ]
-authorization: { no_policy: allow, root_namespace: root }
+authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example] }
 clusters:
   payments:
     discover:   { static: ['127.0.0.1:8443'] }
@@ -81,6 +82,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
     let config = read(&yaml).unwrap();
     assert_eq!(config.workload, Workload::new("orders", "shop"));
     assert_eq!((config.no_policy, config.root_namespace.as_str()), (NoPolicy::Deny, "istio-system"));
+    assert_eq!((config.policy_mode, config.trust_domain_aliases.len()), (Mode::Strict, 0));
     assert_eq!((config.poll_interval, &config.health, config.policies.len()), (millis(500), &None, 0));
     assert_eq!((config.audit.queue, &config.audit.sink, &config.telemetry.exporter), (4096, &None, &None));
     let rate = RateLimitConfig { per_second: 2.5, burst: 2, max_principals: 10_000 };
@@ -188,6 +190,8 @@ fn every_field_can_be_written() {
     assert_eq!(config.workload.locality, Locality { region: "eu-west".into(), zone: "a".into() });
     assert_eq!(config.policies, [PathBuf::from("/etc/mesh/policies/"), PathBuf::from("/abs/p.yaml")]);
     assert_eq!((config.no_policy, config.root_namespace.as_str()), (NoPolicy::Allow, "root"));
+    assert_eq!(config.policy_mode, Mode::Compat);
+    assert_eq!(config.trust_domain_aliases, [TrustDomain::parse("old.example").unwrap()]);
     let [charge, prefix] = config.routes["payments"].as_slice() else { panic!() };
     assert_eq!(charge.matches.path, Some(PathMatch::Exact("/shop.Payments/Charge".into())));
     assert_eq!(prefix.matches.path, Some(PathMatch::Prefix("/a/".into())));
@@ -404,7 +408,7 @@ fn policies_are_read_whole_and_a_directory_by_name() {
 
     let mut errors = Errors::default();
     std::fs::write(dir.path().join("b.yaml"), "").unwrap();
-    assert!(read().parse(&mut errors).is_empty());
+    assert!(read().parse(Mode::Strict, &mut errors).is_empty());
     let seen: Vec<_> =
         errors.issues().iter().map(|issue| issue.message.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(seen, ["holds no policy; delete the file if that is meant", "cannot be read"]);

@@ -10,13 +10,13 @@ use super::identity::Judge;
 use super::origin::{Base, Loaded, Origin};
 use super::refresh::Refresher;
 use super::reload::Reload;
-use super::{Inner, Mesh, StartError, extensions, tasks};
+use super::{Authorizers, Inner, Mesh, StartError, extensions, tasks};
 use crate::audit::{Audit, AuditSink};
 use crate::clock::{SystemClock, WallClock};
 use crate::config::{Config, ConfigError, Errors, PlugConfig};
 use crate::identity::IdentitySource;
 use crate::plugin::{Context, Plugin, Registry};
-use crate::policy::AuthorizationPolicy;
+use crate::policy::{AuthorizationPolicy, ExternalAuthorizer};
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Metrics;
@@ -31,6 +31,7 @@ pub struct MeshBuilder {
     plugins: Vec<Plugin>,
     identity_source: Option<Arc<dyn IdentitySource>>,
     audit_sink: Option<Box<dyn AuditSink>>,
+    authorizers: Authorizers,
     clock: Option<Arc<dyn WallClock>>,
     rng: Option<Rng>,
 }
@@ -66,6 +67,14 @@ impl MeshBuilder {
         self
     }
 
+    /// Lets CUSTOM policies ask `authorizer` under this name; a later one takes the place of an earlier one.
+    ///
+    /// A policy that names somebody who is not registered denies what it would ask about.
+    pub fn authorizer(mut self, name: impl Into<Arc<str>>, authorizer: impl ExternalAuthorizer + 'static) -> Self {
+        self.authorizers.insert(name.into(), Arc::new(authorizer));
+        self
+    }
+
     /// Uses this identity source instead of the configured one.
     pub fn identity_source(mut self, source: Arc<dyn IdentitySource>) -> Self {
         self.identity_source = Some(source);
@@ -95,7 +104,7 @@ impl MeshBuilder {
     /// Fails closed: without a valid configuration, the first keys of every issuer and an identity there is no mesh.
     /// Cancel safe: a dropped start leaves nothing running.
     pub async fn start(self) -> Result<Mesh, StartError> {
-        let Self { origin, plugins, identity_source, audit_sink, clock, rng } = self;
+        let Self { origin, plugins, identity_source, audit_sink, authorizers, clock, rng } = self;
         let origin = Arc::new(origin);
         let reading = origin.clone().read_in_background(None, Vec::new()).await;
         let loaded = origin.load(&reading)?;
@@ -120,7 +129,8 @@ impl MeshBuilder {
             config.telemetry.exporter.as_ref().and_then(|config| registry.exporter(config, &context, &mut errors));
         let metrics = Arc::new(Metrics::default());
         let (registry_, context_) = (Arc::clone(&registry), context.clone());
-        let mut compiler = Compiler::new(registry_, context_, Arc::clone(&metrics));
+        let authorizers = Arc::new(authorizers);
+        let mut compiler = Compiler::new(registry_, context_, Arc::clone(&metrics), Arc::clone(&authorizers));
         let compiled = compiler.compile(&loaded, None, &mut errors).await;
         let (revision, source, sink) = errors.finish(compiled.zip(source).zip(sink).map(|((r, i), s)| (r, i, s)))?;
 
@@ -160,6 +170,7 @@ impl MeshBuilder {
             metrics,
             context,
             registry,
+            authorizers,
             extensions,
             refresher,
             tasks,

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::compile::{check_clusters, options};
+use super::compile::check_clusters;
 use super::origin::{Base, Origin};
 use super::{MeshBuilder, keys};
 use crate::config::{Config, ConfigError, ConfigIssue, Errors};
 use crate::discover::Update;
-use crate::policy::{AuthorizationPolicy, PolicyEngine};
+use crate::policy::{AuthorizationPolicy, EngineOptions, PolicyEngine};
 
 /// How long a resolver may take to say something.
 const FIRST_ENDPOINTS: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl MeshBuilder {
                 Err(_) => errors.push(place, format!("no endpoints within {FIRST_ENDPOINTS:?}")),
             }
         }
-        let engine = PolicyEngine::compile(&loaded.policies, &config.workload, &options(config));
+        let engine = PolicyEngine::compile(&loaded.policies, &config.workload, &EngineOptions::of(config));
         errors.finish(Some(CheckReport {
             policies: loaded.policies.len(),
             selected: engine.len(),

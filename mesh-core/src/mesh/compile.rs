@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Revision;
 use super::keys::KeyRing;
 use super::origin::Loaded;
+use super::{Authorizers, Revision};
 use crate::config::{Config, Errors, NoPolicy};
 use crate::plugin::{Context, Registry};
 use crate::policy::{EngineOptions, PolicyEngine};
@@ -17,12 +17,18 @@ pub(super) struct Compiler {
     registry: Arc<Registry>,
     context: Context,
     pub(super) metrics: Arc<Metrics>,
+    authorizers: Arc<Authorizers>,
     keys: KeyRing,
 }
 
 impl Compiler {
-    pub(super) fn new(registry: Arc<Registry>, context: Context, metrics: Arc<Metrics>) -> Self {
-        Self { registry, context, metrics, keys: KeyRing::default() }
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        context: Context,
+        metrics: Arc<Metrics>,
+        authorizers: Arc<Authorizers>,
+    ) -> Self {
+        Self { registry, context, metrics, authorizers, keys: KeyRing::default() }
     }
 
     /// A whole revision, or a note of everything that is wrong. Nothing is kept of one that failed.
@@ -45,7 +51,7 @@ impl Compiler {
             return None;
         }
         let revision = Revision {
-            policy: Arc::new(PolicyEngine::compile(&loaded.policies, &config.workload, &options(config))),
+            policy: Arc::new(PolicyEngine::compile(&loaded.policies, &config.workload, &EngineOptions::of(config))),
             tokens: Arc::new(keys.verifier(config)),
             routes: Arc::new(RouteTable::compile(config, previous.map(|previous| &*previous.routes))),
             config: Arc::new(config.clone()),
@@ -54,23 +60,26 @@ impl Compiler {
         for opt_in in config.opt_ins(now, loaded.root.as_ref()) {
             tracing::warn!(%opt_in, "weaker than the default");
         }
+        for doubt in loaded.policies.iter().flat_map(|policy| &policy.doubts) {
+            tracing::warn!(%doubt, "read as Istio reads it");
+        }
+        for policy in revision.policy.policies() {
+            if let Some(provider) = policy.provider.as_deref().filter(|name| !self.authorizers.contains_key(*name)) {
+                tracing::warn!(
+                    policy = &*policy.name,
+                    provider,
+                    "no such external authorizer: what it would be asked is denied"
+                );
+            }
+        }
         if config.no_policy == NoPolicy::Allow {
-            let unprotected = revision.policy.is_empty();
+            let unprotected = !revision.policy.enforces();
             tracing::warn!(
                 unprotected,
                 "`authorization: {{ no_policy: allow }}`: without a policy, every caller is let in"
             );
         }
         Some(revision)
-    }
-}
-
-/// What evaluation of policies depends on.
-pub(super) fn options(config: &Config) -> EngineOptions {
-    EngineOptions {
-        root_namespace: config.root_namespace.clone(),
-        trust_domain: config.identity.trust_domain.clone(),
-        no_policy: config.no_policy,
     }
 }
 

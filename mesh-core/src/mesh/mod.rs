@@ -29,6 +29,7 @@ pub use builder::MeshBuilder;
 pub use check::{CheckReport, ClusterReport, check, load};
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -43,7 +44,7 @@ use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload,
 use crate::discover::Resolve;
 use crate::identity::{Identity, SpiffeId, SvidError};
 use crate::plugin::{Context, Exporter, Registry};
-use crate::policy::PolicyEngine;
+use crate::policy::{ExternalAuthorizer, PolicyEngine};
 use crate::rng::Rng;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
@@ -85,6 +86,9 @@ impl WeakMesh {
     }
 }
 
+/// External authorizers by the name that policies call them.
+type Authorizers = BTreeMap<Arc<str>, Arc<dyn ExternalAuthorizer>>;
+
 /// Background tasks hold cells of this, never the whole: that would be a cycle.
 #[derive(Debug)]
 struct Inner {
@@ -96,6 +100,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     context: Context,
     registry: Arc<Registry>,
+    authorizers: Arc<Authorizers>,
     extensions: extensions::Extensions,
     refresher: refresh::Refresher,
     tasks: tasks::Tasks,
@@ -120,6 +125,11 @@ impl Mesh {
     /// Configuration, policy, tokens and routes as they are now.
     pub fn revision(&self) -> &Snapshot<Revision> {
         &self.inner.revision
+    }
+
+    /// Whom CUSTOM policies ask under this name.
+    pub fn authorizer(&self, name: &str) -> Option<&Arc<dyn ExternalAuthorizer>> {
+        self.inner.authorizers.get(name)
     }
 
     /// SVIDs and bundles as they are now.

@@ -63,7 +63,9 @@ impl Origin {
     pub(super) fn load(&self, reading: &Reading) -> Result<Loaded, ConfigError> {
         let mut errors = Errors::default();
         let config = reading.config.as_ref().map_err(|error| errors.extend(error)).ok();
-        let mut policies = reading.policies.parse(&mut errors);
+        // Nothing comes of policies beside a configuration that cannot be read, but what is wrong with them is said.
+        let mode = config.map_or_else(Default::default, |(config, _)| config.policy_mode);
+        let mut policies = reading.policies.parse(mode, &mut errors);
         policies.extend_from_slice(&self.policies);
         errors.finish(config.map(|(config, root)| Loaded { config: config.clone(), root: root.clone(), policies }))
     }

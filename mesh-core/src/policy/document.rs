@@ -6,25 +6,35 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::account::ServiceAccount;
+use super::ip::IpBlock;
 use super::pattern::Pattern;
-use crate::config::Place;
+use super::request_principal::RequestPrincipal;
+use super::template::PathTemplate;
+use crate::config::{ConfigIssue, Place};
 
 /// What a matching rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum Action {
-    /// Lets the request in.
-    Allow,
-    /// Keeps it out, whatever ALLOW says.
+    /// Asks an [`ExternalAuthorizer`](super::ExternalAuthorizer), whose no is final.
+    Custom,
+    /// Keeps the request out, whatever ALLOW says.
     Deny,
+    /// Lets it in.
+    Allow,
+    /// Marks it for the audit record; changes no verdict.
+    Audit,
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Allow => "ALLOW",
+            Self::Custom => "CUSTOM",
             Self::Deny => "DENY",
+            Self::Allow => "ALLOW",
+            Self::Audit => "AUDIT",
         })
     }
 }
@@ -39,10 +49,20 @@ pub struct AuthorizationPolicy {
     pub namespace: Arc<str>,
     /// `spec.selector.matchLabels`; empty selects every workload of the namespace.
     pub selector: BTreeMap<String, String>,
+    /// `spec.targetRefs`: the services it holds for, each the workload of that name in the policy's own namespace. Empty:
+    /// the selector decides.
+    pub target_services: Vec<String>,
     /// `spec.action`, default ALLOW.
     pub action: Action,
+    /// `spec.provider.name`: whom CUSTOM asks.
+    pub provider: Option<Arc<str>>,
+    /// The annotation `istio.io/dry-run`: what it would decide is recorded and nothing else.
+    pub dry_run: bool,
     /// `spec.rules`; an ALLOW policy without any allows nothing.
     pub rules: Vec<Rule>,
+    /// Values that Istio takes for what their author hardly meant. Only in [`Mode::Compat`](super::Mode::Compat): strict
+    /// mode refuses them.
+    pub doubts: Vec<ConfigIssue>,
     /// Where it stands.
     pub place: Place,
 }
@@ -69,6 +89,14 @@ pub struct Source {
     pub request_principals: Clause<RequestPrincipal>,
     /// `namespaces`, `notNamespaces`: the namespace in the SPIFFE ID.
     pub namespaces: Clause<Pattern>,
+    /// `serviceAccounts`, `notServiceAccounts`.
+    pub service_accounts: Clause<ServiceAccount>,
+    /// `trustDomains`, `notTrustDomains`: the trust domain of the SPIFFE ID.
+    pub trust_domains: Clause<Pattern>,
+    /// `ipBlocks`, `notIpBlocks`: the TCP peer.
+    pub ip_blocks: Clause<IpBlock>,
+    /// `remoteIpBlocks`, `notRemoteIpBlocks`: the client, behind trusted proxies.
+    pub remote_ip_blocks: Clause<IpBlock>,
 }
 
 /// What is called; every clause that is written must hold.
@@ -82,7 +110,25 @@ pub struct Operation {
     /// `methods`, `notMethods`.
     pub methods: Clause<Pattern>,
     /// `paths`, `notPaths`: without query and fragment.
-    pub paths: Clause<Pattern>,
+    pub paths: Clause<PathPattern>,
+}
+
+/// One of `paths`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// Exact, prefix, suffix or any.
+    Text(Pattern),
+    /// With `{*}` or `{**}`.
+    Template(PathTemplate),
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(pattern) => pattern.fmt(f),
+            Self::Template(template) => template.fmt(f),
+        }
+    }
 }
 
 /// One `when` entry.
@@ -93,11 +139,23 @@ pub enum Condition {
     SourcePrincipal(Clause<Pattern>),
     /// `source.namespace`
     SourceNamespace(Clause<Pattern>),
+    /// `source.serviceAccount`
+    SourceServiceAccount(Clause<ServiceAccount>),
+    /// `source.trustDomain`
+    SourceTrustDomain(Clause<Pattern>),
+    /// `source.ip`
+    SourceIp(Clause<IpBlock>),
+    /// `remote.ip`
+    RemoteIp(Clause<IpBlock>),
+    /// `destination.ip`
+    DestinationIp(Clause<IpBlock>),
     /// `destination.port`
     DestinationPort(Clause<u16>),
+    /// `connection.sni`
+    Sni(Clause<Pattern>),
     /// `request.auth.principal`
     RequestPrincipal(Clause<RequestPrincipal>),
-    /// `request.auth.claims[a][b]`
+    /// `request.auth.claims[a][b]`; `request.auth.audiences` is `[aud]`, `request.auth.presenter` is `[azp]`.
     Claim {
         /// `["a", "b"]`
         path: Vec<String>,
@@ -110,6 +168,14 @@ pub enum Condition {
         name: String,
         /// What the header may be.
         values: Clause<Pattern>,
+    },
+    /// `route`: the route that matched, as the router writes it (`/orders/{id}`), or the gRPC method
+    /// (`/pkg.Service/Method`). Istio does not have it.
+    Route(Clause<Pattern>),
+    /// A key that Istio's validation passes and its translation does not, for example `request.headersx[y]`.
+    Untranslatable {
+        /// As written.
+        key: String,
     },
 }
 
@@ -132,47 +198,5 @@ impl<T> Clause<T> {
     /// Whether neither list is written.
     pub fn is_empty(&self) -> bool {
         self.any_of.is_none() && self.none_of.is_none()
-    }
-}
-
-/// A pattern for issuer and subject, written `ISSUER/SUBJECT` and split at the last `/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestPrincipal {
-    /// What `iss` must be.
-    pub issuer: Pattern,
-    /// What `sub` must be.
-    pub subject: Pattern,
-}
-
-impl RequestPrincipal {
-    /// Reads a value of `requestPrincipals`.
-    ///
-    /// `*` wants both claims; without a slash `*x` is the end of a subject and `x*` the beginning of an issuer.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let pattern = |text: &str| Pattern::parse(text).map_err(|error| error.to_string());
-        match (text.rsplit_once('/'), pattern(text)?) {
-            (None, Pattern::Exact(_)) => {
-                Err(format!("`{text}`: expected ISSUER/SUBJECT, for example `https://idp.example/alice`"))
-            }
-            (None, Pattern::Prefix(prefix)) => Ok(Self { issuer: Pattern::Prefix(prefix), subject: Pattern::Present }),
-            (None, whole) => Ok(Self { issuer: Pattern::Present, subject: whole }),
-            // `https://idp.example*` would mean the issuer `https:/`, which nobody has.
-            (Some((issuer, _)), _) if issuer.ends_with(":/") => Err(format!(
-                "`{text}` is split at its last `/` into issuer and subject; for every subject of an issuer write \
-                 `ISSUER/*`"
-            )),
-            (Some((issuer, subject)), _) => Ok(Self { issuer: pattern(issuer)?, subject: pattern(subject)? }),
-        }
-    }
-
-    /// Whether both claims match; a token without `sub` matches nothing.
-    pub fn matches(&self, issuer: &str, subject: Option<&str>) -> bool {
-        self.issuer.matches(issuer.as_bytes()) && self.subject.matches(subject.unwrap_or_default().as_bytes())
-    }
-}
-
-impl fmt::Display for RequestPrincipal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.issuer, self.subject)
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::compile::{CompiledRule, Token};
+use super::compile::{Check, CompiledRule, Compiler, Token, TrustDomains};
+use super::custom::{CustomAnswer, CustomAnswers, CustomMatch};
+use super::decision::{DryRun, DryRunMatch};
 use super::index::RuleSet;
-use super::{Action, AuthorizationPolicy, Decision, PeerView, Reach, Reason, Request, Verdict};
-use crate::config::{NoPolicy, Place, Workload};
+use super::{Action, AuthorizationPolicy, Decision, Mode, PeerView, Reach, Reason, Request, Verdict};
+use crate::config::{Config, NoPolicy, Place, Workload};
 use crate::identity::TrustDomain;
 
 /// What evaluation depends on beside the documents.
@@ -15,7 +17,11 @@ pub struct EngineOptions {
     pub root_namespace: String,
     /// `cluster.local` in a principal means this domain.
     pub trust_domain: TrustDomain,
-    /// The verdict where no policy selects the workload.
+    /// Other names of the trust domain: a principal or trust domain that names one of them means all. Default none.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// Whose reading of the documents holds. Default strict.
+    pub mode: Mode,
+    /// The verdict where no policy selects the workload. Default deny.
     pub no_policy: NoPolicy,
 }
 
@@ -25,7 +31,24 @@ impl EngineOptions {
 
     /// Istio's defaults, except that a workload that no policy selects denies.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { root_namespace: Self::ROOT_NAMESPACE.to_owned(), trust_domain, no_policy: NoPolicy::Deny }
+        Self {
+            root_namespace: Self::ROOT_NAMESPACE.to_owned(),
+            trust_domain,
+            trust_domain_aliases: Vec::new(),
+            mode: Mode::Strict,
+            no_policy: NoPolicy::Deny,
+        }
+    }
+
+    /// As a configuration says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            root_namespace: config.root_namespace.clone(),
+            trust_domain: config.identity.trust_domain.clone(),
+            trust_domain_aliases: config.trust_domain_aliases.clone(),
+            mode: config.policy_mode,
+            no_policy: config.no_policy,
+        }
     }
 }
 
@@ -36,15 +59,28 @@ impl EngineOptions {
 #[derive(Debug)]
 pub struct PolicyEngine {
     policies: Vec<PolicySummary>,
-    deny: RuleSet,
-    allow: RuleSet,
-    allow_policies: usize,
-    /// Whether any rule looks at the token at all.
+    custom: RuleSet,
+    audit: RuleSet,
+    /// What counts.
+    enforced: Verdicts,
+    /// What would count.
+    dry_run: Verdicts,
+    /// Whether any rule in force looks at the token at all.
     asks_for_tokens: bool,
     no_policy: NoPolicy,
 }
 
-/// A policy in force, for reports.
+/// The rules that deny and allow.
+#[derive(Debug, Default)]
+struct Verdicts {
+    /// CUSTOM, DENY and ALLOW policies, those without rules too.
+    policies: usize,
+    allow_policies: usize,
+    deny: RuleSet,
+    allow: RuleSet,
+}
+
+/// A policy in force or under trial, for reports.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PolicySummary {
@@ -52,6 +88,10 @@ pub struct PolicySummary {
     pub name: Arc<str>,
     /// What its rules do.
     pub action: Action,
+    /// Whom CUSTOM asks.
+    pub provider: Option<Arc<str>>,
+    /// Whether it is only under trial.
+    pub dry_run: bool,
     /// How many rules it has.
     pub rules: usize,
     /// Where it stands.
@@ -63,73 +103,156 @@ impl PolicyEngine {
     pub fn compile(documents: &[AuthorizationPolicy], workload: &Workload, options: &EngineOptions) -> Self {
         let mut engine = Self {
             policies: Vec::new(),
-            deny: RuleSet::default(),
-            allow: RuleSet::default(),
-            allow_policies: 0,
+            custom: RuleSet::default(),
+            audit: RuleSet::default(),
+            enforced: Verdicts::default(),
+            dry_run: Verdicts::default(),
             asks_for_tokens: false,
             no_policy: options.no_policy,
         };
+        let compiler = Compiler { mode: options.mode, trust_domains: &TrustDomains::new(options) };
         for document in documents.iter().filter(|document| document.selects(workload, &options.root_namespace)) {
             let policy = engine.policies.len();
+            let verdicts = if document.dry_run { &mut engine.dry_run } else { &mut engine.enforced };
+            // AUDIT changes no verdict: that it is there must not open a workload that no other policy selects.
+            verdicts.policies += usize::from(document.action != Action::Audit);
             let rules = match document.action {
+                Action::Custom => &mut engine.custom,
+                Action::Deny => &mut verdicts.deny,
                 Action::Allow => {
-                    engine.allow_policies += 1;
-                    &mut engine.allow
+                    verdicts.allow_policies += 1;
+                    &mut verdicts.allow
                 }
-                Action::Deny => &mut engine.deny,
+                Action::Audit => &mut engine.audit,
             };
             for (index, rule) in (0..).zip(&document.rules) {
-                rules.push(CompiledRule::new(policy, index, rule, options.trust_domain.as_str()));
+                if let Some(rule) = CompiledRule::new(policy, index, document.action, rule, &compiler) {
+                    rules.push(rule);
+                }
             }
             engine.policies.push(PolicySummary {
                 name: Arc::clone(&document.name),
                 action: document.action,
+                provider: document.provider.clone(),
+                dry_run: document.dry_run,
                 rules: document.rules.len(),
                 place: document.place.clone(),
             });
         }
-        let asks_for_tokens = engine.rules().any(|(_, rule)| rule.asks_for_tokens());
+        let sets = [&engine.custom, &engine.enforced.deny, &engine.enforced.allow];
+        let asks_for_tokens = sets.into_iter().flat_map(RuleSet::rules).any(CompiledRule::asks_for_tokens);
         Self { asks_for_tokens, ..engine }
     }
 
-    /// The verdict: any DENY rule denies; else without ALLOW policies `no_policy` or allow; else any ALLOW rule.
-    ///
-    /// Does not allocate. The first matching rule in the order of the documents is the one that is named.
+    /// The verdict where nobody was asked: [`decide_with`](Self::decide_with) no answers. A CUSTOM rule that matches
+    /// denies.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        let mut decision = self.evaluate(request, Token::AsSent);
+        self.decide_with(request, &CustomAnswers::NONE)
+    }
+
+    /// The verdict: any CUSTOM rule whose provider did not allow denies, and any DENY rule; else without ALLOW policies
+    /// `no_policy` or allow; else any ALLOW rule allows; else deny.
+    ///
+    /// Does not allocate unless an AUDIT rule matches or a policy is under trial. The first matching rule in the order
+    /// of the documents is the one that is named.
+    pub fn decide_with(&self, request: &Request<'_>, answers: &CustomAnswers) -> Decision {
+        let mut decision = self.evaluate(request, Token::AsSent, answers);
         decision.token_would_help = self.asks_for_tokens
             && decision.verdict == Verdict::Deny
             && request.token.is_none()
-            && self.evaluate(request, Token::Ideal).verdict == Verdict::Allow;
+            && self.evaluate(request, Token::Ideal, answers).verdict == Verdict::Allow;
+        self.audit.each_match(request, Token::AsSent, &mut |rule| {
+            if let Some(policy) = self.name(rule).filter(|name| !decision.audit.contains(name)) {
+                decision.audit.push(policy);
+            }
+        });
+        decision.audit.sort_unstable();
+        decision.dry_run = self.try_out(request, &decision);
         decision
     }
 
-    fn evaluate(&self, request: &Request<'_>, token: Token) -> Decision {
-        if let Some(rule) = self.deny.first_match(request, Action::Deny, token) {
+    fn evaluate(&self, request: &Request<'_>, token: Token, answers: &CustomAnswers) -> Decision {
+        if let Some((reason, rule)) = self.refused(request, token, answers) {
+            return self.decided(Verdict::Deny, reason, Some(rule));
+        }
+        if let Some(rule) = self.enforced.deny.first_match(request, token) {
             return self.decided(Verdict::Deny, Reason::DenyRule, Some(rule));
         }
-        if self.policies.is_empty() {
+        if self.enforced.policies == 0 {
             return match self.no_policy {
                 NoPolicy::Deny => self.decided(Verdict::Deny, Reason::NoPolicyDeny, None),
                 NoPolicy::Allow => self.decided(Verdict::Allow, Reason::NoPolicyAllow, None),
             };
         }
-        if self.allow_policies == 0 {
+        if self.enforced.allow_policies == 0 {
             return self.decided(Verdict::Allow, Reason::NoPolicyAllow, None);
         }
-        match self.allow.first_match(request, Action::Allow, token) {
+        match self.enforced.allow.first_match(request, token) {
             Some(rule) => self.decided(Verdict::Allow, Reason::AllowRule, Some(rule)),
             None => self.decided(Verdict::Deny, Reason::NoAllowRule, None),
         }
     }
 
+    /// The first CUSTOM rule that matches and was not answered with yes.
+    fn refused(&self, request: &Request<'_>, token: Token, answers: &CustomAnswers) -> Option<(Reason, &CompiledRule)> {
+        let mut first: Option<(Reason, &CompiledRule)> = None;
+        self.custom.each_match(request, token, &mut |rule| {
+            let earlier = first.is_none_or(|(_, first)| (rule.policy, rule.index) < (first.policy, first.index));
+            let denies = || CustomAnswer::denies(self.provider(rule).and_then(|provider| answers.of(provider)));
+            if let Some(reason) = earlier.then(denies).flatten() {
+                first = Some((reason, rule));
+            }
+        });
+        first
+    }
+
+    /// Who must be asked before [`decide_with`](Self::decide_with), each once. Allocates only where there is somebody.
+    pub fn custom(&self, request: &Request<'_>) -> Vec<CustomMatch> {
+        let mut rules: Vec<&CompiledRule> = Vec::new();
+        self.custom.each_match(request, Token::AsSent, &mut |rule| rules.push(rule));
+        rules.sort_unstable_by_key(|rule| (rule.policy, rule.index));
+        let mut matches: Vec<CustomMatch> = Vec::new();
+        for rule in rules {
+            let Some((provider, policy)) = self.provider(rule).cloned().zip(self.name(rule)) else { continue };
+            if !matches.iter().any(|known| known.provider == provider) {
+                matches.push(CustomMatch { provider, policy, rule: rule.index });
+            }
+        }
+        matches
+    }
+
+    fn provider(&self, rule: &CompiledRule) -> Option<&Arc<str>> {
+        self.policies.get(rule.policy)?.provider.as_ref()
+    }
+
+    /// What would be decided if the policies under trial counted; `None` without any.
+    fn try_out(&self, request: &Request<'_>, decision: &Decision) -> Option<Box<DryRun>> {
+        let trial = &self.dry_run;
+        if trial.policies == 0 {
+            return None;
+        }
+        let deny = trial.deny.first_match(request, Token::AsSent);
+        let allow = trial.allow.first_match(request, Token::AsSent);
+        let denied =
+            decision.verdict == Verdict::Deny && !matches!(decision.reason, Reason::NoAllowRule | Reason::NoPolicyDeny);
+        let no_allow = trial.allow_policies + self.enforced.allow_policies == 0;
+        let allowed = no_allow || allow.is_some() || decision.reason == Reason::AllowRule;
+        let verdict = if denied || deny.is_some() || !allowed { Verdict::Deny } else { Verdict::Allow };
+        let matched = deny
+            .into_iter()
+            .chain(allow)
+            .filter_map(|rule| Some(DryRunMatch { policy: self.name(rule)?, rule: rule.index, action: rule.action }));
+        Some(Box::new(DryRun { verdict, matched: matched.collect() }))
+    }
+
     /// Whether any request of `caller` could be allowed, whatever token, path or header it came with.
     ///
     /// Errs on the side of [`Reach::Possible`]: where it says impossible, [`decide`](Self::decide) denies every request
-    /// of this caller. Costs what the rules that name the caller cost.
+    /// of this caller. What external authorizers would say is not known here. Costs what the rules that name the caller
+    /// cost.
     pub fn reach(&self, caller: &PeerView<'_>) -> Reach {
         let mut shut: Option<&CompiledRule> = None;
-        self.deny.each_of(caller, &mut |rule| {
+        self.enforced.deny.each_of(caller, &mut |rule| {
             let earlier = shut.is_none_or(|first| (rule.policy, rule.index) < (first.policy, first.index));
             if earlier && rule.must_match(caller) {
                 shut = Some(rule);
@@ -142,24 +265,30 @@ impl PolicyEngine {
         if shut.is_some() {
             return impossible(Reason::DenyRule, shut);
         }
-        if self.policies.is_empty() && self.no_policy == NoPolicy::Deny {
+        if self.enforced.policies == 0 && self.no_policy == NoPolicy::Deny {
             return impossible(Reason::NoPolicyDeny, None);
         }
-        if self.allow_policies == 0 {
+        if self.enforced.allow_policies == 0 {
             return Reach::Possible;
         }
         let mut open = false;
-        self.allow.each_of(caller, &mut |rule| open = open || rule.may_match(caller));
+        self.enforced.allow.each_of(caller, &mut |rule| open = open || rule.may_match(caller));
         if open { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
+    }
+
+    fn name(&self, rule: &CompiledRule) -> Option<Arc<str>> {
+        self.policies.get(rule.policy).map(|policy| Arc::clone(&policy.name))
     }
 
     fn decided(&self, verdict: Verdict, reason: Reason, rule: Option<&CompiledRule>) -> Decision {
         Decision {
             verdict,
             reason,
-            policy: rule.and_then(|rule| self.policies.get(rule.policy)).map(|policy| Arc::clone(&policy.name)),
+            policy: rule.and_then(|rule| self.name(rule)),
             rule: rule.map(|rule| rule.index),
             token_would_help: false,
+            audit: Vec::new(),
+            dry_run: None,
         }
     }
 
@@ -168,7 +297,7 @@ impl PolicyEngine {
         &self.policies
     }
 
-    /// How many policies select the workload.
+    /// How many policies select the workload, those under trial too.
     pub fn len(&self) -> usize {
         self.policies.len()
     }
@@ -178,164 +307,34 @@ impl PolicyEngine {
         self.policies.is_empty()
     }
 
-    /// Every rule in the order of evaluation: DENY before ALLOW.
-    pub(super) fn rules(&self) -> impl Iterator<Item = (Action, &CompiledRule)> {
-        let deny = self.deny.rules().iter().map(|rule| (Action::Deny, rule));
-        deny.chain(self.allow.rules().iter().map(|rule| (Action::Allow, rule)))
+    /// Whether a policy that decides something is in force: not only AUDIT or a dry run.
+    pub fn enforces(&self) -> bool {
+        self.enforced.policies > 0
+    }
+
+    /// Whether any rule names a `route`. Where nobody knows routes, such a policy must be refused at start: its DENY
+    /// rules would match everything, its ALLOW rules nothing.
+    pub fn needs_route(&self) -> bool {
+        self.rules().any(|rule| rule.tests().any(|test| matches!(test.check, Check::Route(_))))
+    }
+
+    /// Every rule in the order of evaluation - CUSTOM, DENY, ALLOW - then those that decide nothing.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &CompiledRule> {
+        let Self { enforced, dry_run, .. } = self;
+        let sets = [&self.custom, &enforced.deny, &enforced.allow, &self.audit, &dry_run.deny, &dry_run.allow];
+        sets.into_iter().flat_map(RuleSet::rules)
     }
 }
 
 impl AuthorizationPolicy {
-    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector.
+    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector, or its name and
+    /// its own namespace where services are targeted.
     pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
-        (*self.namespace == *workload.namespace || *self.namespace == *root_namespace)
+        let own = *self.namespace == *workload.namespace;
+        if !self.target_services.is_empty() {
+            return own && self.target_services.contains(&workload.name);
+        }
+        (own || *self.namespace == *root_namespace)
             && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Errors;
-    use crate::identity::SpiffeId;
-    use crate::policy::{NoHeaders, parse_documents};
-
-    fn engine(yaml: &str, no_policy: NoPolicy) -> PolicyEngine {
-        let mut errors = Errors::default();
-        let documents = parse_documents("<test>", yaml, &mut errors);
-        assert!(errors.is_empty(), "{:?}", errors.issues());
-        let mut workload = Workload::new("orders", "shop");
-        workload.labels.insert("app".to_owned(), "orders".to_owned());
-        let options = EngineOptions { no_policy, ..EngineOptions::new(TrustDomain::parse("shop.example").unwrap()) };
-        PolicyEngine::compile(&documents, &workload, &options)
-    }
-
-    fn policy(name: &str, spec: &str) -> String {
-        format!(
-            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name}, namespace: \
-             shop }}\nspec: {spec}\n"
-        )
-    }
-
-    fn request(peer: Option<&SpiffeId>) -> Request<'_> {
-        Request {
-            peer,
-            token: None,
-            method: "GET",
-            path: "/orders/7",
-            host: "orders:8443",
-            port: 8443,
-            route: None,
-            source_ip: None,
-            headers: &NoHeaders,
-        }
-    }
-
-    #[test]
-    fn the_order_is_deny_then_allow_then_deny() {
-        let allow_web =
-            policy("web", "{ rules: [{ from: [{ source: { principals: [cluster.local/ns/shop/sa/web] } }] }] }");
-        let deny_delete = policy("ro", "{ action: DENY, rules: [{ to: [{ operation: { notMethods: [GET] } }] }] }");
-        let nothing = policy("nothing", "{}");
-        let all = policy("all", "{ rules: [{}] }");
-        let elsewhere = policy("x", "{ selector: { matchLabels: { app: other } }, action: DENY, rules: [{}] }");
-        let web = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web").unwrap();
-        let other = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
-        for (documents, peer, method, reason, decided_by) in [
-            (vec![], Some(&web), "GET", Reason::NoPolicyDeny, None),
-            (vec![&elsewhere], Some(&web), "GET", Reason::NoPolicyDeny, None),
-            (vec![&nothing], Some(&web), "GET", Reason::NoAllowRule, None),
-            (vec![&nothing, &all], None, "GET", Reason::AllowRule, Some(("shop/all", 0))),
-            (vec![&allow_web], Some(&web), "GET", Reason::AllowRule, Some(("shop/web", 0))),
-            (vec![&allow_web], Some(&other), "GET", Reason::NoAllowRule, None),
-            (vec![&allow_web], None, "GET", Reason::NoAllowRule, None),
-            (vec![&deny_delete], None, "GET", Reason::NoPolicyAllow, None),
-            (vec![&all, &deny_delete], Some(&web), "DELETE", Reason::DenyRule, Some(("shop/ro", 0))),
-        ] {
-            let yaml: String = documents.iter().map(|text| text.as_str()).collect();
-            let engine = engine(&yaml, NoPolicy::Deny);
-            let request = Request { method, ..request(peer) };
-            let decision = engine.decide(&request);
-            assert_eq!(decision.reason, reason, "{yaml}");
-            assert_eq!(decision.policy.as_deref().zip(decision.rule), decided_by, "{yaml}");
-            let explanation = engine.explain(&request);
-            assert_eq!(explanation.decision, decision);
-            assert_eq!(explanation.steps.iter().any(|step| step.matched), decided_by.is_some());
-        }
-        assert_eq!(engine("", NoPolicy::Allow).decide(&request(None)).verdict, Verdict::Allow);
-    }
-
-    #[test]
-    fn a_token_helps_exactly_where_nothing_else_is_missing() {
-        let alice = crate::token::VerifiedToken {
-            issuer: "https://idp.example".into(),
-            subject: Some("alice".into()),
-            audiences: vec![],
-            expires: std::time::UNIX_EPOCH,
-            claims: serde_json::Map::default(),
-        };
-        let any_token = "{ rules: [{ from: [{ source: { requestPrincipals: ['*'] } }] }] }";
-        let token_and_get = "{ rules: [{ from: [{ source: { requestPrincipals: ['*'] } }], to: [{ operation: { \
-                             methods: [GET] } }] }] }";
-        let claim = "{ rules: [{ when: [{ key: 'request.auth.claims[role]', values: [admin] }] }] }";
-        let bob = "{ rules: [{ from: [{ source: { requestPrincipals: ['https://idp.example/bob'] } }] }] }";
-        // The usual way to demand a token in Istio, beside whatever allows.
-        let demand = "{ action: DENY, rules: [{ from: [{ source: { notRequestPrincipals: ['*'] } }] }] }";
-        let closed = "{ action: DENY, rules: [{ to: [{ operation: { methods: [POST] } }] }] }";
-        for (specs, method, with_token, helps) in [
-            (vec![any_token], "GET", false, true),
-            (vec![any_token], "GET", true, false),
-            (vec![token_and_get], "GET", false, true),
-            (vec![token_and_get], "POST", false, false),
-            (vec![claim], "GET", false, true),
-            (vec![claim], "GET", true, false),
-            (vec![bob], "GET", false, true),
-            (vec![bob], "GET", true, false),
-            (vec![demand], "GET", false, true),
-            (vec![demand, any_token], "GET", false, true),
-            (vec![demand, closed], "POST", false, false),
-            (vec!["{}"], "GET", false, false),
-            (vec![], "GET", false, false),
-        ] {
-            let yaml: String = specs.iter().enumerate().map(|(at, spec)| policy(&format!("p{at}"), spec)).collect();
-            let engine = engine(&yaml, NoPolicy::Deny);
-            let token = with_token.then_some(&alice);
-            let decision = engine.decide(&Request { method, token, ..request(None) });
-            assert_eq!(decision.token_would_help, helps, "{method} {specs:?}");
-        }
-    }
-
-    #[test]
-    fn an_explanation_names_the_nearest_rule_and_every_field_it_missed() {
-        let far = "{ from: [{ source: { principals: [shop.example/ns/ops/sa/a] } }], to: [{ operation: { methods: \
-                   [PUT], paths: [/x] } }] }";
-        let near = "{ from: [{ source: { namespaces: [ops] } }, { source: { namespaces: [shop] } }], to: [{ \
-                    operation: { methods: [PUT, DELETE], paths: ['/orders/*'] } }] }";
-        let yaml = policy("orders", &format!("{{ rules: [{far}, {near}] }}")) + &policy("nothing", "{}");
-        let web = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web").unwrap();
-        let engine = engine(&yaml, NoPolicy::Deny);
-        let explanation = engine.explain(&request(Some(&web)));
-        assert_eq!(explanation.nearest, Some(1));
-        assert_eq!(
-            explanation.to_string(),
-            "denied (no_allow_rule)\n\
-             nearest: shop/orders rule 1\n  \
-             to[0].operation.methods: the request has \"GET\", the rule wants one of `DELETE`, `PUT`\n\
-             ALLOW shop/orders rule 0: no match: from[0].source.principals: the request has \
-             \"shop.example/ns/shop/sa/web\", the rule wants one of `shop.example/ns/ops/sa/a` (and 2 more)\n\
-             ALLOW shop/orders rule 1: no match: to[0].operation.methods: the request has \"GET\", the rule wants one \
-             of `DELETE`, `PUT`\n\
-             ALLOW shop/nothing: has no rules and allows nothing"
-        );
-        let json = serde_json::to_value(&explanation).unwrap();
-        assert_eq!(json["decision"]["verdict"], "deny");
-        assert_eq!(json["decision"]["reason"], "no_allow_rule");
-        assert_eq!(json["steps"][0]["misses"][0]["found"], "shop.example/ns/shop/sa/web");
-        assert_eq!(json["allow_nothing"][0], "shop/nothing");
-        let summary: Vec<_> = engine.policies().iter().map(|policy| (&*policy.name, policy.rules)).collect();
-        assert_eq!(summary, [("shop/orders", 2), ("shop/nothing", 0)]);
-        // What a caller sends cannot write into a terminal.
-        let forged = engine.explain(&Request { method: "GET\n\u{1b}[2Jallowed", ..request(Some(&web)) });
-        assert!(!forged.to_string().contains('\u{1b}'));
     }
 }

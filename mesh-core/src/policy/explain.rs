@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::compile::{Alternative, CompiledRule, Test, Token};
-use super::{Action, Decision, PolicyEngine, Request, Verdict};
+use super::{Action, CustomAnswers, Decision, PolicyEngine, Request, Verdict};
 
 /// A decision with the way to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,7 +14,7 @@ use super::{Action, Decision, PolicyEngine, Request, Verdict};
 pub struct Explanation {
     /// What [`PolicyEngine::decide`] says.
     pub decision: Decision,
-    /// Every rule in the order of evaluation, DENY before ALLOW.
+    /// Every rule in the order of evaluation - CUSTOM, DENY, ALLOW - then AUDIT and what is under trial.
     pub steps: Vec<ExplainStep>,
     /// Index into `steps` of the ALLOW rule that came nearest, where none matched.
     pub nearest: Option<usize>,
@@ -31,6 +31,9 @@ pub struct ExplainStep {
     pub policy: Arc<str>,
     /// What the rule does.
     pub action: Action,
+    /// Whether it is only under trial.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// 0-based.
     pub rule: u32,
     /// Whether it matched.
@@ -65,35 +68,47 @@ fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error
 impl PolicyEngine {
     /// The same verdict with the way to it. Slower; for people.
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        let decision = self.decide(request);
-        let name = |rule: &CompiledRule| {
-            self.policies().get(rule.policy).map_or_else(|| Arc::from(""), |policy| Arc::clone(&policy.name))
-        };
+        self.explain_with(request, &CustomAnswers::NONE)
+    }
+
+    /// [`decide_with`](Self::decide_with) with the way to it.
+    pub fn explain_with(&self, request: &Request<'_>, answers: &CustomAnswers) -> Explanation {
+        let decision = self.decide_with(request, answers);
         let steps: Vec<ExplainStep> = self
             .rules()
-            .map(|(action, rule)| {
-                let misses = misses(rule, request, action);
-                ExplainStep { policy: name(rule), action, rule: rule.index, matched: misses.is_empty(), misses }
+            .filter_map(|rule| {
+                let policy = self.policies().get(rule.policy)?;
+                let matched = rule.matches(request, Token::AsSent);
+                let misses = if matched { Vec::new() } else { misses(rule, request) };
+                let (action, dry_run) = (rule.action, policy.dry_run);
+                Some(ExplainStep {
+                    policy: Arc::clone(&policy.name),
+                    action,
+                    dry_run,
+                    rule: rule.index,
+                    matched,
+                    misses,
+                })
             })
             .collect();
         let nearest = (decision.verdict == Verdict::Deny && decision.policy.is_none())
-            .then(|| steps.iter().enumerate().filter(|(_, step)| step.action == Action::Allow))
+            .then(|| steps.iter().enumerate().filter(|(_, step)| step.action == Action::Allow && !step.dry_run))
             .and_then(|allow| allow.min_by_key(|(_, step)| step.misses.len()))
             .map(|(at, _)| at);
         let allow_nothing = self
             .policies()
             .iter()
-            .filter(|policy| policy.action == Action::Allow && policy.rules == 0)
+            .filter(|policy| policy.action == Action::Allow && policy.rules == 0 && !policy.dry_run)
             .map(|policy| policy.name.to_string())
             .collect();
         Explanation { decision, steps, nearest, allow_nothing }
     }
 }
 
-/// Every field that kept a rule from matching; empty exactly if it matches.
-fn misses(rule: &CompiledRule, request: &Request<'_>, action: Action) -> Vec<Miss> {
+/// Every field that kept a rule from matching.
+fn misses(rule: &CompiledRule, request: &Request<'_>) -> Vec<Miss> {
     let failed = |tests: &[Test], at: &str| -> Vec<Miss> {
-        let failing = tests.iter().filter(|test| !test.holds(request, action, Token::AsSent));
+        let failing = tests.iter().filter(|test| !test.holds(request, rule.action, Token::AsSent));
         failing.map(|test| test.miss(at, request)).collect()
     };
     let nearest = |alternatives: &[Alternative], part: &str| -> Vec<Miss> {
@@ -129,9 +144,12 @@ impl fmt::Display for Miss {
 
 impl fmt::Display for ExplainStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} rule {}: ", self.action, self.policy, self.rule)?;
+        let trial = if self.dry_run { " (dry run)" } else { "" };
+        write!(f, "{}{trial} {} rule {}: ", self.action, self.policy, self.rule)?;
         match self.misses.as_slice() {
-            [] => f.write_str("matched"),
+            [] if self.matched => f.write_str("matched"),
+            // On raw TCP, in a source or operation that does not count.
+            [] => f.write_str("no match: raw TCP has nothing of what it looks at"),
             [miss] => write!(f, "no match: {miss}"),
             [miss, others @ ..] => write!(f, "no match: {miss} (and {} more)", others.len()),
         }
@@ -148,7 +166,17 @@ impl fmt::Display for Decision {
         if let (Some(policy), Some(rule)) = (&self.policy, self.rule) {
             write!(f, " by {policy}, rule {rule}")?;
         }
-        if self.token_would_help { f.write_str("; a token would help (401)") } else { Ok(()) }
+        if self.token_would_help {
+            f.write_str("; a token would help (401)")?;
+        }
+        if !self.audit.is_empty() {
+            write!(f, "; audited by {}", self.audit.join(", "))?;
+        }
+        match self.dry_run.as_ref().map(|trial| trial.verdict) {
+            Some(Verdict::Allow) => f.write_str("; with the policies under trial: allowed"),
+            Some(Verdict::Deny) => f.write_str("; with the policies under trial: denied"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::PeerView;
+use super::account::ServiceAccount;
 use super::compile::{Alternative, Check, CompiledRule, Token};
 use super::pattern::{Pattern, PatternSet};
-use super::request::Request;
-use super::{Action, PeerView};
+use super::request::{Protocol, Request};
 
 /// The rules of one action, indexed by the callers they name, and where these are many, by the paths they name.
 ///
@@ -77,20 +78,46 @@ impl RuleSet {
     }
 
     /// The first rule, in the order of the documents, that matches.
-    pub(super) fn first_match(&self, request: &Request<'_>, action: Action, token: Token) -> Option<&CompiledRule> {
+    pub(super) fn first_match(&self, request: &Request<'_>, token: Token) -> Option<&CompiledRule> {
         let mut first: Option<usize> = None;
-        // Each list ascends: the first hit in it is its lowest, and nothing beyond the best so far is of interest.
-        let mut look = |ids: &Vec<usize>| {
+        self.candidates(request, &mut |ids| {
+            // Each list ascends: the first hit in it is its lowest, and nothing beyond the best so far is of interest.
             let hit = ids
                 .iter()
                 .copied()
                 .take_while(|id| first.is_none_or(|best| *id < best))
-                .find(|id| self.rules.get(*id).is_some_and(|rule| rule.matches(request, action, token)));
+                .find(|id| self.rules.get(*id).is_some_and(|rule| rule.matches(request, token)));
             first = hit.or(first);
-        };
+        });
+        first.and_then(|id| self.rules.get(id))
+    }
+
+    /// Calls `each` with every rule that matches, in no order, some of them twice.
+    pub(super) fn each_match<'a>(
+        &'a self,
+        request: &Request<'_>,
+        token: Token,
+        each: &mut dyn FnMut(&'a CompiledRule),
+    ) {
+        self.candidates(request, &mut |ids| {
+            let rules = ids.iter().filter_map(|id| self.rules.get(*id));
+            rules.filter(|rule| rule.matches(request, token)).for_each(&mut *each);
+        });
+    }
+
+    /// Calls `look` with lists of all rules that could match.
+    fn candidates(&self, request: &Request<'_>, look: &mut dyn FnMut(&[usize])) {
+        if self.rules.is_empty() {
+            return;
+        }
         let mut look_in = |bucket: &Bucket| {
             look(&bucket.plain);
-            bucket.by_path.each(request.path, &mut look);
+            if request.protocol == Protocol::Tcp {
+                // There is no path to look for, and rules that name one may match all the same.
+                bucket.by_path.values().for_each(|ids| look(ids));
+            } else {
+                bucket.by_path.each(request.path, |ids| look(ids));
+            }
         };
         if let Some(principal) = request.peer_principal() {
             self.by_principal.each(principal, &mut look_in);
@@ -99,7 +126,6 @@ impl RuleSet {
             self.by_namespace.each(namespace, &mut look_in);
         }
         look_in(&self.of_anybody);
-        first.and_then(|id| self.rules.get(id))
     }
 }
 
@@ -198,6 +224,11 @@ fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
     named(from, |tests| {
         let principals = tests.iter().filter(|test| !test.negated).find_map(|test| match &test.check {
             Check::Principal(set) => Some(lookable(set)?.map(Key::Principal).collect()),
+            // Whatever their trust domain.
+            Check::ServiceAccount { accounts, anywhere: false } => {
+                let end = |account: &ServiceAccount| format!("/ns/{}/sa/{}", account.namespace, account.name);
+                Some(accounts.iter().map(|account| Key::Principal(Pattern::Suffix(end(account).into()))).collect())
+            }
             _ => None,
         });
         let namespaces = || {
@@ -214,7 +245,10 @@ fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
 fn paths(to: &[Alternative]) -> Option<Vec<Pattern>> {
     named(to, |tests| {
         tests.iter().filter(|test| !test.negated).find_map(|test| match &test.check {
-            Check::Path(set) => Some(lookable(set)?.collect()),
+            Check::Path { texts, templates } => {
+                let starts = templates.iter().map(|template| Pattern::Prefix(template.prefix().into()));
+                Some(lookable(texts)?.chain(starts).collect())
+            }
             _ => None,
         })
     })
@@ -235,8 +269,9 @@ fn lookable(set: &PatternSet) -> Option<impl Iterator<Item = Pattern>> {
 mod tests {
     use super::*;
     use crate::config::Errors;
-    use crate::identity::SpiffeId;
-    use crate::policy::{NoHeaders, parse_documents};
+    use crate::identity::{SpiffeId, TrustDomain};
+    use crate::policy::compile::{Compiler, TrustDomains};
+    use crate::policy::{Action, EngineOptions, Mode, parse_documents};
     use crate::rng::Rng;
 
     /// Few names and many rules, so that every list of the index fills and overflows.
@@ -247,13 +282,14 @@ mod tests {
             format!("[{}]", all.join(", "))
         };
         let principals = ["td/ns/a/sa/x", "td/ns/a/sa/y", "td/ns/a/*", "td/ns/b*", "*/sa/x", "*y", "td/ns/c/sa/z", "*"];
-        let paths = ["/a", "/a/b", "/a/*", "/a*", "*/b", "*b", "/c", "/d", "/e", "*"];
+        let paths = ["/a", "/a/b", "/a/*", "/a*", "*/b", "*b", "/c", "/d", "/e", "*", "/a/{*}", "/{**}/b"];
         let source = |field: &str, from: &[&str]| format!("{{ source: {{ {field}: {} }} }}", some(from));
-        let from = match rng.below(6) {
+        let from = match rng.below(7) {
             0 => String::new(),
             1 => source("namespaces", &["a", "b*", "c"]),
             2 => format!("{}, {}", source("principals", &principals), source("namespaces", &["a", "b"])),
             3 => source("notPrincipals", &principals),
+            4 => source("serviceAccounts", &["a/x", "b/x", "y"]),
             _ => source("principals", &principals),
         };
         let to = match rng.below(5) {
@@ -281,25 +317,24 @@ mod tests {
                 let documents = parse_documents("<test>", &text, &mut errors);
                 assert!(errors.is_empty(), "{:?}\n{text}", errors.issues());
                 let mut set = RuleSet::default();
+                let domains = TrustDomains::new(&EngineOptions::new(TrustDomain::parse("td").unwrap()));
+                let compiler = Compiler { mode: Mode::Strict, trust_domains: &domains };
                 for (index, rule) in (0..).zip(&documents[0].rules) {
-                    set.push(CompiledRule::new(0, index, rule, "td"));
+                    set.push(CompiledRule::new(0, index, Action::Allow, rule, &compiler).unwrap());
                 }
                 for peer in ["ns/a/sa/x", "ns/a/sa/y", "ns/b/sa/x", "ns/bb/sa/yy", "ns/c/sa/z", "other", "ns/d/sa/é"] {
                     let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
                     for path in ["/a", "/a/b", "/a/", "/c", "/d/b", "/e", "/", "/f"] {
                         let request = Request {
                             peer: peer.as_ref(),
-                            token: None,
                             method: "GET",
                             path,
                             host: "h",
                             port: 1,
-                            route: None,
-                            source_ip: None,
-                            headers: &NoHeaders,
+                            ..Request::UNKNOWN
                         };
-                        let seen = set.first_match(&request, Action::Allow, Token::AsSent).map(|rule| rule.index);
-                        let naive = set.rules.iter().find(|rule| rule.matches(&request, Action::Allow, Token::AsSent));
+                        let seen = set.first_match(&request, Token::AsSent).map(|rule| rule.index);
+                        let naive = set.rules.iter().find(|rule| rule.matches(&request, Token::AsSent));
                         assert_eq!(seen, naive.map(|rule| rule.index), "{peer:?} {path}\n{text}");
                         found += usize::from(seen.is_some());
                     }

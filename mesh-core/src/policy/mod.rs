@@ -6,36 +6,54 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | YAML to a typed document; what is not supported yet is an error, never ignored | `parse` |
+//! | YAML to a typed document; what is not understood is an error, never ignored | `parse` |
 //! | values that could match no request are errors too | `unmatched`, by `canonical` |
+//! | where Istio's reading is wider, and when it holds | [`Mode`] |
 //! | the document | [`AuthorizationPolicy`] |
 //! | the documents that select a workload, as alternatives of tests | `compile` |
 //! | which rules can match a caller at all | `index` |
-//! | Istio's order: DENY, then ALLOW, then deny | [`PolicyEngine`] |
+//! | Istio's order: CUSTOM, DENY, then ALLOW, then deny | [`PolicyEngine`] |
+//! | whom CUSTOM asks, and what an answer means | [`ExternalAuthorizer`] |
 //! | the way to the verdict, for people | [`Explanation`] |
 //! | whether a caller could get anything through at all, for its open connections | [`Reach`] |
 
+mod account;
 pub mod canonical;
 mod compile;
+mod custom;
 mod decision;
 mod document;
 mod engine;
 mod explain;
 mod index;
+mod ip;
+mod mode;
 mod parse;
 mod pattern;
 mod reach;
 mod request;
+mod request_principal;
+mod template;
 mod unmatched;
 
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod tests;
 
-pub use decision::{Decision, Reason, Verdict};
-pub use document::{Action, AuthorizationPolicy, Clause, Condition, Operation, RequestPrincipal, Rule, Source};
+pub use account::ServiceAccount;
+pub use custom::{
+    Authorizing, CustomAnswer, CustomAnswers, CustomMatch, ExternalAuthorizer, ExternalError, ExternalVerdict,
+};
+pub use decision::{Decision, DryRun, DryRunMatch, Reason, Verdict};
+pub use document::{Action, AuthorizationPolicy, Clause, Condition, Operation, PathPattern, Rule, Source};
 pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
 pub use explain::{ExplainStep, Explanation, Miss};
-pub use parse::{parse_documents, refuse_duplicates};
+pub use ip::IpBlock;
+pub use mode::Mode;
+pub use parse::{parse_documents, parse_documents_as, refuse_duplicates};
 pub use pattern::{Pattern, PatternError};
 pub use reach::{PeerView, Reach};
-pub use request::{Headers, NoHeaders, Request};
+pub use request::{Headers, NoHeaders, Protocol, Request};
+pub use request_principal::RequestPrincipal;
+pub use template::PathTemplate;

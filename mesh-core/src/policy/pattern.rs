@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::Mode;
+
 /// One string pattern of a policy, by Istio's rules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Pattern {
@@ -33,6 +35,20 @@ impl Pattern {
             (None, None) => (Self::Exact(text.into()), text),
         };
         if fixed.contains('*') { Err(PatternError::Star(text.to_owned())) } else { Ok(pattern) }
+    }
+
+    /// Reads a pattern as `mode` does. [`Compat`](Mode::Compat) takes a `*` elsewhere for a literal star, as Istio does.
+    pub fn parse_as(mode: Mode, text: &str) -> Result<Self, PatternError> {
+        if mode == Mode::Strict {
+            return Self::parse(text);
+        }
+        Ok(match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            _ if text.is_empty() => return Err(PatternError::Empty),
+            (Some(""), _) => Self::Present,
+            (Some(suffix), _) => Self::Suffix(suffix.into()),
+            (None, Some(prefix)) => Self::Prefix(prefix.into()),
+            (None, None) => Self::Exact(text.into()),
+        })
     }
 
     /// Whether `value` is in the set. An empty value is in none.
@@ -187,6 +203,25 @@ mod tests {
         for wrong in ["", "**", "*a*", "a*b", "a**", "**a"] {
             assert!(Pattern::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn compat_takes_a_star_elsewhere_for_a_letter() {
+        for (pattern, value, expected) in [
+            ("*a*", "xa*", true),
+            ("*a*", "xax", false),
+            ("a*b", "a*b", true),
+            ("a*b", "axb", false),
+            ("**", "x*", true),
+            ("a**", "a*x", true),
+            ("*", "x", true),
+            ("*", "", false),
+        ] {
+            let parsed = Pattern::parse_as(Mode::Compat, pattern).unwrap();
+            assert_eq!(parsed.matches(value.as_bytes()), expected, "{pattern} against {value}");
+        }
+        assert_eq!(Pattern::parse_as(Mode::Compat, ""), Err(PatternError::Empty));
+        assert!(Pattern::parse_as(Mode::Strict, "a*b").is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Reason;
-use super::compile::{Alternative, Check, CompiledRule, Test};
+use super::compile::{Alternative, CompiledRule, Test};
 use crate::identity::SpiffeId;
 
 /// A caller as its connection shows it, before any request.
@@ -18,16 +18,25 @@ use crate::identity::SpiffeId;
 pub struct PeerView<'a> {
     /// Its SPIFFE ID, proved by its certificate; `None` for an anonymous peer.
     pub peer: Option<&'a SpiffeId>,
-    /// Where it connects from. No condition that policies may have reads it.
+    /// Where it connects from.
     pub source_ip: Option<IpAddr>,
+    /// The local address that it connected to.
+    pub destination_ip: Option<IpAddr>,
     /// The local port that it connected to.
     pub port: u16,
+    /// The server name it asked for in its handshake.
+    pub sni: Option<&'a str>,
 }
 
 impl<'a> PeerView<'a> {
     /// A caller of `port`; `peer` is `None` for an anonymous one.
     pub const fn new(peer: Option<&'a SpiffeId>, source_ip: Option<IpAddr>, port: u16) -> Self {
-        Self { peer, source_ip, port }
+        Self { peer, source_ip, destination_ip: None, port, sni: None }
+    }
+
+    /// The same caller of this local address.
+    pub const fn to(self, destination_ip: IpAddr) -> Self {
+        Self { destination_ip: Some(destination_ip), ..self }
     }
 }
 
@@ -55,13 +64,13 @@ impl Reach {
     }
 }
 
-impl PeerView<'_> {
+impl<'a> PeerView<'a> {
     /// As policies write principals: without `spiffe://`.
-    pub(super) fn principal(&self) -> Option<&str> {
+    pub(super) fn principal(&self) -> Option<&'a str> {
         self.peer.and_then(|id| id.as_str().strip_prefix("spiffe://"))
     }
 
-    pub(super) fn namespace(&self) -> Option<&str> {
+    pub(super) fn namespace(&self) -> Option<&'a str> {
         self.peer.and_then(|id| id.workload()).map(|workload| workload.namespace)
     }
 }
@@ -82,24 +91,6 @@ impl CompiledRule {
 
 fn any(alternatives: &[Alternative], holds: impl Fn(&[Test]) -> bool) -> bool {
     alternatives.is_empty() || alternatives.iter().any(|alternative| holds(alternative))
-}
-
-impl Test {
-    /// How it falls for every request of the caller; `None` where that depends on the request.
-    fn outcome(&self, caller: &PeerView<'_>) -> Option<bool> {
-        let listed = match &self.check {
-            Check::Principal(set) => caller.principal().is_some_and(|principal| set.matches(principal)),
-            Check::Namespace(set) => caller.namespace().is_some_and(|namespace| set.matches(namespace)),
-            Check::Port(ports) => ports.contains(&caller.port),
-            Check::RequestPrincipal(_)
-            | Check::Claim { .. }
-            | Check::Host(_)
-            | Check::Method(_)
-            | Check::Path(_)
-            | Check::Header { .. } => return None,
-        };
-        Some(listed != self.negated)
-    }
 }
 
 #[cfg(test)]
@@ -143,6 +134,7 @@ mod tests {
         let not_web = "ALLOW [{ from: [{ source: { notPrincipals: [td/ns/shop/sa/web] } }] }]";
         let of_ops = "ALLOW [{ from: [{ source: { namespaces: [ops] } }] }]";
         let all = "ALLOW [{}]";
+        let stranger = PeerView { peer: None, source_ip: None, destination_ip: None, port: 8443, sni: None };
         for (policies, expected) in [
             (vec![], Some((NoPolicyDeny, None))),
             (vec![allow_web.as_str()], None),
@@ -160,15 +152,13 @@ mod tests {
             (vec![&deny_post], None),
         ] {
             let web = SpiffeId::parse("spiffe://td/ns/shop/sa/web").unwrap();
-            let reach =
-                engine(&policies, NoPolicy::Deny).reach(&PeerView { peer: Some(&web), source_ip: None, port: 8443 });
+            let reach = engine(&policies, NoPolicy::Deny).reach(&PeerView { peer: Some(&web), ..stranger });
             let found = match &reach {
                 Reach::Possible => None,
                 Reach::Impossible { reason, policy, .. } => Some((*reason, policy.as_deref())),
             };
             assert_eq!(found, expected, "{policies:?}");
         }
-        let stranger = PeerView { peer: None, source_ip: None, port: 8443 };
         assert!(engine(&[], NoPolicy::Allow).reach(&stranger).is_possible());
         assert!(engine(&[not_web], NoPolicy::Deny).reach(&stranger).is_possible(), "no identity is not web's");
         assert!(!engine(&[&allow_web], NoPolicy::Deny).reach(&stranger).is_possible());

@@ -79,3 +79,10 @@ pub(super) fn header(name: &str) -> Result<(), String> {
     };
     Err(format!("`request.headers[{name}]` matches no request: {why}"))
 }
+
+/// Trust domains are in lower case.
+pub(super) fn trust_domain(pattern: &Pattern) -> Result<(), String> {
+    let (Pattern::Exact(text) | Pattern::Prefix(text) | Pattern::Suffix(text)) = pattern else { return Ok(()) };
+    let fits = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b));
+    if fits { Ok(()) } else { Err(format!("`{pattern}` matches nobody: a trust domain is made of [a-z0-9._-]")) }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::{HeaderMap, Request};
 use mesh_core::Mesh;
-use mesh_core::policy::{self, Decision, Headers, PolicyEngine, Verdict};
+use mesh_core::policy::{self, Decision, Headers, PolicyEngine, Protocol, Verdict};
 use tower_layer::Layer;
 
 use super::exchange::Exchange;
@@ -72,6 +72,7 @@ pub(super) fn decide(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn H
     let canonical = exchange.canonical()?;
     let principal = exchange.principal()?;
     let connection = &exchange.connection;
+    let source_ip = Some(connection.peer().address.ip().to_canonical());
     Some(engine.decide(&policy::Request {
         peer: principal.spiffe_id(),
         token: principal.token.as_deref(),
@@ -80,7 +81,13 @@ pub(super) fn decide(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn H
         host: canonical.host(),
         port: connection.local_addr().port(),
         route: exchange.route().map(AsRef::as_ref),
-        source_ip: Some(connection.peer().address.ip().to_canonical()),
+        protocol: if exchange.grpc { Protocol::Grpc } else { Protocol::Http },
+        source_ip,
+        // No proxy is trusted to name another: who connects is the client.
+        remote_ip: source_ip,
+        destination_ip: Some(connection.local_addr().ip().to_canonical()),
+        // Clients of the mesh send none, and what others send decides nothing here.
+        sni: None,
         headers,
     }))
 }

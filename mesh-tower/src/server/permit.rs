@@ -4,9 +4,9 @@
 //! let the request in, when the token that it came with expires, and when the token's issuer, the gateway that named its
 //! caller, or the trust domain of a caller so named is accepted no more.
 
-use std::cell::Cell;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -31,11 +31,11 @@ pub(super) struct Cut(pub(super) &'static str);
 
 /// The headers of a request that its handler has consumed. Notes whether a policy wanted to see them.
 #[derive(Default)]
-struct HeadersGone(Cell<bool>);
+struct HeadersGone(AtomicBool);
 
 impl Headers for HeadersGone {
     fn values(&self, _name: &str, _each: &mut dyn FnMut(&[u8])) {
-        self.0.set(true);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -85,7 +85,9 @@ pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
     }
     let headers = HeadersGone::default();
     let decision = decide(exchange, &revision.policy, &headers);
-    if !headers.0.get() && decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Allow) {
+    if !headers.0.load(Ordering::Relaxed)
+        && decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Allow)
+    {
         exchange.renew_permit(revision.generation());
         return None;
     }

@@ -118,7 +118,8 @@ impl Standing {
     fn view(&self) -> PeerView<'_> {
         let peer = self.connection.peer();
         let (peer_id, ip) = (peer.svid.as_deref().map(|svid| &svid.id), peer.address.ip().to_canonical());
-        PeerView::new(peer_id, Some(ip), self.connection.local_addr().port())
+        let local = self.connection.local_addr();
+        PeerView::new(peer_id, Some(ip), local.port()).to(local.ip().to_canonical())
     }
 
     /// An order to end at once stands, whatever comes before it is carried out.

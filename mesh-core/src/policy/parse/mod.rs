@@ -1,0 +1,344 @@
+//! From YAML to typed documents: each field is used or refused, at its line.
+//!
+//! A field that is skipped makes a rule wider than its author thinks. So whatever is not understood is an error, and so
+//! are empty lists and empty values.
+//!
+//! | part | file |
+//! |---|---|
+//! | name, namespace, annotations, selector, targets | `metadata` |
+//! | `from[].source` | `source` |
+//! | `to[].operation` | `operation` |
+//! | `when[]` | `when` |
+
+mod metadata;
+mod operation;
+mod source;
+mod when;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use metadata::{Metadata, Scope};
+
+use super::Mode;
+use super::document::{Action, AuthorizationPolicy, Clause, Rule};
+use super::pattern::Pattern;
+use crate::config::yaml::{self, Value};
+use crate::config::{ConfigError, ConfigIssue, Errors, Fields, Node, Place};
+
+/// Reads the `AuthorizationPolicy` documents of one file, strictly. Any other `kind` is an error.
+///
+/// A document with a problem is noted in `errors` and left out: use none of them unless `errors` stayed empty.
+pub fn parse_documents(file: &str, text: &str, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    parse_documents_as(Mode::Strict, file, text, errors)
+}
+
+/// [`parse_documents`] as `mode` reads them.
+pub fn parse_documents_as(mode: Mode, file: &str, text: &str, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    let nodes = yaml::parse(file, text, errors);
+    let mut documents = Vec::new();
+    // `---` at the end of a file makes an empty document.
+    for node in nodes.iter().filter(|node| node.value != Value::Null) {
+        let before = errors.issues().len();
+        let document = document(node, mode, errors);
+        documents.extend(document.filter(|_| errors.issues().len() == before));
+    }
+    documents
+}
+
+impl AuthorizationPolicy {
+    /// Reads the documents of a YAML text, for [`MeshBuilder::policies`](crate::MeshBuilder::policies).
+    ///
+    /// ```
+    /// use mesh_core::policy::AuthorizationPolicy;
+    ///
+    /// let policies = AuthorizationPolicy::from_yaml(
+    ///     "apiVersion: security.istio.io/v1
+    /// kind: AuthorizationPolicy
+    /// metadata: { name: orders, namespace: shop }
+    /// spec: { rules: [ { from: [ { source: { namespaces: [ web ] } } ] } ] }",
+    /// )?;
+    /// let builder = mesh_core::Mesh::builder().policies(policies);
+    /// # let _ = builder;
+    /// # Ok::<(), mesh_core::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Every problem of every document, with its line.
+    pub fn from_yaml(text: &str) -> Result<Vec<Self>, ConfigError> {
+        let mut errors = Errors::default();
+        let documents = parse_documents("<code>", text, &mut errors);
+        errors.finish(Some(documents))
+    }
+}
+
+/// Refuses two documents of one name, across files: one of them would be forgotten or doubled.
+pub fn refuse_duplicates(documents: &[AuthorizationPolicy], errors: &mut Errors) {
+    let mut seen: BTreeMap<&str, &AuthorizationPolicy> = BTreeMap::new();
+    for document in documents {
+        if let Some(first) = seen.insert(&document.name, document) {
+            errors.push(
+                &document.place,
+                format!("`{}` is already defined at {}:{}", document.name, first.place.file, first.place.line),
+            );
+        }
+    }
+}
+
+/// What the reading of one document depends on.
+struct Reading<'a> {
+    mode: Mode,
+    /// `metadata.namespace`.
+    namespace: &'a str,
+    action: Action,
+    doubts: RefCell<Vec<ConfigIssue>>,
+}
+
+impl Reading<'_> {
+    /// Refuses what Istio takes: an error in strict mode, a doubt in compat.
+    fn doubt(&self, place: &Place, message: impl Into<String>, errors: &mut Errors) -> Option<()> {
+        if self.mode == Mode::Strict {
+            errors.push(place, message);
+            return None;
+        }
+        self.doubts.borrow_mut().push(ConfigIssue { place: place.clone(), message: message.into() });
+        Some(())
+    }
+}
+
+fn document(node: &Node, mode: Mode, errors: &mut Errors) -> Option<AuthorizationPolicy> {
+    let mut fields = Fields::of(node, errors)?;
+    let version: String = fields.required("apiVersion")?;
+    let kind: String = fields.required("kind")?;
+    if kind != "AuthorizationPolicy" {
+        let place = fields.place("kind");
+        fields.errors().push(&place, format!("kind `{kind}` is not supported: expected `AuthorizationPolicy`"));
+        return None;
+    }
+    if !matches!(version.as_str(), "security.istio.io/v1" | "security.istio.io/v1beta1") {
+        let place = fields.place("apiVersion");
+        fields.errors().push(
+            &place,
+            format!("`{version}` is not supported: expected `security.istio.io/v1` or `security.istio.io/v1beta1`"),
+        );
+    }
+    let metadata: Option<Node> = fields.required("metadata");
+    let spec: Option<Node> = fields.required("spec");
+    // What Kubernetes writes back; it says nothing about the verdict.
+    let _ = fields.node("status");
+    fields.finish();
+    let Metadata { namespace, name, dry_run } = metadata.and_then(|node| metadata::metadata(&node, errors))?;
+    let spec = spec?;
+    let action = action(&spec, errors)?;
+    if let Some(place) = dry_run.as_ref().filter(|_| !matches!(action, Action::Allow | Action::Deny)) {
+        errors.push(place, format!("a dry run is understood for ALLOW and DENY, not for {action}"));
+    }
+    let reading = Reading { mode, namespace: &namespace, action, doubts: RefCell::default() };
+    let Spec { scope, provider, rules } = self::spec(&spec, &reading, errors)?;
+    let doubts = reading.doubts.into_inner();
+    Some(AuthorizationPolicy {
+        name: format!("{namespace}/{name}").into(),
+        namespace: namespace.as_str().into(),
+        selector: scope.selector,
+        target_services: scope.target_services,
+        action,
+        provider,
+        dry_run: dry_run.is_some(),
+        rules,
+        doubts,
+        place: node.place.clone(),
+    })
+}
+
+/// `spec.action`, read first: what the other fields may hold depends on it.
+fn action(spec: &Node, errors: &mut Errors) -> Option<Action> {
+    let mut fields = Fields::of(spec, errors)?;
+    match fields.node("action") {
+        None => Some(Action::Allow),
+        Some(node) => match node.as_str() {
+            Some("ALLOW") => Some(Action::Allow),
+            Some("DENY") => Some(Action::Deny),
+            Some("AUDIT") => Some(Action::Audit),
+            Some("CUSTOM") => Some(Action::Custom),
+            _ => node.expected("ALLOW, DENY, AUDIT or CUSTOM", fields.errors()),
+        },
+    }
+}
+
+struct Spec {
+    scope: Scope,
+    provider: Option<Arc<str>>,
+    rules: Vec<Rule>,
+}
+
+fn spec(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Spec> {
+    let mut fields = Fields::of(node, errors)?;
+    let scope = metadata::scope(&mut fields, reading);
+    let _ = fields.node("action");
+    let written = fields.node("rules");
+    let none_allowed = matches!(reading.action, Action::Allow | Action::Audit);
+    let rules = match written {
+        None => Vec::new(),
+        Some(node) if none_allowed && no_items(node, reading, fields.errors()) => Vec::new(),
+        Some(node) => items(node, fields.errors(), |item, errors| rule(item, reading, errors)),
+    };
+    let provider = fields.node("provider").map(|node| (node, provider(node, fields.errors())));
+    match (reading.action, &provider) {
+        (Action::Custom, None) => fields.error("CUSTOM needs `provider: { name: NAME }`: whom it asks"),
+        (Action::Custom, Some(_)) => {}
+        (action, Some((node, _))) => {
+            fields.errors().push(&node.place, format!("`provider` belongs to CUSTOM, not to {action}"));
+        }
+        (_, None) => {}
+    }
+    if written.is_none() && matches!(reading.action, Action::Deny | Action::Custom) {
+        let (action, does) =
+            if reading.action == Action::Deny { ("DENY", "denies nothing") } else { ("CUSTOM", "asks nobody") };
+        fields.error(format!("a {action} policy without `rules` {does}; for every request write `rules: [{{}}]`"));
+    }
+    fields.finish();
+    Some(Spec { scope: scope?, provider: provider.and_then(|(_, name)| name), rules })
+}
+
+fn provider(node: &Node, errors: &mut Errors) -> Option<Arc<str>> {
+    let mut fields = Fields::of(node, errors)?;
+    let name: Option<String> = fields.required("name");
+    if name.as_deref().is_some_and(str::is_empty) {
+        fields.error("the provider's name cannot be empty");
+    }
+    fields.finish();
+    name.map(Into::into)
+}
+
+fn rule(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Rule> {
+    let mut fields = Fields::of(node, errors)?;
+    let mut part = Rule::default();
+    if let Some(node) = fields.node("from") {
+        part.from = items(node, fields.errors(), |item, errors| {
+            let mut fields = Fields::of(item, errors)?;
+            let node = fields.required::<Node>("source");
+            let source = node.and_then(|node| source::source(&node, reading, fields.errors()));
+            fields.finish();
+            source
+        });
+    }
+    if let Some(node) = fields.node("to") {
+        part.to = items(node, fields.errors(), |item, errors| {
+            let mut fields = Fields::of(item, errors)?;
+            let node = fields.required::<Node>("operation");
+            let operation = node.and_then(|node| operation::operation(&node, reading, fields.errors()));
+            fields.finish();
+            operation
+        });
+    }
+    if let Some(node) = fields.node("when")
+        && !no_items(node, reading, fields.errors())
+    {
+        part.when = items(node, fields.errors(), |item, errors| when::condition(item, reading, errors));
+    }
+    fields.finish();
+    Some(part)
+}
+
+/// The items of a list that must hold something; an item that is nothing is no item.
+fn items<T>(node: &Node, errors: &mut Errors, read: impl Fn(&Node, &mut Errors) -> Option<T>) -> Vec<T> {
+    let Value::List(items) = &node.value else {
+        return node.expected("a list", errors).unwrap_or_default();
+    };
+    if items.is_empty() {
+        errors.push(&node.place, "an empty list is refused: leave the field out, or say what it holds");
+    }
+    items
+        .iter()
+        .filter_map(|item| match item.value {
+            Value::Null => item.expected("a value", errors),
+            _ => read(item, errors),
+        })
+        .collect()
+}
+
+/// Whether a list is empty, which to Istio is no list.
+fn no_items(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> bool {
+    let empty = matches!(&node.value, Value::List(items) if items.is_empty());
+    if empty {
+        reading.doubt(&node.place, "an empty list is refused: leave the field out, or say what it holds", errors);
+    }
+    empty
+}
+
+/// The positive and the negative list of a field. An empty one is no list to Istio.
+fn clause<T>(
+    fields: &mut Fields<'_>,
+    reading: &Reading<'_>,
+    [positive, negative]: [&'static str; 2],
+    read: impl Fn(&Node, &mut Errors) -> Option<T>,
+) -> Clause<T> {
+    let mut list = |name| {
+        let node = fields.node(name)?;
+        if no_items(node, reading, fields.errors()) {
+            return None;
+        }
+        Some(items(node, fields.errors(), &read))
+    };
+    Clause { any_of: list(positive), none_of: list(negative) }
+}
+
+/// The text of a list's item, which must be a string as in Istio's schema.
+fn text<'a>(node: &'a Node, errors: &mut Errors) -> Option<&'a str> {
+    node.as_str().or_else(|| node.expected("a string (put it in quotes)", errors))
+}
+
+fn noted<T>(result: Result<T, impl ToString>, node: &Node, errors: &mut Errors) -> Option<T> {
+    result.map_err(|error| errors.push(&node.place, error.to_string())).ok()
+}
+
+/// A value, as strict mode reads it; in compat as Istio does, with a doubt.
+fn read_as<T, E: ToString>(
+    node: &Node,
+    reading: &Reading<'_>,
+    errors: &mut Errors,
+    read: impl Fn(Mode, &str) -> Result<T, E>,
+) -> Option<T> {
+    let text = text(node, errors)?;
+    match read(Mode::Strict, text) {
+        Ok(value) => Some(value),
+        Err(error) if reading.mode == Mode::Strict => noted(Err(error), node, errors),
+        Err(doubt) => {
+            let value = noted(read(Mode::Compat, text), node, errors)?;
+            reading.doubt(&node.place, doubt.to_string(), errors).map(|()| value)
+        }
+    }
+}
+
+fn pattern(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Pattern> {
+    read_as(node, reading, errors, Pattern::parse_as)
+}
+
+/// A pattern that some request can match.
+fn matchable(
+    node: &Node,
+    reading: &Reading<'_>,
+    errors: &mut Errors,
+    check: fn(&Pattern) -> Result<(), String>,
+) -> Option<Pattern> {
+    let pattern = pattern(node, reading, errors)?;
+    match check(&pattern) {
+        Ok(()) => Some(pattern),
+        Err(doubt) => reading.doubt(&node.place, doubt, errors).map(|()| pattern),
+    }
+}
+
+fn port(node: &Node, errors: &mut Errors) -> Option<u16> {
+    let port = match &node.value {
+        // Istio's schema wants strings; a bare number can mean only one thing.
+        Value::Int(number) => u16::try_from(*number).ok(),
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    port.or_else(|| node.expected("a port from 0 to 65535", errors))
+}
