@@ -23,7 +23,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
 
 /// Judged with the kinds of every crate of this project, as a service that uses them all would.
 async fn check(config: &Path) -> Result<CheckReport, ConfigError> {
-    Mesh::builder().config_file(config).with(Otlp::new().plugin()).check().await
+    Mesh::builder().config_file(config).with(Otlp::new().plugin()).with(mesh_tower::fetch::plugin()).check().await
 }
 
 fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {

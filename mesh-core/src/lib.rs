@@ -40,6 +40,7 @@ pub mod cluster;
 pub mod config;
 pub mod deadline;
 pub mod discover;
+pub mod fetch;
 pub mod health;
 pub mod identity;
 mod mesh;

@@ -34,6 +34,7 @@
 //! | put the layers together yourself | [`server`] with [`serve_stack`]; [`client`] |
 //! | listen on, or connect over, something other than TCP | [`accept::Accept`], [`connect::Connector`] |
 //! | test a service with its policies | `test_util::TestMesh` (feature `test-util`) |
+//! | fetch issuers' keys over HTTPS | [`fetch::plugin`] |
 //! | export spans | `otel::Otlp` (feature `otel`) |
 //! | configure in code, write a plugin | [`mesh_core`], exported from here |
 //!
@@ -64,6 +65,7 @@ mod connection;
 pub mod context;
 mod empty;
 mod error;
+pub mod fetch;
 #[cfg(test)]
 mod fixture;
 pub mod grpc;

@@ -11,8 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::Criterion;
 use mesh_core::config::{IssuerConfig, PlugConfig};
-use mesh_core::snapshot::Snapshot;
-use mesh_core::token::{Jwks, TokenVerifier};
+use mesh_core::token::{IssuerKeys, Jwks, TokenVerifier};
 use serde_json::json;
 
 const ISSUER: &str = "https://idp.bench.example";
@@ -35,7 +34,7 @@ pub(crate) fn verify(c: &mut Criterion) {
     let mut group = c.benchmark_group("token");
     let made = LazyCell::new(|| {
         let (token, keys) = token_and_keys();
-        let keys = Snapshot::new(Some(keys));
+        let keys = IssuerKeys::new(keys);
         let config = IssuerConfig::new(ISSUER, vec!["bench".to_owned()], PlugConfig::new("file", &json!("keys.json")));
         let verifier = TokenVerifier::default().with(config, keys.clone());
         (token, keys, verifier)
@@ -45,7 +44,7 @@ pub(crate) fn verify(c: &mut Criterion) {
         let (token, keys, verifier) = &*made;
         // With each generation of the keys what was verified before is forgotten.
         b.iter(|| {
-            keys.publish(keys.load().value().clone());
+            keys.set.publish(keys.set.load().value().clone());
             verifier.verify(black_box(token), now).unwrap()
         });
     });

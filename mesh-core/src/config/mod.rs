@@ -77,7 +77,7 @@ pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
 pub use tls::{TlsConfig, TlsVersion};
-pub use token::IssuerConfig;
+pub use token::{ClaimHeader, IssuerConfig, TokenHeader};
 pub use values::{Percent, Quantity, Size};
 pub use walk::Fields;
 pub use workload::{Locality, Workload};

@@ -22,9 +22,9 @@ macro_rules! setters {
 use std::time::Duration;
 
 use super::{
-    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClusterConfig, ForwardedConfig, HttpVersion, IssuerConfig,
-    LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig,
-    RouteConfig, RouteMatch, TelemetryConfig, TlsConfig, TlsVersion,
+    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClaimHeader, ClusterConfig, ForwardedConfig, HttpVersion,
+    IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig,
+    RateLimitConfig, RetryConfig, RouteConfig, RouteMatch, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
 };
 
 setters! {
@@ -116,6 +116,10 @@ setters! {
         leeway: Duration,
         max_lifetime: Duration,
         types: Vec<String>,
+        from_headers: Vec<TokenHeader>,
+        from_params: Vec<String>,
+        output_claim_to_headers: Vec<ClaimHeader>,
+        forward_original_token: bool,
     }
     LimitsConfig {
         max_concurrent_requests: usize,

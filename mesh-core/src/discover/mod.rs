@@ -65,6 +65,8 @@ pub(crate) mod testing {
             rng: Rng::seeded(1),
             poll_interval: Duration::from_millis(50),
             workload_api: None,
+            fetch: None,
+            issuer: None,
         }
     }
 }

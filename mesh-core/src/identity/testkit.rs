@@ -21,5 +21,7 @@ pub(crate) fn context(base_dir: &Path, clock: Arc<dyn WallClock>) -> plugin::Con
         rng: Rng::seeded(7),
         poll_interval: Duration::from_secs(2),
         workload_api: None,
+        fetch: None,
+        issuer: None,
     }
 }

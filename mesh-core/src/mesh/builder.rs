@@ -110,8 +110,8 @@ impl MeshBuilder {
         let loaded = origin.load(&reading)?;
 
         let mut errors = Errors::default();
-        let context = context(&origin, &loaded.config, clock, rng);
         let registry = Arc::new(Registry::new(&plugins, &mut errors));
+        let context = context(&origin, &loaded.config, clock, rng, &registry);
         let config = &loaded.config;
         let source = match identity_source {
             Some(source) => Some(source),
@@ -187,12 +187,18 @@ impl MeshBuilder {
         let registry = Registry::new(&self.plugins, &mut errors);
         let loaded = loaded.map_err(|error| errors.extend(&error)).ok();
         let loaded = errors.finish(loaded)?;
-        let context = context(&origin, &loaded.config, self.clock, self.rng);
+        let context = context(&origin, &loaded.config, self.clock, self.rng, &registry);
         Ok((loaded, registry, context))
     }
 }
 
-fn context(origin: &Origin, config: &Config, clock: Option<Arc<dyn WallClock>>, rng: Option<Rng>) -> Context {
+fn context(
+    origin: &Origin,
+    config: &Config,
+    clock: Option<Arc<dyn WallClock>>,
+    rng: Option<Rng>,
+    registry: &Registry,
+) -> Context {
     Context {
         base_dir: origin.base_dir().into(),
         workload: Arc::new(config.workload.clone()),
@@ -201,5 +207,7 @@ fn context(origin: &Origin, config: &Config, clock: Option<Arc<dyn WallClock>>, 
         rng: rng.unwrap_or_else(Rng::from_entropy),
         poll_interval: config.poll_interval,
         workload_api: std::env::var(WORKLOAD_API).ok().filter(|socket| !socket.is_empty()),
+        fetch: registry.fetch().cloned(),
+        issuer: None,
     }
 }

@@ -72,6 +72,7 @@ impl MeshBuilder {
         }
         check_clusters(config, &registry, &context, &mut errors);
         for token in &config.tokens {
+            let context = keys::of_issuer(&context, &token.issuer);
             if let Some(source) = registry.key_source(&token.jwks, &context, &mut errors)
                 && let Err((place, message)) = keys::first_keys(&mut source.watch(), &token.jwks.settings).await
             {

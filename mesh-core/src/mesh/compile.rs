@@ -56,6 +56,7 @@ impl Compiler {
             routes: Arc::new(RouteTable::compile(config, previous.map(|previous| &*previous.routes))),
             config: Arc::new(config.clone()),
         };
+        self.keys.replaced_by(&keys, &self.metrics);
         self.keys = keys;
         for opt_in in config.opt_ins(now, loaded.root.as_ref()) {
             tracing::warn!(%opt_in, "weaker than the default");

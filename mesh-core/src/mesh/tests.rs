@@ -15,7 +15,7 @@ use crate::clock::{ManualClock, SystemClock};
 use crate::config::Decode;
 use crate::identity::{IdentityError, IdentitySource, IdentityUpdates, MemorySource, TrustBundleSet};
 use crate::plugin::Plugin;
-use crate::token::{Jwks, JwksError, KeySource, KeyUpdates};
+use crate::token::{Jwks, KeySource, KeyUpdate, KeyUpdates};
 
 const POLICY: &str = "
 apiVersion: security.istio.io/v1
@@ -231,7 +231,7 @@ async fn a_start_that_cannot_succeed_says_everything_that_is_missing() {
 identity: { trust_domain: shop.example, source: { spire: {} } }
 audit: { sink: { lgo: {} } }
 telemetry: { exporter: { zipkin: {} } }
-tokens: [ { issuer: i, audiences: [a], jwks: { url: x } } ]
+tokens: [ { issuer: i, audiences: [a], jwks: { url: 'https://x' } } ]
 clusters: { a: { discover: { dns: x }, identities: ['spiffe://shop.example/a'], token: { fiel: x } } }
 ",
     );
@@ -241,7 +241,7 @@ clusters: { a: { discover: { dns: x }, identities: ['spiffe://shop.example/a'], 
             "mesh.yaml:2:58: identity.source.spire: no identity source of kind `spire` is registered; it comes with a plugin for the SPIFFE Workload API, crate `mesh-spiffe`",
             "mesh.yaml:3:23: audit.sink.lgo: no audit sink of kind `lgo` is registered; did you mean `log`?",
             "mesh.yaml:4:34: telemetry.exporter.zipkin: no exporter of kind `zipkin` is registered; known: none",
-            "mesh.yaml:5:53: tokens[0].jwks.url: no key source of kind `url` is registered; it comes with a plugin that fetches keys over HTTP (`file` reads them from disk)",
+            "mesh.yaml:5:53: tokens[0].jwks.url: keys are fetched over HTTP, which needs a plugin: start the mesh `.with(mesh_tower::fetch::plugin())`",
             "mesh.yaml:6:35: clusters.a.discover.dns: no resolver of kind `dns` is registered; it comes with a DNS plugin, crate `mesh-dns`",
             "mesh.yaml:6:96: clusters.a.token.fiel: no token source of kind `fiel` is registered; did you mean `file`?",
         ]
@@ -466,7 +466,7 @@ impl KeySource for CountedKeys {
             }
             let key = crate::token::testkit::TestKey::es256().jwk("a");
             let set = serde_json::json!({ "keys": [key] }).to_string();
-            (Jwks::parse(set.as_bytes()).map(Arc::new).map_err(|error| JwksError(error.to_string())), false)
+            (KeyUpdate::Keys(Arc::new(Jwks::parse(set.as_bytes()).unwrap())), false)
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{SystemClock, WallClock};
 use crate::config::{Config, Workload};
+use crate::fetch::Fetch;
 use crate::identity::TrustDomain;
 use crate::rng::Rng;
 
@@ -27,6 +28,10 @@ pub struct Context {
     pub poll_interval: Duration,
     /// Where a SPIFFE Workload API is said to be, by `SPIFFE_ENDPOINT_SOCKET`: the sign of a production identity.
     pub workload_api: Option<String>,
+    /// What fetches documents over HTTP, if a plugin brought it.
+    pub fetch: Option<Arc<dyn Fetch>>,
+    /// Whose keys are asked for; only for key sources.
+    pub issuer: Option<Arc<str>>,
 }
 
 impl Context {
@@ -40,6 +45,8 @@ impl Context {
             rng: Rng::from_entropy(),
             poll_interval: Config::POLL_INTERVAL,
             workload_api: None,
+            fetch: None,
+            issuer: None,
         }
     }
 }

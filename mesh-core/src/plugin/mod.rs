@@ -34,6 +34,7 @@ use std::sync::Arc;
 use crate::audit::AuditSink;
 use crate::config::{Errors, Node};
 use crate::discover::Resolve;
+use crate::fetch::Fetch;
 use crate::identity::IdentitySource;
 use crate::token::{KeySource, TokenSource};
 
@@ -51,6 +52,7 @@ pub struct Plugin {
     token_sources: Kinds<Arc<dyn TokenSource>>,
     audit_sinks: Kinds<Box<dyn AuditSink>>,
     exporters: Kinds<Arc<dyn Exporter>>,
+    fetch: Option<Arc<dyn Fetch>>,
 }
 
 macro_rules! kinds {
@@ -98,7 +100,14 @@ impl Plugin {
             token_sources: Kinds::new(),
             audit_sinks: Kinds::new(),
             exporters: Kinds::new(),
+            fetch: None,
         }
+    }
+
+    /// Brings what fetches documents over HTTP, for the kinds of all plugins. A mesh has one.
+    pub fn fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
+        self.fetch = Some(fetch);
+        self
     }
 }
 

@@ -7,14 +7,14 @@ use super::{Context, Exporter, Factory, Kinds, Plugin, builtin};
 use crate::audit::AuditSink;
 use crate::config::{Errors, Place, PlugConfig, nearest};
 use crate::discover::Resolve;
+use crate::fetch::Fetch;
 use crate::identity::IdentitySource;
 use crate::token::{KeySource, TokenSource};
 
 /// Kinds that are known to exist elsewhere, and where.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("dev_ca", "feature `dev-ca` of mesh-core"),
     ("otlp", "feature `otel` of mesh-tower: register it with `.with(otlp.plugin())` of `mesh_tower::otel::Otlp`"),
-    ("url", "a plugin that fetches keys over HTTP (`file` reads them from disk)"),
     ("dns", "a DNS plugin, crate `mesh-dns`"),
     ("spire", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
     ("workload_api", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
@@ -36,6 +36,7 @@ pub struct Registry {
     token_sources: Family<Arc<dyn TokenSource>>,
     audit_sinks: Family<Box<dyn AuditSink>>,
     exporters: Family<Arc<dyn Exporter>>,
+    fetch: Option<(&'static str, Arc<dyn Fetch>)>,
 }
 
 impl Registry {
@@ -48,6 +49,7 @@ impl Registry {
             token_sources: Family::new("token source"),
             audit_sinks: Family::new("audit sink"),
             exporters: Family::new("exporter"),
+            fetch: None,
         };
         for plugin in std::iter::once(&builtin::plugin()).chain(plugins) {
             registry.identity_sources.add(plugin.name, &plugin.identity_sources, errors);
@@ -56,8 +58,21 @@ impl Registry {
             registry.token_sources.add(plugin.name, &plugin.token_sources, errors);
             registry.audit_sinks.add(plugin.name, &plugin.audit_sinks, errors);
             registry.exporters.add(plugin.name, &plugin.exporters, errors);
+            match (&registry.fetch, &plugin.fetch) {
+                (Some((first, _)), Some(_)) => {
+                    let message = format!("both {first} and {} fetch over HTTP: register one of them", plugin.name);
+                    errors.push(&Place::code(), message);
+                }
+                (None, Some(fetch)) => registry.fetch = Some((plugin.name, Arc::clone(fetch))),
+                (_, None) => {}
+            }
         }
         registry
+    }
+
+    /// What fetches documents over HTTP, if a plugin brought it.
+    pub fn fetch(&self) -> Option<&Arc<dyn Fetch>> {
+        self.fetch.as_ref().map(|(_, fetch)| fetch)
     }
 }
 

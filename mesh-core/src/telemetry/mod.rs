@@ -14,7 +14,7 @@ pub use client::{
     EndpointState, Gauges, Label, RequestOutcome, RetryReason,
 };
 pub use histogram::LatencyHistogram;
-pub use runtime::{IdentityRefresh, RuntimeMetrics, UpdateResult};
+pub use runtime::{IdentityRefresh, KeyLookup, RuntimeMetrics, UpdateResult};
 pub use series::Series;
 pub use server::{DenialLabels, RejectLabels, RequestLabels, ServerMetrics};
 pub use transport::{OpenConnection, TransportMetrics};

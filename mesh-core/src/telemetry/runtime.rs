@@ -1,6 +1,7 @@
 //! Metrics of what runs in the background: configuration, identity, audit, tasks.
 
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +17,9 @@ pub struct RuntimeMetrics {
     identity_held: Family<ReasonLabel, Counter>,
     identity_refreshes: Family<ResultLabel, Counter>,
     key_updates: Family<ResultLabel, Counter>,
+    key_lookups: Family<ResultLabel, Counter>,
+    keys_confirmed: Family<IssuerLabel, Gauge<f64, AtomicU64>>,
+    keys_stale: Family<IssuerLabel, Gauge>,
     /// The generation of configuration and policy that is in force.
     pub config_generation: Gauge,
     /// 1 while the last reload was refused and an older configuration stays in force.
@@ -39,6 +43,10 @@ pub enum UpdateResult {
     Error,
     /// Only a part of it is in force; the rest waits.
     Held,
+    /// The source was asked and has nothing new.
+    Unchanged,
+    /// None came for so long that the last good one is in force no more.
+    Stale,
 }
 
 impl UpdateResult {
@@ -47,6 +55,8 @@ impl UpdateResult {
             Self::Ok => "ok",
             Self::Error => "error",
             Self::Held => "held",
+            Self::Unchanged => "unchanged",
+            Self::Stale => "stale",
         }
     }
 }
@@ -82,6 +92,39 @@ impl IdentityRefresh {
     }
 }
 
+/// What became of a token whose key nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyLookup {
+    /// The issuer's source was asked for it.
+    Asked,
+    /// It waits for a lookup that is under way.
+    Joined,
+    /// A lookup began less than 30 s ago.
+    Limited,
+    /// This very key was looked for a moment ago.
+    Repeated,
+    /// Too many wait already.
+    Crowded,
+}
+
+impl KeyLookup {
+    /// The label of the metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Joined => "joined",
+            Self::Limited => "limited",
+            Self::Repeated => "repeated",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabel {
+    issuer: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -109,7 +152,16 @@ impl RuntimeMetrics {
         registry.register("identity_held", "SVIDs and bundles that were not put in force, by reason", held);
         let refreshes = metrics.identity_refreshes.clone();
         registry.register("identity_refreshes", "Wishes that the source of identity look now", refreshes);
-        registry.register("key_updates", "Revisions of issuers' key sets", metrics.key_updates.clone());
+        registry.register("key_updates", "Answers of sources of issuers' keys", metrics.key_updates.clone());
+        registry.register(
+            "key_lookups",
+            "Tokens whose key nobody knows, by what became of it",
+            metrics.key_lookups.clone(),
+        );
+        let confirmed = metrics.keys_confirmed.clone();
+        registry.register("keys_confirmed_timestamp_seconds", "When an issuer's keys were confirmed last", confirmed);
+        let stale = metrics.keys_stale.clone();
+        registry.register("keys_stale", "1 while an issuer's keys are too old to be trusted", stale);
         let remaining = metrics.svid_remaining.clone();
         registry.register_with_unit("svid_remaining", "Until the own SVID expires", Unit::Seconds, remaining);
         registry.register("audit_written", "Audit records written", metrics.audit_written.clone());
@@ -151,5 +203,36 @@ impl RuntimeMetrics {
     /// Counts a revision of an issuer's keys.
     pub fn key_update(&self, result: UpdateResult) {
         self.key_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// How many such answers there were.
+    pub fn key_updates(&self, result: UpdateResult) -> u64 {
+        self.key_updates.get_or_create(&ResultLabel { result: result.as_str() }).get()
+    }
+
+    /// Notes that an issuer's keys were confirmed at `now`, or that they are trusted no more.
+    pub fn keys_state(&self, issuer: &str, confirmed: Option<SystemTime>) {
+        let label = IssuerLabel { issuer: issuer.to_owned() };
+        self.keys_stale.get_or_create(&label).set(i64::from(confirmed.is_none()));
+        if let Some(since) = confirmed.and_then(|now| now.duration_since(UNIX_EPOCH).ok()) {
+            self.keys_confirmed.get_or_create(&label).set(since.as_secs_f64());
+        }
+    }
+
+    /// Shows nothing more of an issuer that is accepted no more.
+    pub fn keys_gone(&self, issuer: &str) {
+        let label = IssuerLabel { issuer: issuer.to_owned() };
+        self.keys_stale.remove(&label);
+        self.keys_confirmed.remove(&label);
+    }
+
+    /// Counts a token whose key nobody knows.
+    pub fn key_lookup(&self, result: KeyLookup) {
+        self.key_lookups.get_or_create(&ResultLabel { result: result.as_str() }).inc();
+    }
+
+    /// How many such tokens there were.
+    pub fn key_lookups(&self, result: KeyLookup) -> u64 {
+        self.key_lookups.get_or_create(&ResultLabel { result: result.as_str() }).get()
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::VerifiedToken;
+use super::binding::Binding;
 
 /// Sets of [`WAYS`] entries: 1,024 in all.
 const SETS: usize = 256;
@@ -37,11 +38,19 @@ pub(super) struct Entry {
     pub(super) verified: Arc<VerifiedToken>,
     /// Which issuer of the verifier, and which generation of its keys.
     pub(super) issuer: usize,
+    pub(super) binding: Binding,
     pub(super) generation: u64,
     /// When it was checked: later times can only end it, earlier ones were not asked about.
     pub(super) since: SystemTime,
     /// When it will no longer be accepted.
     pub(super) until: SystemTime,
+}
+
+/// What a token proved, of which issuer, and who may use it.
+pub(super) struct Proved {
+    pub(super) verified: Arc<VerifiedToken>,
+    pub(super) issuer: usize,
+    pub(super) binding: Binding,
 }
 
 impl Entry {
@@ -58,18 +67,22 @@ impl Default for TokenCache {
 }
 
 impl TokenCache {
-    /// What `token` proved, if it would be found to prove the same now. `generation` tells that of an issuer's keys.
+    /// What `token` of which issuer proved, if it would be found to prove the same now. `generation` tells that of an issuer's keys.
     pub(super) fn find(
         &self,
         token: &str,
         now: SystemTime,
         generation: impl Fn(usize) -> Option<u64>,
-    ) -> Option<Arc<VerifiedToken>> {
+    ) -> Option<Proved> {
         self.set(token).iter().find_map(|slot| {
             let entry = slot.load();
             let entry = entry.as_ref().filter(|entry| *entry.token == *token)?;
             let holds = entry.holds(now) && generation(entry.issuer) == Some(entry.generation);
-            holds.then(|| Arc::clone(&entry.verified))
+            holds.then(|| Proved {
+                verified: Arc::clone(&entry.verified),
+                issuer: entry.issuer,
+                binding: entry.binding,
+            })
         })
     }
 
@@ -111,7 +124,15 @@ mod tests {
             claims: serde_json::Map::new(),
         };
         let (since, until) = (EPOCH + Duration::from_secs(since), EPOCH + Duration::from_secs(10_000));
-        Entry { token: token.into(), verified: Arc::new(verified), issuer: 0, generation: 1, since, until }
+        Entry {
+            token: token.into(),
+            verified: Arc::new(verified),
+            issuer: 0,
+            binding: Binding::None,
+            generation: 1,
+            since,
+            until,
+        }
     }
 
     #[test]

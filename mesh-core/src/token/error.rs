@@ -28,6 +28,9 @@ pub enum TokenError {
     /// The issuer's keys have not been read yet.
     #[error("the issuer's keys are not known yet")]
     NoKeys,
+    /// The issuer's keys could not be confirmed for so long that they are trusted no more.
+    #[error("the issuer's keys are too old to be trusted")]
+    KeysStale,
     /// No key of the issuer has this `kid`, or there is no `kid` and no single key that fits.
     #[error("no key of the issuer fits the token")]
     UnknownKey,
@@ -55,9 +58,15 @@ pub enum TokenError {
     /// Its `typ` is not accepted, or it is an ID token.
     #[error("the token is of a type that is not accepted")]
     WrongType,
-    /// It is bound to a key (`cnf`), and that proof cannot be checked.
-    #[error("the token is bound to a key, which is not supported")]
+    /// It is bound to a key (`cnf`) in a way that cannot be checked, or that nobody checks here.
+    #[error("the token is bound to a key in a way that cannot be checked")]
     SenderConstrained,
+    /// It is bound to another certificate than that of the connection, or the connection has none. (RFC 8705 3)
+    #[error("the token is bound to another certificate")]
+    WrongCertificate,
+    /// It came where its issuer's tokens are not taken from.
+    #[error("the token came where those of its issuer are not accepted")]
+    WrongLocation,
 }
 
 impl TokenError {
@@ -72,6 +81,9 @@ impl TokenError {
             Self::UnknownIssuer => "token_unknown_issuer",
             Self::AlgorithmNotAccepted => "token_algorithm_not_accepted",
             Self::NoKeys => "token_no_keys",
+            Self::KeysStale => "token_keys_stale",
+            Self::WrongLocation => "token_wrong_location",
+            Self::WrongCertificate => "token_wrong_certificate",
             Self::UnknownKey => "token_unknown_key",
             Self::KeyMismatch => "token_key_mismatch",
             Self::BadSignature => "token_bad_signature",

@@ -1,12 +1,12 @@
 //! The `file` key source: a JWK set on disk, compared at every poll.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::watch::{Read, poll};
-use super::{Jwks, JwksError, KeySource, KeyUpdates};
-use crate::config::{Errors, Node};
+use super::{Jwks, JwksError, KeySource, KeyUpdate, KeyUpdates};
+use crate::config::{Errors, Fields, Node};
 use crate::plugin::Context;
 use crate::stream::unfold;
 
@@ -17,18 +17,36 @@ use crate::stream::unfold;
 pub struct FileKeys {
     path: PathBuf,
     interval: Duration,
+    parse: fn(&[u8]) -> Result<Jwks, JwksError>,
 }
 
 impl FileKeys {
     /// Compares the contents of `path` every `interval`.
     pub fn new(path: impl Into<PathBuf>, interval: Duration) -> Self {
-        Self { path: path.into(), interval }
+        Self { path: path.into(), interval, parse: Jwks::parse }
+    }
+
+    /// The same for a SPIFFE bundle, of which the keys for JWT-SVIDs count.
+    pub fn jwt_svid(path: impl Into<PathBuf>, interval: Duration) -> Self {
+        Self { parse: Jwks::parse_jwt_svid, ..Self::new(path, interval) }
     }
 
     /// Settings: the path itself.
     pub(crate) fn from_node(node: &Node, context: &Context, errors: &mut Errors) -> Option<Arc<dyn KeySource>> {
         let path = super::watch::path(node, context, errors)?;
         Some(Arc::new(Self::new(path, context.poll_interval)))
+    }
+
+    /// Settings of `jwt_svid`: `{ file: bundle.json }`.
+    pub(crate) fn jwt_svid_from_node(
+        node: &Node,
+        context: &Context,
+        errors: &mut Errors,
+    ) -> Option<Arc<dyn KeySource>> {
+        let mut fields = Fields::of(node, errors)?;
+        let file = fields.required::<PathBuf>("file");
+        fields.finish();
+        Some(Arc::new(Self::jwt_svid(context.base_dir.join(file?), context.poll_interval)))
     }
 }
 
@@ -38,8 +56,11 @@ impl KeySource for FileKeys {
         let state = (self.clone(), None::<Read>);
         unfold(state, |(source, mut last)| async move {
             let read = source.changed(last.take()).await;
-            let keys = parse(&source.path, &read);
-            (keys, (source, Some(read)))
+            let update = match parse(&source, &read) {
+                Ok(keys) => KeyUpdate::Keys(keys),
+                Err(error) => KeyUpdate::Failed(error),
+            };
+            (update, (source, Some(read)))
         })
     }
 }
@@ -61,9 +82,9 @@ impl FileKeys {
     }
 }
 
-fn parse(path: &Path, read: &Read) -> Result<Arc<Jwks>, JwksError> {
-    let keys = read.contents().map_err(|error| JwksError(format!("cannot be read: {error}"))).and_then(Jwks::parse);
-    keys.map(Arc::new).map_err(|error| JwksError(format!("the key set {}: {error}", path.display())))
+fn parse(source: &FileKeys, read: &Read) -> Result<Arc<Jwks>, JwksError> {
+    let keys = read.contents().map_err(|error| JwksError(format!("cannot be read: {error}"))).and_then(source.parse);
+    keys.map(Arc::new).map_err(|error| JwksError(format!("the key set {}: {error}", source.path.display())))
 }
 
 #[cfg(test)]
@@ -76,7 +97,11 @@ mod tests {
     use super::*;
 
     async fn next(updates: &mut KeyUpdates) -> Result<Arc<Jwks>, JwksError> {
-        poll_fn(|cx| updates.as_mut().poll_next(cx)).await.unwrap()
+        match poll_fn(|cx| updates.as_mut().poll_next(cx)).await.unwrap() {
+            KeyUpdate::Keys(keys) => Ok(keys),
+            KeyUpdate::Failed(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

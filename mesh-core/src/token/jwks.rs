@@ -1,14 +1,11 @@
-//! A set of public keys, and where revisions of it come from. (RFC 7517)
+//! A set of public keys. (RFC 7517)
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_core::Stream;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Map, Value};
@@ -16,6 +13,8 @@ use serde_json::{Map, Value};
 use super::TokenError;
 use super::algorithm::{Algorithm, KeyType};
 use super::json::parse_object;
+use super::keys::JwksError;
+use super::roca;
 
 /// A validated key set: public, asymmetric, unique `kid`s.
 ///
@@ -59,6 +58,16 @@ impl Jwks {
 
     /// Parses and checks a whole set; one bad key refuses the set.
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
+        Self::parse_for(json, Purpose::Jwt)
+    }
+
+    /// The keys of a SPIFFE bundle that sign JWT-SVIDs: those with `use: jwt-svid`, each of which must have a `kid`.
+    /// (SPIFFE Trust Domain and Bundle 4.2)
+    pub fn parse_jwt_svid(json: &[u8]) -> Result<Self, JwksError> {
+        Self::parse_for(json, Purpose::JwtSvid)
+    }
+
+    fn parse_for(json: &[u8], purpose: Purpose) -> Result<Self, JwksError> {
         if json.len() > Self::MAX_BYTES {
             return Err(JwksError("the key set is larger than 1 MiB".to_owned()));
         }
@@ -75,7 +84,10 @@ impl Jwks {
             if let Some(id) = id.filter(|id| !ids.insert((*id).to_owned())) {
                 return Err(refuse(format!("the `kid` {id:?} is used twice")));
             }
-            match (key(jwk).map_err(refuse)?, id) {
+            match (key(jwk, purpose).map_err(refuse)?, id) {
+                (Some(_), None) if purpose == Purpose::JwtSvid => {
+                    return Err(refuse("a key for JWT-SVIDs has no `kid`".to_owned()));
+                }
                 (Some(key), Some(id)) => {
                     set.by_id.insert(id.to_owned(), key);
                 }
@@ -118,8 +130,15 @@ fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>
     }
 }
 
-/// A key, or `None` if it is a good one that is not for signatures of tokens.
-fn key(jwk: &Map<String, Value>) -> Result<Option<Key>, String> {
+/// What the keys of a set sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Jwt,
+    JwtSvid,
+}
+
+/// A key, or `None` if it is a good one that is not for signatures of such tokens.
+fn key(jwk: &Map<String, Value>, purpose: Purpose) -> Result<Option<Key>, String> {
     if let Some(name) = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().find(|name| jwk.contains_key(*name)) {
         return Err(format!("`{name}` is private: a published set holds public keys only; replace this key now"));
     }
@@ -136,7 +155,11 @@ fn key(jwk: &Map<String, Value>) -> Result<Option<Key>, String> {
         ("EC" | "OKP", None) => return Err("`crv` is missing".to_owned()),
         _ => return Ok(None),
     };
-    let for_signatures = member(jwk, "use")?.is_none_or(|usage| usage == "sig");
+    let usage = member(jwk, "use")?;
+    let for_signatures = match purpose {
+        Purpose::Jwt => usage.is_none_or(|usage| usage == "sig"),
+        Purpose::JwtSvid => usage == Some("jwt-svid"),
+    };
     let may_verify = match jwk.get("key_ops") {
         None => true,
         Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
@@ -172,6 +195,9 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, String> {
     if !small || value < 3 || value.is_multiple_of(2) || modulus.last().is_some_and(|byte| byte.is_multiple_of(2)) {
         return Err("an RSA key has an exponent or modulus that makes no sense".to_owned());
     }
+    if roca::is_weak(modulus) {
+        return Err("an RSA key comes from a generator whose keys can be factored (ROCA, CVE-2017-15361)".to_owned());
+    }
     Ok(DecodingKey::from_rsa_raw_components(modulus, exponent))
 }
 
@@ -194,17 +220,3 @@ fn ed25519(x: &[u8]) -> Result<DecodingKey, String> {
     ParsedPublicKey::new(&ED25519, x).map_err(|_| "`x` is no Ed25519 key".to_owned())?;
     Ok(DecodingKey::from_ed_der(x))
 }
-
-/// Revisions and hiccups of one issuer's keys. An error leaves the last good set in force.
-pub type KeyUpdates = Pin<Box<dyn Stream<Item = Result<Arc<Jwks>, JwksError>> + Send>>;
-
-/// Where an issuer's keys come from: a file, later a URL.
-pub trait KeySource: std::fmt::Debug + Send + Sync + 'static {
-    /// Streams the current set at once and every later one.
-    fn watch(&self) -> KeyUpdates;
-}
-
-/// Why a key set is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct JwksError(pub String);

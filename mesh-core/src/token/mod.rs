@@ -6,20 +6,28 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | the one bearer token of a request | [`bearer`] |
+//! | the one token of a request | [`bearer`], [`Locations`] |
 //! | size, three parts, strict base64url and JSON, forbidden headers | `parse`, `json` |
 //! | issuer, algorithm, key, signature, then claims | [`TokenVerifier`] |
 //! | what was verified a moment ago | `cache` |
-//! | an issuer's keys | [`Jwks`], from a [`KeySource`]: [`FileKeys`] |
-//! | tokens for our own calls | [`TokenSource`]: [`FileToken`] |
+//! | an issuer's keys | [`IssuerKeys`], from a [`KeySource`]: [`FileKeys`], [`FetchedKeys`] |
+//! | tokens for our own calls | [`TokenSource`]: [`FileToken`], [`LocalKey`] |
 
 mod algorithm;
+mod binding;
 mod cache;
 mod error;
+mod fetched;
 mod file;
 mod json;
 mod jwks;
+mod keys;
+mod local_key;
+mod location;
+mod lookup;
 mod parse;
+mod roca;
+mod signing_key;
 mod source;
 mod verified;
 mod verify;
@@ -28,12 +36,20 @@ mod watch;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod profiles;
+#[cfg(test)]
 pub(crate) mod testkit;
 
 pub use error::TokenError;
+pub use fetched::{FetchedKeys, FetchedKeysConfig};
 pub use file::FileKeys;
-pub use jwks::{Jwks, JwksError, KeySource, KeyUpdates};
+pub use jwks::Jwks;
+pub use keys::{IssuerKeys, JwksError, KeySource, KeyUpdate, KeyUpdates};
+pub use local_key::{LocalKey, LocalKeyConfig};
+pub use location::{Location, Locations};
+pub(crate) use lookup::KeyLookups;
+pub use lookup::PendingKeys;
 pub use parse::bearer;
 pub use source::{FileToken, TokenSource, TokenSourceError};
 pub use verified::VerifiedToken;
-pub use verify::TokenVerifier;
+pub use verify::{Presented, Refused, TokenVerifier};

@@ -22,7 +22,9 @@ pub(super) struct Unverified<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     pub(super) token_type: Option<String>,
-    pub(super) issuer: String,
+    pub(super) issuer: Option<String>,
+    /// Whether its header has more than `alg`, `kid` and `typ`.
+    more_headers: bool,
     pub(super) claims: Map<String, Value>,
     /// `HEADER.CLAIMS` as it came: what the signature is over.
     pub(super) signed: &'a [u8],
@@ -60,8 +62,19 @@ impl<'a> Unverified<'a> {
         let claims = object(claims)?;
         // RFC 7519 has a single string; lists of issuers have been accepted elsewhere. (RFC 8725 3.8)
         let invalid = TokenError::InvalidClaim("iss");
-        let issuer = string(&claims, "iss", invalid)?.ok_or(invalid)?;
-        Ok(Self { algorithm, key_id, token_type, issuer, claims, signed: signed.as_bytes(), signature })
+        let issuer = string(&claims, "iss", invalid)?;
+        let more_headers = header.keys().any(|name| !["alg", "kid", "typ"].contains(&name.as_str()));
+        let signed = signed.as_bytes();
+        Ok(Self { algorithm, key_id, token_type, issuer, more_headers, claims, signed, signature })
+    }
+
+    /// A JWT-SVID has no other headers, and names its key. (JWT-SVID 2.1 to 2.3; go-spiffe requires the key too)
+    pub(super) fn check_jwt_svid_header(&self) -> Result<(), TokenError> {
+        match (&self.key_id, self.more_headers) {
+            (Some(_), false) => Ok(()),
+            (None, _) => Err(TokenError::UnknownKey),
+            (_, true) => Err(TokenError::Malformed("a JWT-SVID has no headers but `alg`, `kid` and `typ`")),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::snapshot::Snapshot;
 /// Gives the bearer token to attach to a call now.
 pub trait TokenSource: std::fmt::Debug + Send + Sync + 'static {
     /// The current token, without `Bearer `. Must not block: sources renew in the background.
+    ///
+    /// While it is the same token it should be the same [`Arc`]: then attaching it formats nothing.
     fn token(&self) -> Result<Arc<str>, TokenSourceError>;
 }
 

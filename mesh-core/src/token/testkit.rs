@@ -1,6 +1,7 @@
 //! Issuers for tests: real keys, and tokens as good or as bad as a test wants them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -12,10 +13,11 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::{Jwks, TokenVerifier};
+use super::{IssuerKeys, Jwks, TokenVerifier};
 use crate::config::{IssuerConfig, PlugConfig};
-use crate::snapshot::Snapshot;
+use crate::fetch::{Fetch, FetchError, FetchRequest, Fetched, Fetching};
 
 pub(crate) const ISSUER: &str = "https://idp.example";
 
@@ -107,11 +109,59 @@ pub(crate) fn issuer(name: &str) -> IssuerConfig {
     IssuerConfig::new(name, audiences, PlugConfig::new("file", &json!("keys.json")))
 }
 
-pub(crate) fn keys(jwks: &[Value]) -> Snapshot<Option<Arc<Jwks>>> {
+pub(crate) fn keys(jwks: &[Value]) -> IssuerKeys {
     let set = json!({ "keys": jwks }).to_string();
-    Snapshot::new(Some(Arc::new(Jwks::parse(set.as_bytes()).unwrap())))
+    IssuerKeys::new(Arc::new(Jwks::parse(set.as_bytes()).unwrap()))
 }
 
 pub(crate) fn verifier(config: IssuerConfig, jwks: &[Value]) -> TokenVerifier {
     TokenVerifier::default().with(config, keys(jwks))
+}
+
+/// A provider without a network: documents by URL, and what was asked for when.
+#[derive(Debug, Default)]
+pub(crate) struct Provider {
+    documents: Mutex<BTreeMap<String, (u16, String, String)>>,
+    asked: Mutex<Vec<(Instant, String)>>,
+    /// How long an answer takes.
+    delay: Duration,
+}
+
+impl Provider {
+    pub(crate) fn slow(delay: Duration) -> Self {
+        Self { delay, ..Self::default() }
+    }
+
+    /// Answers `url` with 200 and this document from now on.
+    pub(crate) fn serve(&self, url: &str, document: &Value) {
+        self.answer(url, 200, "", document);
+    }
+
+    pub(crate) fn answer(&self, url: &str, status: u16, cache_control: &str, document: &Value) {
+        let answer = (status, cache_control.to_owned(), document.to_string());
+        self.documents.lock().unwrap().insert(url.to_owned(), answer);
+    }
+
+    /// Answers nobody any more.
+    pub(crate) fn fail(&self) {
+        self.documents.lock().unwrap().clear();
+    }
+
+    /// When each document was asked for.
+    pub(crate) fn asked(&self) -> Vec<(Instant, String)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Fetch for Provider {
+    fn get(&self, request: FetchRequest) -> Fetching {
+        self.asked.lock().unwrap().push((Instant::now(), request.url.to_string()));
+        let answer = self.documents.lock().unwrap().get(&*request.url).cloned();
+        let delay = self.delay;
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            let (status, cache_control, body) = answer.ok_or_else(|| FetchError("connection refused".to_owned()))?;
+            Ok(Fetched::new(status, cache_control, body))
+        })
+    }
 }

@@ -1,9 +1,12 @@
 //! Attaches the token that a cluster's calls must carry.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwapOption;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
+use mesh_core::token::TokenSource;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -52,13 +55,41 @@ fn attach<B>(request: &mut Request<B>) -> Result<(), Error> {
         return Ok(());
     }
     let missing = |message: &str| Error::new(ErrorKind::Token, message.to_owned()).never_sent();
-    let token = source.token().map_err(|error| missing("no token to attach").caused_by(error))?;
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        // Without the cause: it might show the token.
-        .map_err(|_| missing("the token has characters that a header cannot carry"))?;
-    value.set_sensitive(true);
+    let token = source.source.token().map_err(|error| missing("no token to attach").caused_by(error))?;
+    let value = source.header(token).ok_or_else(|| missing("the token has characters that a header cannot carry"))?;
     request.headers_mut().insert(AUTHORIZATION, value);
     Ok(())
+}
+
+/// A cluster's token source, and the header made of its last token: while the token is the same, nothing is formatted.
+pub(crate) struct Attached {
+    source: Arc<dyn TokenSource>,
+    header: ArcSwapOption<(Arc<str>, HeaderValue)>,
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Attached {
+    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
+        Self { source, header: ArcSwapOption::empty() }
+    }
+
+    /// `None` without a cause: it might show the token.
+    fn header(&self, token: Arc<str>) -> Option<HeaderValue> {
+        if let Some(made) = &*self.header.load()
+            && Arc::ptr_eq(&made.0, &token)
+        {
+            return Some(made.1.clone());
+        }
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        self.header.store(Some(Arc::new((token, value.clone()))));
+        Some(value)
+    }
 }
 
 impl<S, B> Service<Request<B>> for Authenticate<S>
@@ -78,5 +109,45 @@ where
             Ok(()) => CallOr::call(self.inner.call(request)),
             Err(error) => CallOr::refused(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use mesh_core::token::TokenSourceError;
+
+    use super::*;
+
+    struct Given(Mutex<Arc<str>>);
+
+    impl std::fmt::Debug for Given {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Given")
+        }
+    }
+
+    impl TokenSource for Given {
+        fn token(&self) -> Result<Arc<str>, TokenSourceError> {
+            Ok(self.0.lock().unwrap().clone())
+        }
+    }
+
+    #[test]
+    fn a_header_is_made_once_for_each_token_and_shows_it_to_nobody() {
+        let given = Arc::new(Given(Mutex::new("a.b.c".into())));
+        let attached = Attached::new(given.clone());
+        let header = || attached.header(attached.source.token().unwrap()).unwrap();
+        let (first, again) = (header(), header());
+        assert_eq!(first, "Bearer a.b.c");
+        assert!(first.is_sensitive());
+        assert!(std::ptr::eq(first.as_bytes(), again.as_bytes()), "formatted again");
+        assert!(!format!("{first:?}").contains("a.b.c"));
+        *given.0.lock().unwrap() = "d.e.f".into();
+        assert_eq!(header(), "Bearer d.e.f");
+        *given.0.lock().unwrap() = "d\ne".into();
+        assert!(attached.header(attached.source.token().unwrap()).is_none());
+        assert!(!format!("{attached:?}").contains("d.e.f"));
     }
 }

@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use mesh_core::cluster::Cluster;
 use mesh_core::config::{ClusterConfig, PoolConfig};
 use mesh_core::snapshot::Versioned;
-use mesh_core::token::TokenSource;
 use mesh_core::{Mesh, Revision};
 
+use super::authenticate::Attached;
 use super::pool::{Dial, MeshDial, Pool, PoolContext};
 use crate::connect::Dialer;
 use crate::error::{Error, ErrorKind};
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 /// A cluster with its pools, its resolver's task and its token source.
 pub(crate) struct RuntimeCluster {
     pub(crate) cluster: Cluster<Pool>,
-    pub(crate) token: Option<Arc<dyn TokenSource>>,
+    pub(crate) token: Option<Attached>,
     config: ArcSwap<ClusterConfig>,
     settings: Arc<ArcSwap<PoolConfig>>,
     dial: Arc<ArcSwap<Box<dyn Dial>>>,
@@ -107,6 +107,7 @@ impl RuntimeCluster {
         let cluster = Cluster::new(name, config, mesh.rng().fork(), Arc::clone(mesh.metrics()), make);
         // Ends with the last handle of the cluster.
         mesh.spawn("resolve", cluster.follow(resolver));
+        let token = token.map(Attached::new);
         Ok(Self { cluster, token, config: ArcSwap::from_pointee(config.clone()), settings, dial })
     }
 

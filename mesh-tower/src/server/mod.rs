@@ -52,6 +52,7 @@ mod telemetry;
 #[cfg(test)]
 #[cfg(feature = "dev-ca")]
 mod tests;
+mod token;
 
 pub use admission::{Admission, AdmissionLayer};
 pub use audit::{Audit, AuditLayer};

@@ -21,11 +21,12 @@ use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
 use mesh_core::{Mesh, Revision};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
-use tower::util::BoxService;
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 
 mod forwarded;
+mod tokens;
 
 use super::*;
 use crate::context::{self, RequestContext};
@@ -254,20 +255,20 @@ impl CloneHead for Request<Body> {
     }
 }
 
-type Boxed = BoxService<Request<Body>, Response<Body>, Infallible>;
+type Boxed = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
 
 /// Wraps `inner` in the layer with this number, in the order of [`stack`].
 fn wrap(mesh: &Mesh, layer: usize, inner: Boxed) -> Boxed {
     match layer {
-        0 => BoxService::new(TelemetryLayer::new(mesh).layer(inner)),
-        1 => BoxService::new(AuditLayer::new(mesh).layer(inner)),
-        2 => BoxService::new(CanonicalLayer::new(mesh).layer(inner)),
-        3 => BoxService::new(AdmissionLayer::new(mesh).layer(inner)),
-        4 => BoxService::new(DeadlineLayer::new(mesh).layer(inner)),
-        5 => BoxService::new(AuthenticateLayer::new(mesh).layer(inner)),
-        6 => BoxService::new(AuthorizeLayer::new(mesh).layer(inner)),
-        7 => BoxService::new(RateLimitLayer::new(mesh).layer(inner)),
-        _ => BoxService::new(HandlerLayer::new(mesh).layer(inner)),
+        0 => BoxCloneService::new(TelemetryLayer::new(mesh).layer(inner)),
+        1 => BoxCloneService::new(AuditLayer::new(mesh).layer(inner)),
+        2 => BoxCloneService::new(CanonicalLayer::new(mesh).layer(inner)),
+        3 => BoxCloneService::new(AdmissionLayer::new(mesh).layer(inner)),
+        4 => BoxCloneService::new(DeadlineLayer::new(mesh).layer(inner)),
+        5 => BoxCloneService::new(AuthenticateLayer::new(mesh).layer(inner)),
+        6 => BoxCloneService::new(AuthorizeLayer::new(mesh).layer(inner)),
+        7 => BoxCloneService::new(RateLimitLayer::new(mesh).layer(inner)),
+        _ => BoxCloneService::new(HandlerLayer::new(mesh).layer(inner)),
     }
 }
 
@@ -289,7 +290,7 @@ async fn a_stack_that_lacks_a_layer_or_has_them_reordered_denies() {
     let kit = Kit::new("").await;
     let called = Arc::new(AtomicUsize::new(0));
     let send = async |layers: &[usize], request: Request<Body>| {
-        let inner: Boxed = BoxService::new(ok(&called));
+        let inner: Boxed = BoxCloneService::new(ok(&called));
         let stack = layers.iter().rev().fold(inner, |inner, layer| wrap(&kit.mesh, *layer, inner));
         stack.oneshot(request).await.unwrap().status()
     };

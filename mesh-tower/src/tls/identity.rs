@@ -162,7 +162,7 @@ impl rustls::sign::Signer for LiveSigner {
 
 /// Calendar time as rustls asks for it.
 #[derive(Debug)]
-pub(super) struct MeshTime(Arc<dyn WallClock>);
+pub(crate) struct MeshTime(pub(crate) Arc<dyn WallClock>);
 
 impl rustls::time_provider::TimeProvider for MeshTime {
     fn current_time(&self) -> Option<UnixTime> {

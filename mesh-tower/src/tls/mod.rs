@@ -30,6 +30,7 @@ mod tests;
 mod verifier;
 
 pub use client::ClientTls;
+pub(crate) use identity::MeshTime;
 pub(crate) use refusal::alert_in;
 pub use refusal::{HandshakeRefused, OwnRefused, PeerRefused};
 pub use server::ServerTls;

@@ -1,0 +1,157 @@
+//! Where in a request a token may be. (Istio `RequestAuthentication`: `fromHeaders`, `fromParams`)
+
+use std::collections::BTreeSet;
+
+use super::TokenError;
+use super::parse::is_b64token;
+use crate::config::IssuerConfig;
+
+/// The query parameter that is looked at by default. (RFC 6750 2.3, Istio)
+const ACCESS_TOKEN: &str = "access_token";
+
+/// Where a token was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Location {
+    /// `Authorization: Bearer`.
+    #[default]
+    Bearer,
+    /// A header, by its place in [`Locations::headers`].
+    Header(usize),
+    /// A query parameter, by its place in [`Locations::params`].
+    Param(usize),
+}
+
+/// Every place where a token of some issuer may be, and every header that claims are written to.
+#[derive(Debug, Default)]
+pub struct Locations {
+    headers: Vec<Place>,
+    params: Vec<Place>,
+    bearer: Issuers,
+    outputs: BTreeSet<String>,
+}
+
+/// The issuers, by their place, whose tokens are taken from somewhere.
+type Issuers = BTreeSet<usize>;
+
+#[derive(Debug)]
+struct Place {
+    /// Of a header: in lower case.
+    name: Box<str>,
+    /// Of a header: what stands before the token.
+    prefix: Box<str>,
+    issuers: Issuers,
+}
+
+impl Locations {
+    pub(super) fn of<'a>(issuers: impl Iterator<Item = &'a IssuerConfig>) -> Self {
+        let mut found = Self::default();
+        for (index, config) in issuers.enumerate() {
+            found.outputs.extend(config.output_claim_to_headers.iter().map(|to| to.header.to_ascii_lowercase()));
+            if config.from_headers.is_empty() && config.from_params.is_empty() {
+                found.bearer.insert(index);
+                add(&mut found.params, ACCESS_TOKEN, "", index);
+            }
+            for header in &config.from_headers {
+                if header.name.eq_ignore_ascii_case("authorization") && header.prefix.eq_ignore_ascii_case("bearer ") {
+                    found.bearer.insert(index);
+                } else {
+                    add(&mut found.headers, &header.name.to_ascii_lowercase(), &header.prefix, index);
+                }
+            }
+            for param in &config.from_params {
+                add(&mut found.params, param, "", index);
+            }
+        }
+        found
+    }
+
+    /// Headers to look at beside `Authorization: Bearer`, by name in lower case; one name may come with several prefixes.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.headers.iter().map(|header| &*header.name)
+    }
+
+    /// Query parameters to look at, by exact name.
+    pub fn params(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.params.iter().map(|param| &*param.name)
+    }
+
+    /// Headers that claims are written to, in lower case: no caller may bring them, in no spelling.
+    pub fn is_output(&self, header: &str) -> bool {
+        !self.outputs.is_empty()
+            && (self.outputs.contains(header)
+                || header.contains('_') && self.outputs.contains(&header.replace('_', "-")))
+    }
+
+    /// Whether claims are written to any header.
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// The token in all values of the header at `index`: none, one, or a refusal.
+    ///
+    /// What begins otherwise than with the prefix is no token; of several prefixes of one name the longest that fits
+    /// counts. Two values are refused, as is a joined pair.
+    pub fn in_header<'v>(
+        &self,
+        index: usize,
+        values: impl IntoIterator<Item = &'v [u8]>,
+    ) -> Result<Option<&'v str>, TokenError> {
+        let Some(place) = self.headers.get(index) else { return Ok(None) };
+        let mut values = values.into_iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(TokenError::Ambiguous);
+        }
+        let better = |other: &&Place| {
+            other.name == place.name
+                && other.prefix.len() > place.prefix.len()
+                && value.starts_with(other.prefix.as_bytes())
+        };
+        let Some(token) = value.strip_prefix(place.prefix.as_bytes()) else { return Ok(None) };
+        if self.headers.iter().any(|other| better(&other)) {
+            return Ok(None);
+        }
+        one(token).map(Some)
+    }
+
+    /// Whether tokens of the issuer at this place are taken from there.
+    pub(super) fn allow(&self, issuer: usize, location: Location) -> bool {
+        let allowed = match location {
+            Location::Bearer => Some(&self.bearer),
+            Location::Header(index) => self.headers.get(index).map(|place| &place.issuers),
+            Location::Param(index) => self.params.get(index).map(|place| &place.issuers),
+        };
+        allowed.is_some_and(|issuers| issuers.contains(&issuer))
+    }
+
+    /// The token in a query: none, one, or a refusal of more. Names and values are compared as they stand: who writes a
+    /// token with `%` writes none.
+    pub fn in_query<'q>(&self, query: &'q str) -> Result<Option<(Location, &'q str)>, TokenError> {
+        let mut found = None;
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(index) = self.params().position(|param| param == name) else { continue };
+            if found.is_some() {
+                return Err(TokenError::Ambiguous);
+            }
+            found = Some((Location::Param(index), one(value.as_bytes())?));
+        }
+        Ok(found)
+    }
+}
+
+fn add(places: &mut Vec<Place>, name: &str, prefix: &str, issuer: usize) {
+    match places.iter_mut().find(|place| *place.name == *name && *place.prefix == *prefix) {
+        Some(place) => _ = place.issuers.insert(issuer),
+        None => places.push(Place { name: name.into(), prefix: prefix.into(), issuers: Issuers::from([issuer]) }),
+    }
+}
+
+/// One token and nothing else.
+fn one(text: &[u8]) -> Result<&str, TokenError> {
+    match std::str::from_utf8(text) {
+        Ok(token) if is_b64token(token) => Ok(token),
+        _ if text.contains(&b',') => Err(TokenError::Ambiguous),
+        _ => Err(TokenError::Malformed("expected one token")),
+    }
+}
