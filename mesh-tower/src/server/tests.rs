@@ -21,7 +21,6 @@ use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
 use mesh_core::{Mesh, Revision};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
-use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 
@@ -255,20 +254,37 @@ impl CloneHead for Request<Body> {
     }
 }
 
-type Boxed = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
+/// Stacks in every order, which no static type can name.
+#[allow(clippy::disallowed_types)]
+mod boxed {
+    use tower::util::BoxCloneService;
+
+    use super::*;
+
+    pub(super) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
+
+    pub(super) fn boxed<S>(service: S) -> Boxed
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    {
+        BoxCloneService::new(service)
+    }
+}
+
+use boxed::{Boxed, boxed};
 
 /// Wraps `inner` in the layer with this number, in the order of [`stack`].
 fn wrap(mesh: &Mesh, layer: usize, inner: Boxed) -> Boxed {
     match layer {
-        0 => BoxCloneService::new(TelemetryLayer::new(mesh).layer(inner)),
-        1 => BoxCloneService::new(AuditLayer::new(mesh).layer(inner)),
-        2 => BoxCloneService::new(CanonicalLayer::new(mesh).layer(inner)),
-        3 => BoxCloneService::new(AdmissionLayer::new(mesh).layer(inner)),
-        4 => BoxCloneService::new(DeadlineLayer::new(mesh).layer(inner)),
-        5 => BoxCloneService::new(AuthenticateLayer::new(mesh).layer(inner)),
-        6 => BoxCloneService::new(AuthorizeLayer::new(mesh).layer(inner)),
-        7 => BoxCloneService::new(RateLimitLayer::new(mesh).layer(inner)),
-        _ => BoxCloneService::new(HandlerLayer::new(mesh).layer(inner)),
+        0 => boxed(TelemetryLayer::new(mesh).layer(inner)),
+        1 => boxed(AuditLayer::new(mesh).layer(inner)),
+        2 => boxed(CanonicalLayer::new(mesh).layer(inner)),
+        3 => boxed(AdmissionLayer::new(mesh).layer(inner)),
+        4 => boxed(DeadlineLayer::new(mesh).layer(inner)),
+        5 => boxed(AuthenticateLayer::new(mesh).layer(inner)),
+        6 => boxed(AuthorizeLayer::new(mesh).layer(inner)),
+        7 => boxed(RateLimitLayer::new(mesh).layer(inner)),
+        _ => boxed(HandlerLayer::new(mesh).layer(inner)),
     }
 }
 
@@ -290,7 +306,7 @@ async fn a_stack_that_lacks_a_layer_or_has_them_reordered_denies() {
     let kit = Kit::new("").await;
     let called = Arc::new(AtomicUsize::new(0));
     let send = async |layers: &[usize], request: Request<Body>| {
-        let inner: Boxed = BoxCloneService::new(ok(&called));
+        let inner: Boxed = boxed(ok(&called));
         let stack = layers.iter().rev().fold(inner, |inner, layer| wrap(&kit.mesh, *layer, inner));
         stack.oneshot(request).await.unwrap().status()
     };
