@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use mesh_core::config::IssuerConfig;
 use mesh_core::identity::{SpiffeId, TrustDomain};
 
 #[derive(Debug, Parser)]
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// Names of workloads.
     #[command(subcommand)]
     Id(IdCommand),
+    /// Tokens that callers bring.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// A certificate authority on disk, for development.
     #[command(subcommand)]
     DevCa(DevCaCommand),
@@ -117,10 +121,63 @@ fn bundle(text: &str) -> Result<(TrustDomain, PathBuf), String> {
     Ok((TrustDomain::parse(domain).map_err(|error| error.to_string())?, PathBuf::from(file)))
 }
 
-/// The arguments, with `--bundle a=a.pem b=b.pem` spelled as the option twice.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Judges compact tokens, one a line, as a service that accepts this issuer would; a line of JSON for each.
+    #[command(
+        after_help = "Each line is {\"valid\",\"reason\",\"claims\"}, in the order of the input. `reason` is a stable code, null \
+        where the token is good; `claims` is null where it is not. Line ends are \\n and nothing else.\n\n\
+        With --signature-only the lines are JWSs over any payload, `claims` is null, and nothing but the signature counts; \
+        the header must still name a known algorithm, and bring neither keys nor extensions.\n\n\
+        Exit codes: 0 all are valid, 1 one is not, 3 the input or the keys cannot be used."
+    )]
+    Verify(TokenVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenVerifyArgs {
+    /// The issuer's public keys, a JWK set.
+    #[arg(long, value_name = "FILE", required_unless_present = "signature_only", conflicts_with = "signature_only")]
+    pub(crate) jwks: Option<PathBuf>,
+    /// The exact issuer.
+    #[arg(long, value_name = "ISS", required_unless_present = "signature_only", conflicts_with = "signature_only")]
+    pub(crate) issuer: Option<String>,
+    /// An accepted audience; may be repeated.
+    #[arg(long, value_name = "AUD", required_unless_present = "signature_only", conflicts_with = "signature_only")]
+    pub(crate) audience: Vec<String>,
+    /// Accepted algorithms; default: RS256, PS256, ES256, ES384, EdDSA.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', conflicts_with = "signature_only",
+          value_parser = clap::builder::PossibleValuesParser::new(IssuerConfig::ALGORITHMS))]
+    pub(crate) algorithms: Vec<String>,
+    /// When to judge, in seconds since 1970; default: now.
+    #[arg(long, value_name = "UNIX_SECONDS", conflicts_with = "signature_only")]
+    pub(crate) at: Option<u64>,
+    /// An accepted `typ`, in any case; may be repeated. Default: JWT, which a missing one is too, and at+jwt.
+    #[arg(long, value_name = "T", conflicts_with = "signature_only")]
+    pub(crate) typ: Vec<String>,
+    /// Judges signatures alone, over any payload.
+    #[arg(long, requires = "key")]
+    pub(crate) signature_only: bool,
+    /// The key of the signatures, a JWK of any type.
+    #[arg(long, value_name = "JWK_FILE", requires = "signature_only")]
+    pub(crate) key: Option<PathBuf>,
+    /// The payload of JWSs that have none of their own.
+    #[arg(long, value_name = "FILE", requires = "signature_only")]
+    pub(crate) payload: Option<PathBuf>,
+    /// The tokens; `-` is the standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// The arguments, with `--bundle a=a.pem b=b.pem`, `--audience a b` and `--typ a b` spelled as the option twice.
 ///
-/// What clap itself would do with many values swallows the certificates that follow them.
+/// What clap itself would do with many values swallows the files that follow them.
 pub(crate) fn spelled_out(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_at = |at: usize, word: &str| arguments.get(at).is_some_and(|argument| argument == word);
+    if (0..arguments.len()).any(|at| is_at(at, "token") && is_at(at + 1, "verify")) {
+        return token_values(&arguments);
+    }
     let mut spelled: Vec<OsString> = Vec::new();
     for argument in arguments {
         let pair = argument.to_str().is_some_and(|text| bundle(text).is_ok());
@@ -129,6 +186,41 @@ pub(crate) fn spelled_out(arguments: impl IntoIterator<Item = OsString>) -> Vec<
             spelled.push("--bundle".into());
         }
         spelled.push(argument);
+    }
+    spelled
+}
+
+/// `token verify` takes one file. Of what follows the first value of a list, all are values where the file stands
+/// elsewhere; else the very last of them is the file.
+fn token_values(arguments: &[OsString]) -> Vec<OsString> {
+    const LISTS: [&str; 2] = ["--audience", "--typ"];
+    const SWITCHES: [&str; 2] = ["--signature-only", "--json"];
+    // The values that an option still takes, and its name if it takes a list.
+    let (mut open, mut list): (usize, Option<&OsString>) = (0, None);
+    let (mut extras, mut files): (Vec<(usize, &OsString)>, usize) = (Vec::new(), 0);
+    let begin = arguments.iter().position(|argument| argument == "verify").map_or(0, |at| at + 1);
+    for (at, argument) in arguments.iter().enumerate().skip(begin) {
+        let text = argument.to_string_lossy();
+        if text.starts_with("--") {
+            list = LISTS.contains(&&*text).then_some(argument);
+            open = usize::from(!text.contains('=') && !SWITCHES.contains(&&*text));
+        } else if open > 0 {
+            open = 0;
+        } else if let Some(name) = list {
+            extras.push((at, name));
+        } else {
+            files += 1;
+        }
+    }
+    if files == 0 {
+        extras.pop();
+    }
+    let mut spelled = Vec::new();
+    for (at, argument) in arguments.iter().enumerate() {
+        if let Some((_, name)) = extras.iter().find(|(extra, _)| *extra == at) {
+            spelled.push(OsString::clone(name));
+        }
+        spelled.push(argument.clone());
     }
     spelled
 }

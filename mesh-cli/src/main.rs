@@ -15,8 +15,10 @@ mod cli;
 mod dev_ca;
 mod explain;
 mod id;
+mod lines;
 mod load;
 mod svid;
+mod token;
 mod verify;
 
 use std::io::Write as _;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use answer::{Failure, Said};
-use cli::{Cli, Command, DevCaCommand, IdCommand, SvidCommand};
+use cli::{Cli, Command, DevCaCommand, IdCommand, SvidCommand, TokenCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::spelled_out(std::env::args_os()));
@@ -62,6 +64,7 @@ fn run(command: &Command) -> Result<Said, Failure> {
         Command::Svid(SvidCommand::Inspect(args)) => svid::inspect(args),
         Command::Svid(SvidCommand::Verify(args)) => return verify::run(args),
         Command::Id(IdCommand::Check(args)) => return id::run(args),
+        Command::Token(TokenCommand::Verify(args)) => return token::run(args),
         Command::DevCa(DevCaCommand::Init(args)) => dev_ca::init(args),
         Command::DevCa(DevCaCommand::Issue(args)) => dev_ca::issue(args),
         Command::DevCa(DevCaCommand::Rotate(args)) => dev_ca::rotate(args),

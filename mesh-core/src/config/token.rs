@@ -102,10 +102,10 @@ const RESERVED: [&str; 17] = [
     "grpc-timeout",
 ];
 
-/// Every algorithm that can be accepted: asymmetric ones only.
-const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-
 impl IssuerConfig {
+    /// Every algorithm that can be accepted: asymmetric ones only.
+    pub const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+
     /// An issuer with every default.
     pub fn new(issuer: impl Into<String>, audiences: Vec<String>, jwks: PlugConfig) -> Self {
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
@@ -143,8 +143,8 @@ impl IssuerConfig {
             }
         }
         for (index, algorithm) in self.algorithms.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            if !ALGORITHMS.contains(&algorithm.as_str()) {
-                let message = format!("`{algorithm}` is never accepted; use one of {}", ALGORITHMS.join(", "));
+            if !Self::ALGORITHMS.contains(&algorithm.as_str()) {
+                let message = format!("`{algorithm}` is never accepted; use one of {}", Self::ALGORITHMS.join(", "));
                 at.error(&format!("algorithms[{index}]"), message);
             }
         }

@@ -41,7 +41,7 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    fn fits(&self, algorithm: Algorithm) -> bool {
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
         self.key_type == algorithm.key_type() && self.only.is_none_or(|only| only == algorithm)
     }
 
@@ -130,16 +130,19 @@ fn member<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>
     }
 }
 
+/// Members of private and symmetric keys. (RFC 7518 6)
+pub(super) const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
 /// What the keys of a set sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Jwt,
     JwtSvid,
 }
 
 /// A key, or `None` if it is a good one that is not for signatures of such tokens.
-fn key(jwk: &Map<String, Value>, purpose: Purpose) -> Result<Option<Key>, String> {
-    if let Some(name) = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().find(|name| jwk.contains_key(*name)) {
+pub(super) fn key(jwk: &Map<String, Value>, purpose: Purpose) -> Result<Option<Key>, String> {
+    if let Some(name) = PRIVATE.into_iter().find(|name| jwk.contains_key(*name)) {
         return Err(format!("`{name}` is private: a published set holds public keys only; replace this key now"));
     }
     let text = |name: &str| member(jwk, name)?.ok_or_else(|| format!("`{name}` is missing"));
@@ -155,16 +158,7 @@ fn key(jwk: &Map<String, Value>, purpose: Purpose) -> Result<Option<Key>, String
         ("EC" | "OKP", None) => return Err("`crv` is missing".to_owned()),
         _ => return Ok(None),
     };
-    let usage = member(jwk, "use")?;
-    let for_signatures = match purpose {
-        Purpose::Jwt => usage.is_none_or(|usage| usage == "sig"),
-        Purpose::JwtSvid => usage == Some("jwt-svid"),
-    };
-    let may_verify = match jwk.get("key_ops") {
-        None => true,
-        Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
-        Some(_) => return Err("`key_ops` is not a list".to_owned()),
-    };
+    let for_signatures = may_verify(jwk, purpose)?;
     let only = match member(jwk, "alg")? {
         None => None,
         Some(name) => match Algorithm::parse(name) {
@@ -176,7 +170,22 @@ fn key(jwk: &Map<String, Value>, purpose: Purpose) -> Result<Option<Key>, String
             None => return Ok(None),
         },
     };
-    Ok((for_signatures && may_verify).then_some(Key { key_type, only, key }))
+    Ok(for_signatures.then_some(Key { key_type, only, key }))
+}
+
+/// Whether `use` and `key_ops` let a key check signatures.
+pub(super) fn may_verify(jwk: &Map<String, Value>, purpose: Purpose) -> Result<bool, String> {
+    let usage = member(jwk, "use")?;
+    let for_signatures = match purpose {
+        Purpose::Jwt => usage.is_none_or(|usage| usage == "sig"),
+        Purpose::JwtSvid => usage == Some("jwt-svid"),
+    };
+    let operation = match jwk.get("key_ops") {
+        None => true,
+        Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
+        Some(_) => return Err("`key_ops` is not a list".to_owned()),
+    };
+    Ok(for_signatures && operation)
 }
 
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<DecodingKey, String> {
