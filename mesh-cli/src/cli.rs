@@ -38,6 +38,9 @@ pub(crate) enum Command {
     /// Tokens that callers bring.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Audit trails.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// A certificate authority on disk, for development.
     #[command(subcommand)]
     DevCa(DevCaCommand),
@@ -252,6 +255,39 @@ pub(crate) struct InspectArgs {
     /// PEM authorities of the leaf's own trust domain: judges the whole chain as a peer would.
     #[arg(long, value_name = "CA.PEM")]
     pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Says whether a trail is whole: edits, deletions, order, cuts, forks, signatures.
+    #[command(
+        after_help = "Hashes alone show accidents: who can write the file can compute them anew. --key or --bundle make signatures \
+        count, --anchor demands that records which were copied elsewhere (log target `mesh::audit::checkpoint`) are in the trail. \
+        `reason` of each problem is a stable code: malformed, edited, deleted, reordered, fork, no_beginning, sequence, \
+        unfinished, truncated, anchor_missing, unsigned, bad_signature, unknown_key, bad_certificate, untrusted_certificate, \
+        other_identity.\n\n\
+        Exit codes: 0 the trail is whole, 1 it is not, 2 wrong command line, 3 a file cannot be read."
+    )]
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// A key that signs: PEM (`BEGIN PUBLIC KEY`) or JWK; may be repeated.
+    #[arg(long = "key", value_name = "PEM|JWK")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// PEM authorities of one trust domain, whose SVIDs sign. Several domains: several pairs, or the option again.
+    #[arg(long = "bundle", value_name = "TRUST_DOMAIN=PEM", value_parser = bundle)]
+    pub(crate) bundles: Vec<(TrustDomain, PathBuf)>,
+    /// Signed records that must be in the trail, one a line; may be repeated. One before its first record is a beginning.
+    #[arg(long = "anchor", value_name = "JSON")]
+    pub(crate) anchors: Vec<PathBuf>,
+    /// Takes a process without `audit.stop` for one that still runs, or crashed.
+    #[arg(long)]
+    pub(crate) unfinished: bool,
+    /// The trail, oldest file first; `-` is the standard input.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@
 //! The codes and the fields of `--json` are stable: scripts may build on them. Text is for people and may change.
 
 mod answer;
+mod audit;
 mod check;
 mod cli;
 mod dev_ca;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use answer::{Failure, Said};
-use cli::{Cli, Command, DevCaCommand, IdCommand, SvidCommand, TokenCommand};
+use cli::{AuditCommand, Cli, Command, DevCaCommand, IdCommand, SvidCommand, TokenCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::spelled_out(std::env::args_os()));
@@ -65,6 +66,7 @@ fn run(command: &Command) -> Result<Said, Failure> {
         Command::Svid(SvidCommand::Verify(args)) => return verify::run(args),
         Command::Id(IdCommand::Check(args)) => return id::run(args),
         Command::Token(TokenCommand::Verify(args)) => return token::run(args),
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(args),
         Command::DevCa(DevCaCommand::Init(args)) => dev_ca::init(args),
         Command::DevCa(DevCaCommand::Issue(args)) => dev_ca::issue(args),
         Command::DevCa(DevCaCommand::Rotate(args)) => dev_ca::rotate(args),

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mesh_core::clock::{SystemClock, WallClock as _};
-use mesh_core::identity::{PeerRole, SpiffeId, SvidError, TrustBundle, TrustBundleSet, claimed_id, verify_svid};
+use mesh_core::identity::{
+    PeerRole, SpiffeId, SvidError, TrustBundle, TrustBundleSet, TrustDomain, claimed_id, verify_svid,
+};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 use serde::Serialize;
@@ -36,7 +38,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Said, Failure> {
             .ok_or_else(|| Failure::Usage(format!("--at {at} is no time")))?,
     };
     let mut unread = Vec::new();
-    let trust = Trust::load(args, &mut unread)?;
+    let trust = Trust::load(&args.bundles, &mut unread)?;
     let mut lines = Lines::new();
     for file in &args.chains {
         let (verdict, claimed) = match read(file, MAX_CHAIN_FILE) {
@@ -62,17 +64,17 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Said, Failure> {
 }
 
 /// Whom the command line trusts.
-struct Trust {
-    bundles: TrustBundleSet,
+pub(crate) struct Trust {
+    pub(crate) bundles: TrustBundleSet,
     /// Trust domains whose bundle was named and cannot be used.
     unusable: BTreeSet<String>,
 }
 
 impl Trust {
     /// Two bundles of one trust domain are refused rather than pooled or picked from. (SPIFFE Federation 7.3)
-    fn load(args: &VerifyArgs, unread: &mut Vec<String>) -> Result<Self, Failure> {
+    pub(crate) fn load(bundles: &[(TrustDomain, PathBuf)], unread: &mut Vec<String>) -> Result<Self, Failure> {
         let mut files = BTreeMap::new();
-        for (domain, file) in &args.bundles {
+        for (domain, file) in bundles {
             if files.insert(domain, file).is_some() {
                 let advice = "a trust domain has one bundle; put all of its authorities into one file";
                 return Err(Failure::Usage(format!("--bundle {domain}=... is given twice: {advice}")));

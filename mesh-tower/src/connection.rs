@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use mesh_core::audit::AuditOrigin;
 use mesh_core::config::Config;
 use mesh_core::identity::{Peer, SpiffeId};
 
@@ -25,6 +26,15 @@ pub struct Connection {
     http: http::Version,
     /// The requests of this peer over all of its connections to this listener.
     requests: Arc<Places>,
+    audit: Audited,
+}
+
+/// What every audit record of a connection says, made once.
+#[derive(Debug, Default)]
+pub(crate) struct Audited {
+    pub(crate) peer: Option<Arc<str>>,
+    pub(crate) serial: Option<Arc<str>>,
+    pub(crate) origin: Arc<AuditOrigin>,
 }
 
 /// Marks what stands in the place of a request that had no single reading on the wire, or was beyond what a head may be (then
@@ -67,7 +77,23 @@ impl Connection {
         http: http::Version,
         requests: Arc<Places>,
     ) -> Self {
-        Self { peer, chain, local_addr, listener, http, requests }
+        let svid = peer.svid.as_deref();
+        let audit = Audited {
+            peer: svid.map(|svid| svid.id.as_str().into()),
+            serial: svid.map(|svid| svid.serial.as_str().into()),
+            origin: Arc::default(),
+        };
+        Self { peer, chain, local_addr, listener, http, requests, audit }
+    }
+
+    /// With what the handshake said beside the identity.
+    pub(crate) fn with_origin(mut self, origin: AuditOrigin) -> Self {
+        self.audit.origin = Arc::new(origin);
+        self
+    }
+
+    pub(crate) fn audit(&self) -> &Audited {
+        &self.audit
     }
 
     /// The other end, as its handshake proved it.

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::{BatchSize, Criterion};
 use http::HeaderMap;
-use mesh_core::audit::{Audit, AuditOutcome, AuditRecord, AuditSink};
+use mesh_core::audit::{Audit, AuditLine, AuditOptions, AuditOutcome, AuditRecord, AuditSink};
 use mesh_core::rng::Rng;
 use mesh_core::telemetry::{Metrics, RequestLabels, RequestOutcome};
 use mesh_tower::context::TraceContext;
@@ -48,7 +48,7 @@ pub(crate) fn traceparent(c: &mut Criterion) {
 struct Nowhere;
 
 impl AuditSink for Nowhere {
-    fn write(&mut self, _records: &[AuditRecord]) -> io::Result<()> {
+    fn write(&mut self, _lines: &[AuditLine]) -> io::Result<()> {
         Ok(())
     }
 }
@@ -56,7 +56,9 @@ impl AuditSink for Nowhere {
 pub(crate) fn audit(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let _entered = runtime.enter();
-    let audit = Audit::start(Box::new(Nowhere), 10_000, Arc::default());
+    let mut options = AuditOptions::default();
+    options.queue = 10_000;
+    let audit = Audit::start(Box::new(Nowhere), options, Arc::default());
     let record = || {
         let mut record = AuditRecord::new(UNIX_EPOCH, AuditOutcome::Allow, "allow_rule", 200);
         record.peer = Some("spiffe://bench.example/ns/n/sa/client".into());

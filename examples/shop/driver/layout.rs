@@ -93,7 +93,7 @@ impl Layout {
         self.root().join(LEDGER).join(format!("order-{order}")).exists()
     }
 
-    /// The audit records of one process so far. It makes the file with the first one.
+    /// The audit records of the requests of one process so far.
     pub(crate) fn audit(&self, name: &str) -> Result<Vec<serde_json::Value>, Error> {
         let text = match std::fs::read_to_string(self.process(name).join("audit.jsonl")) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -101,6 +101,11 @@ impl Layout {
         };
         // The last line may be half written.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+        let records = whole.lines().map(|line| Ok(serde_json::from_str(line)?));
+        records
+            .filter(|record: &Result<serde_json::Value, Error>| {
+                record.as_ref().map_or(true, |it| it["event"] == "request")
+            })
+            .collect()
     }
 }

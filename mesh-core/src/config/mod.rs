@@ -60,7 +60,7 @@ pub mod walk;
 mod workload;
 pub mod yaml;
 
-pub use audit::{AuditConfig, TelemetryConfig};
+pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
 pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
 pub use forwarded::ForwardedConfig;
 pub use identity::IdentityConfig;

@@ -131,6 +131,17 @@ impl RouteConfig {
     }
 }
 
+impl RouteMatch {
+    /// Whether a request is meant. `path` is without query.
+    pub fn matches(&self, method: &str, path: &str) -> bool {
+        self.method.as_ref().is_none_or(|expected| expected == method)
+            && self.path.as_ref().is_none_or(|expected| match expected {
+                PathMatch::Exact(exact) => exact == path,
+                PathMatch::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            })
+    }
+}
+
 impl Decode for RouteMatch {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;

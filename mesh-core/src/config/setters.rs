@@ -19,13 +19,16 @@ macro_rules! setters {
     (@value $field:ident $wrap:expr) => { $wrap($field) };
 }
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AuditConfig, BalanceConfig, BalancePolicy, BudgetConfig, ClaimHeader, ClusterConfig, ForwardedConfig, HttpVersion,
-    IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch, PlugConfig, PoolConfig,
-    RateLimitConfig, RetryConfig, RouteConfig, RouteMatch, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
+    AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BudgetConfig, CheckpointConfig, ClaimHeader, ClusterConfig,
+    ForwardedConfig, HttpVersion, IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch,
+    PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig, RouteMatch, SubjectConfig, TelemetryConfig,
+    TlsConfig, TlsVersion, TokenHeader,
 };
+use crate::audit::SubjectMode;
 
 setters! {
     ListenerConfig {
@@ -133,6 +136,19 @@ setters! {
     AuditConfig {
         sink: PlugConfig => Some,
         queue: usize,
+        sign_key: PathBuf => Some,
+        checkpoint: CheckpointConfig,
+        subject: SubjectConfig,
+        routes: Vec<AuditRoute>,
+        required_timeout: Duration,
+    }
+    CheckpointConfig {
+        records: u64,
+        interval: Duration,
+    }
+    SubjectConfig {
+        mode: SubjectMode,
+        key: PathBuf => Some,
     }
     TelemetryConfig {
         exporter: PlugConfig => Some,

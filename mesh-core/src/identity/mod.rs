@@ -53,4 +53,5 @@ pub use renewal::Renewal;
 pub use signer::{KeyError, SignatureScheme, Signer};
 pub use source::{Identity, IdentityError, IdentitySource, IdentityUpdates};
 pub use svid::X509Svid;
+pub(crate) use verify::leaf_public_key;
 pub use verify::{PeerRole, VerifiedSvid, check_leaf, claimed_id, verify_svid};

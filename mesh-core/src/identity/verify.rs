@@ -204,6 +204,11 @@ pub fn claimed_id(leaf: &[u8]) -> Result<SpiffeId, SvidError> {
     certificate::claimed_id(leaf)
 }
 
+/// The public key of a leaf that keeps the rules of an X.509-SVID, as DER SubjectPublicKeyInfo.
+pub(crate) fn leaf_public_key(leaf: &[u8]) -> Result<Vec<u8>, SvidError> {
+    certificate::leaf(leaf).map(|leaf| leaf.public_key)
+}
+
 /// Validity is written in whole seconds, and the last one counts. (RFC 5280 4.1.2.5)
 fn valid_leaf(der: &[u8], now: SystemTime) -> Result<certificate::Leaf, SvidError> {
     let leaf = certificate::leaf(der)?;

@@ -11,7 +11,7 @@ use super::origin::{Base, Loaded, Origin};
 use super::refresh::Refresher;
 use super::reload::Reload;
 use super::{Authorizers, Inner, Mesh, StartError, extensions, tasks};
-use crate::audit::{Audit, AuditSink};
+use crate::audit::{Audit, AuditOptions, AuditSink};
 use crate::clock::{SystemClock, WallClock};
 use crate::config::{Config, ConfigError, Errors, PlugConfig};
 use crate::identity::IdentitySource;
@@ -125,6 +125,7 @@ impl MeshBuilder {
                 registry.audit_sink(&configured, &context, &mut errors)
             }
         };
+        let audit_options = AuditOptions::of(&config.audit, &context.base_dir, loaded.root.as_ref(), &mut errors);
         let exporter =
             config.telemetry.exporter.as_ref().and_then(|config| registry.exporter(config, &context, &mut errors));
         let metrics = Arc::new(Metrics::default());
@@ -153,13 +154,22 @@ impl MeshBuilder {
             judge.follow(updates, cell).await;
         });
         let reload_error = Arc::new(ArcSwapOption::empty());
-        let reload = Reload { origin, compiler, revision: revision.clone(), error: Arc::clone(&reload_error) };
+        let audit_options = AuditOptions {
+            identity: Some(identity.clone()),
+            clock: Arc::clone(&context.clock),
+            rng: context.rng.fork(),
+            ..audit_options
+        };
+        let audit = Audit::start(sink, audit_options, Arc::clone(&metrics));
+        let trail = audit.clone();
+        let (revision_, error) = (revision.clone(), Arc::clone(&reload_error));
+        let reload = Reload { origin, compiler, revision: revision_, error, audit: trail };
+        reload.loaded(1);
         tasks.spawn("reload", reload.run(reading));
 
         if let Some(exporter) = &exporter {
             exporter.start();
         }
-        let audit = Audit::start(sink, loaded.config.audit.queue, Arc::clone(&metrics));
         let extensions = extensions::Extensions::default();
         let inner = Inner {
             revision,

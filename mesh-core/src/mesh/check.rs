@@ -67,6 +67,7 @@ impl MeshBuilder {
         if let Some(sink) = &config.audit.sink {
             drop(registry.audit_sink(sink, &context, &mut errors));
         }
+        config.audit.keys(&context.base_dir, loaded.root.as_ref(), &mut errors);
         if let Some(exporter) = &config.telemetry.exporter {
             drop(registry.exporter(exporter, &context, &mut errors));
         }

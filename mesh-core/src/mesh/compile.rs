@@ -15,7 +15,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub(super) struct Compiler {
     registry: Arc<Registry>,
-    context: Context,
+    pub(super) context: Context,
     pub(super) metrics: Arc<Metrics>,
     authorizers: Arc<Authorizers>,
     keys: KeyRing,

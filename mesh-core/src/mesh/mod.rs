@@ -233,11 +233,11 @@ impl Mesh {
         self.inner.tasks.spawn(name, task);
     }
 
-    /// Sends what audit and exporter still hold, 5 s each at most. Call it after the last server has drained.
+    /// Sends what audit and exporter still hold, 5 s each at most, and ends the audit trail. Call it after the last server has drained.
     ///
     /// Cancel safe; what was not sent by then may be lost.
     pub async fn shutdown(&self) {
-        if tokio::time::timeout(FLUSH, self.inner.audit.flush()).await.is_err() {
+        if tokio::time::timeout(FLUSH, self.inner.audit.stop()).await.is_err() {
             tracing::warn!("audit records could not be written in time");
         }
         if let Some(exporter) = &self.inner.exporter

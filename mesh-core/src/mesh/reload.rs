@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use super::compile::Compiler;
 use super::origin::{Origin, Reading};
 use super::{Revision, tasks};
+use crate::audit::{Audit, AuditEvent};
 use crate::config::{ConfigError, Errors, Place};
 use crate::snapshot::Snapshot;
 use crate::telemetry::UpdateResult;
@@ -28,6 +29,7 @@ pub(super) struct Reload {
     pub(super) compiler: Compiler,
     pub(super) revision: Snapshot<Revision>,
     pub(super) error: Arc<ArcSwapOption<ConfigError>>,
+    pub(super) audit: Audit,
 }
 
 impl Reload {
@@ -88,14 +90,25 @@ impl Reload {
             Ok(generation) => {
                 runtime.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
                 tracing::info!(generation, "configuration reloaded");
+                self.loaded(generation);
                 self.error.store(None);
             }
             Err(error) => {
                 for issue in error.issues() {
                     tracing::error!(%issue, "configuration not reloaded; the last good one stays in force");
                 }
+                let event = AuditEvent::new(self.compiler.context.clock.now(), AuditEvent::POLICY_REJECT);
+                let first = error.issues().first().map(ToString::to_string).unwrap_or_default();
+                self.audit.event(event.number("problems", error.issues().len() as u64).text("first", &first));
                 self.error.store(Some(Arc::new(error)));
             }
         }
+    }
+
+    /// Tells the trail what is in force.
+    pub(super) fn loaded(&self, generation: u64) {
+        let policies = self.revision.load().policy.len() as u64;
+        let event = AuditEvent::new(self.compiler.context.clock.now(), AuditEvent::POLICY_LOAD);
+        self.audit.event(event.number("generation", generation).number("policies", policies));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{BudgetConfig, Config, PathMatch, RouteConfig, RouteMatch, nearest};
+use crate::config::{BudgetConfig, Config, RouteConfig, RouteMatch, nearest};
 use crate::retry::{RetryBudget, RetryPolicy};
 
 /// One compiled way.
@@ -71,7 +71,7 @@ impl RouteTable {
     /// The first route of `service` that matches. `path` is without query.
     pub fn find(&self, service: &str, method: &str, path: &str) -> Option<&Arc<Route>> {
         let entries = self.services.get(service)?;
-        entries.iter().find(|entry| matches(&entry.matches, method, path)).map(|entry| &entry.route)
+        entries.iter().find(|entry| entry.matches.matches(method, path)).map(|entry| &entry.route)
     }
 
     /// The service names that can be called, sorted.
@@ -100,14 +100,6 @@ fn compile(name: &str, service: &str, route: &RouteConfig, previous: Option<&Rou
         retry: route.retry.as_ref().map(RetryPolicy::new),
         budget: kept.unwrap_or_else(|| Arc::new(RetryBudget::new(budget, Instant::now()))),
     })
-}
-
-fn matches(rule: &RouteMatch, method: &str, path: &str) -> bool {
-    rule.method.as_ref().is_none_or(|expected| expected == method)
-        && rule.path.as_ref().is_none_or(|expected| match expected {
-            PathMatch::Exact(exact) => exact == path,
-            PathMatch::Prefix(prefix) => path.starts_with(prefix.as_str()),
-        })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use super::*;
-use crate::config::{ClusterConfig, IdentityConfig, Node, Place, PlugConfig, RetryConfig, Workload, yaml::Value};
+use crate::config::{
+    ClusterConfig, IdentityConfig, Node, PathMatch, Place, PlugConfig, RetryConfig, Workload, yaml::Value,
+};
 
 fn plug() -> PlugConfig {
     let place = Place { file: "<code>".into(), line: 0, column: 0, path: String::new() };

@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 const MAX_DEPTH: usize = 32;
 
 /// Parses one JSON object. The error says what is wrong and never quotes the input.
-pub(super) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, &'static str> {
+pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, &'static str> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict { depth: MAX_DEPTH }.deserialize(&mut deserializer).map_err(|error| reason(&error))?;
     deserializer.end().map_err(|_| "something follows the JSON value")?;

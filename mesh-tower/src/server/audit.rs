@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::audit::{AuditOutcome, AuditRecord};
+use mesh_core::audit::{AuditEvent, AuditOutcome, AuditRecord, Ticket};
+use mesh_core::policy::Verdict;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -23,7 +24,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// Records every decided request exactly once, refusals included, when its response head is known.
 ///
 /// Never holds a request up: a record that finds the queue full is dropped and counted. A request whose caller leaves
-/// after the decision is recorded with status 499. Tokens, queries and bodies are never recorded.
+/// after the decision is recorded with status 499. Where [`AuditedLayer`](super::AuditedLayer) had to have the record
+/// written before the handler, the status follows in an event `request.end`. Tokens, queries and bodies are never
+/// recorded.
 ///
 /// # Position
 /// Directly below telemetry, which starts the exchange; above everything that may refuse.
@@ -86,10 +89,21 @@ struct Entry(Option<Arc<Exchange>>);
 
 impl Entry {
     fn write(&mut self, status: u16, grpc_status: Option<u8>) {
-        if let Some(exchange) = self.0.take() {
-            exchange.mesh.audit().record(record(&exchange, status, grpc_status));
+        let Some(exchange) = self.0.take() else { return };
+        let audit = exchange.mesh.audit();
+        match exchange.ticket() {
+            Some(ticket) if !ticket.withdraw() => audit.event(end(&exchange, ticket, status, grpc_status)),
+            _ => audit.record(record(&exchange, status, grpc_status)),
         }
     }
+}
+
+/// What came of a request whose record says only that it was let in.
+fn end(exchange: &Exchange, ticket: &Ticket, status: u16, grpc_status: Option<u8>) -> AuditEvent {
+    let event = AuditEvent::new(exchange.mesh.clock().now(), AuditEvent::REQUEST_END);
+    let event = event.text("request", &ticket.id().to_string()).number("status", status.into());
+    let event = grpc_status.into_iter().fold(event, |event, status| event.number("grpc_status", status.into()));
+    exchange.rejected().into_iter().fold(event, |event, reject| event.text("reason", reject.reason))
 }
 
 impl Drop for Entry {
@@ -103,35 +117,48 @@ impl Drop for Entry {
     }
 }
 
-fn record(exchange: &Exchange, status: u16, grpc_status: Option<u8>) -> AuditRecord {
+/// What is known of the request now. `status` is 0 while it has no answer.
+pub(super) fn record(exchange: &Exchange, status: u16, grpc_status: Option<u8>) -> AuditRecord {
     let (decision, reject) = (exchange.decision(), exchange.rejected());
     let (outcome, reason) = match (reject, decision) {
         (Some(reject), _) => (reject.outcome(), reject.reason),
         (None, Some(decision)) => (AuditOutcome::Allow, decision.reason.as_str()),
         (None, None) => (AuditOutcome::Deny, Reject::WIRING.reason),
     };
-    let peer = exchange.connection.peer();
-    let svid = peer.svid.as_deref();
-    let token = exchange.principal().and_then(|principal| principal.token.as_deref());
-    let canonical = exchange.canonical();
+    let (connection, canonical) = (&exchange.connection, exchange.canonical());
+    let said = connection.audit();
     let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
     let mut record = AuditRecord::new(exchange.mesh.clock().now(), outcome, reason, status);
     record.grpc_status = grpc_status;
-    record.peer = svid.map(|svid| svid.id.as_str().into());
-    record.peer_serial = svid.map(|svid| svid.serial.as_str().into());
-    record.peer_address = Some(peer.address);
+    record.peer = said.peer.clone();
+    record.peer_serial = said.serial.clone();
+    record.peer_address = Some(connection.peer().address);
+    record.origin = Some(Arc::clone(&said.origin));
     record.forwarded = exchange.forwarded().map(|id| id.as_str().into());
-    record.token_issuer = token.map(|token| Arc::clone(&token.issuer));
-    record.token_subject = token.and_then(|token| token.subject.clone());
-    record.service = exchange.mesh.identity().peek().svid().map(|svid| svid.id().as_str().into());
+    if let Some(token) = exchange.principal().and_then(|principal| principal.token.as_ref()) {
+        record.set_token(Arc::clone(token));
+    }
     record.method = text(canonical.map(|canonical| canonical.method()));
     record.host = text(canonical.map(|canonical| canonical.host()));
     record.path = text(canonical.map(|canonical| canonical.path()));
+    if canonical.is_none() {
+        record.set_raw_path(exchange.target.path());
+    }
     record.route = exchange.route().cloned();
     record.policy = decision.and_then(|decision| decision.policy.clone());
     record.rule = decision.and_then(|decision| decision.rule);
+    record.audit_policies = decision.map(|decision| decision.audit.clone()).unwrap_or_default();
+    if let Some(trial) = decision.and_then(|decision| decision.dry_run.as_deref()) {
+        record.dry_run = Some(match trial.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        });
+        record.dry_run_policy = trial.matched.first().map(|matched| Arc::clone(&matched.policy));
+    }
     record.generation = exchange.revision.generation();
+    record.request_id = exchange.request_id.as_deref().map(str::to_owned);
     record.trace_id = Some(exchange.trace.trace_id_hex());
+    record.span_id = Some(format!("{:016x}", exchange.trace.span_id()));
     record
 }
 

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
+use mesh_core::audit::Ticket;
+use mesh_core::config::AuditMode;
 use mesh_core::identity::SpiffeId;
 use mesh_core::policy::{Decision, Verdict};
 use mesh_core::snapshot::Versioned;
@@ -48,6 +50,12 @@ pub(crate) struct Exchange {
     reject: OnceLock<Reject>,
     admission: Mutex<Option<AdmissionPermit>>,
     fate: Option<Arc<Fate>>,
+    /// What the caller calls the request, where that can be written down.
+    pub(super) request_id: Option<Box<str>>,
+    /// The target as it came.
+    pub(super) target: Uri,
+    /// The record that had to be written before the handler.
+    ticket: OnceLock<Ticket>,
 }
 
 impl Exchange {
@@ -76,6 +84,9 @@ impl Exchange {
             reject: OnceLock::new(),
             admission: Mutex::new(None),
             fate: request.extensions().get::<Arc<Fate>>().cloned(),
+            request_id: request_id(request.headers()).map(Box::from),
+            target: request.uri().clone(),
+            ticket: OnceLock::new(),
         })
     }
 
@@ -132,6 +143,22 @@ impl Exchange {
 
     pub(super) fn set_decision(&self, decision: Decision) -> Result<(), Reject> {
         self.decision.set(decision).map_err(|_| Reject::WIRING)
+    }
+
+    pub(super) fn ticket(&self) -> Option<&Ticket> {
+        self.ticket.get()
+    }
+
+    pub(super) fn set_ticket(&self, ticket: Ticket) -> Result<(), Reject> {
+        self.ticket.set(ticket).map_err(|_| Reject::WIRING)
+    }
+
+    /// Whether no handler may run before the record of this request is written.
+    pub(super) fn requires_audit(&self) -> bool {
+        let audit = &self.revision.config.audit;
+        // Most have no routes at all; a request that has no reading does not come this far.
+        !audit.routes.is_empty()
+            && self.canonical().is_none_or(|it| audit.mode(it.method(), it.path()) == AuditMode::Required)
     }
 
     /// Whether policy let the request in.
@@ -228,6 +255,15 @@ impl Exchange {
     pub(super) fn release(&self) {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+/// `x-request-id`, where it is one harmless word.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("x-request-id").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let id = value.to_str().ok()?;
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte);
+    (1..=128).contains(&id.len()).then_some(id).filter(|id| id.bytes().all(harmless))
 }
 
 /// Refuses a request that came without an exchange: the stack is incomplete, or another server called it.

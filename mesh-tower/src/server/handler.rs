@@ -84,6 +84,10 @@ where
         let Some(context) = exchange.context().filter(|_| exchange.awaits_handler()).cloned() else {
             return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
         };
+        // Nobody wrote down what is about to be done.
+        if exchange.requires_audit() && exchange.ticket().is_none_or(|ticket| !ticket.is_written()) {
+            return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
+        }
         let request = match decompressed(request) {
             Ok(request) => request,
             Err(reject) => return ResponseFuture::refused(exchange.refuse(reject)),

@@ -10,11 +10,12 @@
 //! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
 //! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
+//! | [`AuditedLayer`] | no handler without its record, on routes that say so | 503 / UNAVAILABLE |
 //! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
 //!
-//! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit and rate limit may be
-//! left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
+//! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit, audited and rate limit may
+//! be left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
 //!
 //! ```
 //! use mesh_tower::server::{AuthenticateLayer, AuthorizeLayer, CanonicalLayer, HandlerLayer, TelemetryLayer};
@@ -33,6 +34,7 @@
 
 mod admission;
 mod audit;
+mod audited;
 mod authenticate;
 mod authorize;
 mod canonical;
@@ -56,6 +58,7 @@ mod token;
 
 pub use admission::{Admission, AdmissionLayer};
 pub use audit::{Audit, AuditLayer};
+pub use audited::{Audited, AuditedLayer};
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use canonical::{CanonicalLayer, CanonicalService};
@@ -96,6 +99,7 @@ where
         .layer(AuthenticateLayer::new(mesh))
         .layer(AuthorizeLayer::new(mesh))
         .layer(RateLimitLayer::new(mesh))
+        .layer(AuditedLayer::new(mesh))
         .layer(HandlerLayer::new(mesh))
         .service(inner)
 }

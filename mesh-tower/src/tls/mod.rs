@@ -37,10 +37,11 @@ pub use server::ServerTls;
 
 use std::sync::Arc;
 
+use mesh_core::audit::AuditOrigin;
 use mesh_core::config::{TlsConfig, TlsVersion};
 use mesh_core::identity::VerifiedSvid;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CommonState, SupportedProtocolVersion};
+use rustls::{CommonState, NamedGroup, SupportedProtocolVersion};
 
 /// The peer of one finished handshake.
 #[derive(Debug, Clone)]
@@ -56,6 +57,10 @@ pub struct VerifiedPeer {
     pub version: TlsVersion,
     /// Whether an earlier session was resumed; its certificates were judged again.
     pub resumed: bool,
+    /// The group of the key exchange, by its name in TLS.
+    pub group: Option<&'static str>,
+    /// The server name that a client asked us for.
+    pub server_name: Option<Box<str>>,
 }
 
 impl VerifiedPeer {
@@ -66,7 +71,31 @@ impl VerifiedPeer {
         let http = if tls.alpn_protocol() == Some(H2) { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
         let tls12 = tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2);
         let version = if tls12 { TlsVersion::V1_2 } else { TlsVersion::V1_3 };
-        Self { svid, chain, http, version, resumed }
+        let group = tls.negotiated_key_exchange_group().map(|group| group_name(group.name()));
+        Self { svid, chain, http, version, resumed, group, server_name: None }
+    }
+
+    /// What audit records say of it.
+    pub(crate) fn origin(&self) -> AuditOrigin {
+        let mut origin = AuditOrigin::default();
+        origin.peer_sha256 = Some(self.svid.fingerprint);
+        origin.tls_version = Some(self.version.as_str());
+        origin.tls_group = self.group;
+        origin.tls_resumed = Some(self.resumed);
+        origin.sni = self.server_name.clone();
+        origin
+    }
+}
+
+/// As IANA registers it.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        NamedGroup::X25519 => "x25519",
+        NamedGroup::secp256r1 => "secp256r1",
+        NamedGroup::secp384r1 => "secp384r1",
+        NamedGroup::secp256r1MLKEM768 => "SecP256r1MLKEM768",
+        _ => "other",
     }
 }
 

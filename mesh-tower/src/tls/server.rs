@@ -62,7 +62,9 @@ impl ServerTls {
         let handshake = hello.into_stream(Arc::new(config)).await;
         // Without a certificate rustls has failed the handshake, and knows no more; a session that is resumed needs none.
         self.live.presentable()?;
-        verifier.conclude(handshake, |stream| stream.get_ref().1)
+        let (stream, mut peer) = verifier.conclude(handshake, |stream| stream.get_ref().1)?;
+        peer.server_name = stream.get_ref().1.server_name().map(Box::from);
+        Ok((stream, peer))
     }
 
     fn config(&self, verifier: &Arc<Verifier>, options: TlsConfig) -> Result<ServerConfig, rustls::Error> {

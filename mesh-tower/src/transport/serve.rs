@@ -29,6 +29,7 @@ use super::peers::{PeerPlace, Who};
 use super::protocol::{http1_builder, http2_builder};
 use super::standing::Standing;
 use crate::Connection;
+use crate::tls::VerifiedPeer;
 
 /// A client that came in and whose place is taken.
 struct Admitted<Io> {
@@ -133,6 +134,7 @@ where
     S::Future: Send,
 {
     let Entered { stream, peer, http } = entered;
+    let origin = peer.as_ref().map(VerifiedPeer::origin).unwrap_or_default();
     let (svid, chain) = peer.map(|peer| (peer.svid, peer.chain)).unzip();
     let not_after = svid.as_ref().map(|svid| svid.not_after);
     let (now, wall) = (Instant::now(), shared.ground.clock.now());
@@ -140,14 +142,15 @@ where
     let activity = Activity::new(now, Patience::new(config.send_timeout, config.min_body_rate), resets);
     let life = Lifetime::new(&config, not_after, now, wall, &shared.ground.rng);
     let judged = Peer { address, svid };
-    let connection = Arc::new(Connection::new(
+    let connection = Connection::new(
         judged,
         chain.unwrap_or_default(),
         shared.local_addr,
         Arc::clone(&shared.name),
         http,
         Arc::clone(place.requests()),
-    ));
+    );
+    let connection = Arc::new(connection.with_origin(origin));
     let standing = Standing::new(Arc::clone(&connection), judged_under);
     let _enrolled = shared.roster.enrol(Arc::clone(&standing));
     // Enrolled first, judged second: a revision published in between finds it in the roster.

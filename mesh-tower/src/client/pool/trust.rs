@@ -147,6 +147,8 @@ mod tests {
                     http: http::Version::HTTP_2,
                     version: TlsVersion::V1_3,
                     resumed: false,
+                    group: None,
+                    server_name: None,
                 },
                 generation: 1,
             };

@@ -1,0 +1,163 @@
+//! `mesh audit verify` over files that a real trail wrote.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use mesh_core::audit::{Audit, AuditOptions, AuditOutcome, AuditRecord, FileSink};
+use mesh_core::identity::PrivateKey;
+use serde_json::Value;
+
+/// `MESH_AUDIT_RECORDS=1000000` for the long form.
+fn records() -> usize {
+    std::env::var("MESH_AUDIT_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+}
+
+/// A private key, and its public half in PEM.
+fn key(dir: &Path) -> PrivateKey {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    fs::write(dir.join("audit.pub"), pair.public_key_pem()).unwrap();
+    PrivateKey::from_pem(pair.serialize_pem().as_bytes()).unwrap()
+}
+
+async fn write(path: &Path, records: usize, key: Option<PrivateKey>) {
+    let mut options = AuditOptions::default();
+    (options.queue, options.checkpoint_records) = (4096, 1000);
+    options.signer = key.map(|key| Arc::new(key) as Arc<_>);
+    let audit = Audit::start(Box::new(FileSink::new(path)), options, Arc::default());
+    for n in 0..records {
+        let time = UNIX_EPOCH + Duration::from_secs(1_800_000_000) + Duration::from_millis(n as u64);
+        let mut record = AuditRecord::new(time, AuditOutcome::Allow, "allow_rule", 200);
+        record.peer = Some("spiffe://shop.example/ns/shop/sa/web".into());
+        record.host = "orders:8443".to_owned();
+        record.method = "GET".to_owned();
+        record.path = format!("/orders/{n}");
+        record.policy = Some("shop/web".into());
+        record.trace_id = Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned());
+        audit.record(record);
+        if n % 2000 == 1999 {
+            audit.flush().await;
+        }
+    }
+    audit.stop().await;
+    assert_eq!(audit.lost(), 0);
+}
+
+fn verify(dir: &Path, args: &[&str]) -> (i32, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .current_dir(dir)
+        .args(["--json", "audit", "verify"])
+        .args(args)
+        .output();
+    let output = output.unwrap();
+    let json = serde_json::from_slice(&output.stdout);
+    (output.status.code().unwrap(), json.unwrap_or_else(|e| panic!("{e}: {output:?}")))
+}
+
+/// The most memory that a child of this process has had, in KiB.
+fn memory(dir: &Path, args: &[&str]) -> Option<u64> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+    command.current_dir(dir).args(["audit", "verify"]).args(args);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().ok()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = None;
+    while child.try_wait().ok()?.is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        most = most.max(peak);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_trail_is_read_in_constant_memory_and_any_touch_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, count) = (dir.path(), records());
+    write(&dir.join("audit.jsonl"), count, Some(key(dir))).await;
+
+    let begun = tokio::time::Instant::now();
+    let (code, json) = verify(dir, &["--key", "audit.pub", "audit.jsonl"]);
+    let took = begun.elapsed();
+    assert_eq!((code, &json["valid"], &json["verified"]), (0, &true.into(), &true.into()), "{json:#}");
+    assert!(json["records"].as_u64().unwrap() > count as u64);
+    if let Some(peak) = memory(dir, &["--key", "audit.pub", "audit.jsonl"]) {
+        println!("{count} records: {took:?}, {peak} KiB at most");
+        assert!(peak < 64 * 1024, "{peak} KiB for {count} records");
+    }
+
+    let text = fs::read_to_string(dir.join("audit.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.len() / 2;
+    let requests: Vec<usize> = (at..).filter(|at| lines[*at].contains("\"request\"")).take(3).collect();
+    let at = requests[0];
+    let put = |name: &str, lines: &[&str]| fs::write(dir.join(name), lines.join("\n") + "\n").unwrap();
+    let edited = lines[at].replacen("\"allow\"", "\"deny\"", 1);
+    let mut touched = lines.clone();
+    touched[at] = &edited;
+    put("edit", &touched);
+    put("delete", &[&lines[..at], &lines[at + 1..]].concat());
+    put("reorder", &[&lines[..at], &[lines[at + 1], lines[at]], &lines[at + 2..]].concat());
+    put("truncate", &lines[..at]);
+    write(&dir.join("other"), 10, None).await;
+    let other = fs::read_to_string(dir.join("other")).unwrap();
+    put("fork", &[&lines[..], &other.lines().collect::<Vec<_>>()].concat());
+    let seq = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].clone();
+    for (name, line, number, reason) in [
+        ("edit", at + 1, seq(lines[at]), "edited"),
+        ("delete", at + 1, seq(lines[at + 1]), "deleted"),
+        ("reorder", at + 1, seq(lines[at + 1]), "reordered"),
+        ("truncate", at + 1, Value::Null, "unfinished"),
+        ("fork", lines.len() + 1, 0.into(), "fork"),
+    ] {
+        let (code, json) = verify(dir, &["--key", "audit.pub", name]);
+        let first = &json["problems"][0];
+        let told = (code, &first["line"], &first["seq"], &first["reason"]);
+        assert_eq!(told, (1, &(line as u64).into(), &number, &reason.into()), "{name}: {json:#}");
+    }
+}
+
+#[tokio::test]
+async fn keys_anchors_and_files_are_what_they_should_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write(&dir.join("audit.jsonl"), 2500, Some(key(dir))).await;
+    let text = fs::read_to_string(dir.join("audit.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let checkpoint = lines.iter().rposition(|line| line.contains("audit.checkpoint")).unwrap();
+    fs::write(dir.join("anchor"), lines[checkpoint]).unwrap();
+    // Rotated away in the middle: the second file continues the first, or an anchor.
+    fs::write(dir.join("1"), lines[..=checkpoint].join("\n") + "\n").unwrap();
+    fs::write(dir.join("2"), lines[checkpoint + 1..].join("\n") + "\n").unwrap();
+    for (args, expected) in [
+        (&["--key", "audit.pub", "--anchor", "anchor", "audit.jsonl"][..], None),
+        (&["--key", "audit.pub", "1", "2"], None),
+        (&["--key", "audit.pub", "--anchor", "anchor", "2"], None),
+        (&["--key", "audit.pub", "2"], Some("no_beginning")),
+        (&["--key", "audit.pub", "2", "1"], Some("no_beginning")),
+        (&["--key", "audit.pub", "1"], Some("unfinished")),
+        (&["--key", "audit.pub", "--unfinished", "1"], None),
+    ] {
+        let (code, json) = verify(dir, args);
+        let reason = json["problems"][0]["reason"].as_str();
+        assert_eq!((code, reason), (i32::from(expected.is_some()), expected), "{args:?}: {json:#}");
+    }
+    // Cut before the anchor, with an end that looks right: only the anchor knows.
+    fs::write(dir.join("cut"), lines[..checkpoint - 5].join("\n") + "\n").unwrap();
+    let (code, json) = verify(dir, &["--unfinished", "--anchor", "anchor", "cut"]);
+    assert_eq!((code, json["problems"][0]["reason"].as_str()), (1, Some("truncated")));
+    assert_eq!(verify(dir, &["--unfinished", "cut"]).0, 0, "control: without the anchor nobody notices");
+    // Another key does not vouch for it.
+    fs::write(dir.join("other.pub"), rcgen::KeyPair::generate().unwrap().public_key_pem()).unwrap();
+    let (code, json) = verify(dir, &["--key", "other.pub", "audit.jsonl"]);
+    assert_eq!((code, json["problems"][0]["reason"].as_str()), (1, Some("unknown_key")));
+    for args in
+        [&["--key", "audit.jsonl", "1"][..], &["--key", "missing", "1"], &["missing"], &["--anchor", "audit.pub", "1"]]
+    {
+        assert_eq!(verify(dir, args).0, 3, "{args:?}");
+    }
+}
