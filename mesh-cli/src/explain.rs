@@ -23,11 +23,25 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Answer, Failure> {
 fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) -> Answer {
     let listener = loaded.config.listeners.get("default").map_or(0, |listener| listener.address.port());
     let host = args.host.as_deref().unwrap_or(&loaded.config.workload.name).to_ascii_lowercase();
+    let read = match loaded.config.canonical.path(&args.path) {
+        Ok(read) => read,
+        Err(reason) => {
+            let text = format!(
+                "{} {}: refused ({reason}) before policy is asked: the path has no single reading",
+                args.method, args.path
+            );
+            let request = json!({ "method": args.method, "path": args.path });
+            return Answer { yes: false, text, json: json!({ "request": request, "status": 400, "reason": reason }) };
+        }
+    };
+    let mut paths = read.views();
+    let path = paths.next().unwrap_or_default();
     let request = Request {
         peer: args.principal.as_ref(),
         token,
         method: &args.method,
-        path: &args.path,
+        path,
+        resolved_path: paths.next(),
         host: &host,
         port: args.port.unwrap_or(listener),
         source_ip: args.source_ip,

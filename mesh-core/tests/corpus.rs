@@ -11,6 +11,8 @@ use mesh_core::identity::forge::{Ca, TRUST_DOMAIN, Workshop, leaf_params};
 
 #[path = "../../fuzz/src/bundle.rs"]
 mod bundle;
+#[path = "../../fuzz/src/canonical.rs"]
+mod canonical;
 #[path = "../../fuzz/src/chain.rs"]
 mod chain;
 #[path = "../../fuzz/src/spiffe_id.rs"]
@@ -37,6 +39,7 @@ fn every_input_of_the_corpus_gets_its_verdict() {
         ("spiffe_id", spiffe_id::run as fn(&[u8]) -> &'static str, 30),
         ("chain", chain::run, 60),
         ("bundle", bundle::run, 10),
+        ("canonical", canonical::run, 40),
     ] {
         let count = replay(target, run);
         assert!(count >= at_least, "{target}: {count} inputs");

@@ -1,12 +1,14 @@
 //! One reading of a request, so that policy, router, logs and limits cannot see different ones.
 //!
 //! Every bypass of this kind (Istio, Envoy, Consul and grpc-go, 2019 to 2026) came from two readers of the same bytes:
-//! one saw `/public/../admin`, the other `/admin`. Here a request whose target has more than one reading is refused;
-//! what passes is byte for byte what everybody sees. Nothing is decoded or rewritten.
+//! one saw `/public/../admin`, the other `/admin`. Here a request whose target has more than one reading is refused, or
+//! gets the one that `authorization.canonical` gives it; from here on nobody sees another.
+
+use std::borrow::Cow;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request, Uri};
-use mesh_core::policy::canonical::{host, is_stripped, path};
+use mesh_core::policy::canonical::{CanonicalPath, Canonicalization, host, is_stripped};
 
 /// Method, authority and path as everybody sees them.
 #[derive(Debug)]
@@ -14,11 +16,13 @@ pub(crate) struct Canonical {
     method: Method,
     host: Box<str>,
     uri: Uri,
+    /// What policy is asked about in place of the path: as sent, as resolved.
+    readings: Option<Box<(String, String)>>,
 }
 
 impl Canonical {
     /// Reads a request, or says by a stable code why it has no single reading.
-    pub(crate) fn of<B>(request: &Request<B>, grpc: bool) -> Result<Self, &'static str> {
+    pub(crate) fn of<B>(request: &Request<B>, grpc: bool, mode: Canonicalization) -> Result<Self, &'static str> {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         singletons(headers)?;
         if method == Method::CONNECT || uri.path() == "*" {
@@ -31,7 +35,12 @@ impl Canonical {
             return Err("scheme");
         }
         let host = authority(uri, headers)?;
-        path(uri.path())?;
+        let CanonicalPath { path, views } = mode.path(uri.path())?;
+        let readings = views.map(|(sent, resolved)| Box::new((sent.into_owned(), resolved.into_owned())));
+        let uri = match path {
+            Cow::Borrowed(_) => uri.clone(),
+            Cow::Owned(path) => with_path(uri, path)?,
+        };
         if grpc {
             if method != Method::POST {
                 return Err("grpc_method");
@@ -40,7 +49,7 @@ impl Canonical {
                 return Err("grpc_path");
             }
         }
-        Ok(Self { method: method.clone(), host, uri: uri.clone() })
+        Ok(Self { method: method.clone(), host, uri, readings })
     }
 
     pub(crate) fn method(&self) -> &str {
@@ -50,6 +59,19 @@ impl Canonical {
     /// Lower case, without a trailing dot, with the port if the request had one.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The target as everybody sees it.
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The path that policy judges, and beside it in mode `dual` what else it may be read as.
+    pub(crate) fn readings(&self) -> (&str, Option<&str>) {
+        match self.readings.as_deref() {
+            Some((sent, resolved)) => (sent, Some(resolved)),
+            None => (self.path(), None),
+        }
     }
 
     /// Without query; fragments never reach us: `http` cuts at `#`, for the router too.
@@ -92,6 +114,17 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Box<str>, &'static str> {
     }
 }
 
+/// The same target with another path.
+fn with_path(uri: &Uri, mut path: String) -> Result<Uri, &'static str> {
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.try_into().map_err(|_| "path_form")?);
+    Uri::from_parts(parts).map_err(|_| "path_form")
+}
+
 /// Exactly `/package.Service/Method`, in protobuf identifiers.
 pub(crate) fn grpc_path(path: &str) -> bool {
     let identifier = |name: &str| {
@@ -121,7 +154,7 @@ mod tests {
     use super::*;
 
     fn read(request: http::request::Builder, grpc: bool) -> Result<Canonical, &'static str> {
-        Canonical::of(&request.body(()).unwrap(), grpc)
+        Canonical::of(&request.body(()).unwrap(), grpc, Canonicalization::Reject)
     }
 
     #[test]
@@ -165,6 +198,28 @@ mod tests {
         ] {
             assert_eq!(ok(read(request, false)), expected.map(str::to_owned), "{name}");
         }
+    }
+
+    #[test]
+    fn istio_modes_rewrite_the_target() {
+        for (mode, uri, expected) in [
+            (Canonicalization::Base, "https://o/a/../b?c=/../d", Ok("https://o/b?c=/../d")),
+            (Canonicalization::Base, "/a/../b", Ok("/b")),
+            (Canonicalization::Base, "/a/..//b", Ok("//b")),
+            (Canonicalization::MergeSlashes, "https://o//a//b/?", Ok("https://o/a/b/?")),
+            (Canonicalization::DecodeAndMergeSlashes, "https://o/a%2f..%5cb", Ok("https://o/b")),
+            (Canonicalization::None, "https://o/a/../b%00", Ok("https://o/a/../b%00")),
+            (Canonicalization::Base, "https://o/b%00", Err("path_control")),
+        ] {
+            let request = Request::get(uri).header("host", "o").body(()).unwrap();
+            let read = Canonical::of(&request, false, mode).map(|canonical| canonical.uri().to_string());
+            assert_eq!(read.as_deref(), expected.as_ref().copied(), "{uri} in {mode}");
+        }
+        // What is judged is what the handler gets.
+        let call = |uri: &str| Request::post(uri).body(()).unwrap();
+        let read = |uri: &str, mode| Canonical::of(&call(uri), true, mode).map(|canonical| canonical.path().to_owned());
+        assert_eq!(read("https://o//s.P/./C", Canonicalization::MergeSlashes).as_deref(), Ok("/s.P/C"));
+        assert_eq!(read("https://o//s.P/./C", Canonicalization::Base), Err("grpc_path"));
     }
 
     #[test]

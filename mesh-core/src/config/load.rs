@@ -9,6 +9,7 @@ use super::yaml::Decode;
 use super::yaml::{self, Node};
 use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use crate::identity::TrustDomain;
+use crate::policy::canonical::Canonicalization;
 use crate::policy::{AuthorizationPolicy, Mode, parse_documents_as, refuse_duplicates};
 
 /// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
@@ -38,9 +39,9 @@ impl Sources {
         Self { policies }
     }
 
-    /// The policies as `mode` reads them, or a note of everything that is wrong with them. A file without any policy is a problem: it is
-    /// more likely torn than meant.
-    pub fn parse(&self, mode: Mode, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    /// The policies as `mode` reads them for requests whose paths are `canonical`, or a note of everything that is wrong
+    /// with them. A file without any policy is a problem: it is more likely torn than meant.
+    pub fn parse(&self, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
         if let Some(file) = self.policies.get(MAX_POLICY_FILES) {
             errors.push(&Place::file(&file.name), format!("more than {MAX_POLICY_FILES} policy files"));
             return Vec::new();
@@ -54,7 +55,8 @@ impl Sources {
                     continue;
                 }
             };
-            let (problems, mut found) = (errors.issues().len(), parse_documents_as(mode, &file.name, text, errors));
+            let (problems, mut found) =
+                (errors.issues().len(), parse_documents_as(mode, canonical, &file.name, text, errors));
             if found.is_empty() && errors.issues().len() == problems {
                 errors.push(&Place::file(&file.name), "holds no policy; delete the file if that is meant");
             }
@@ -187,6 +189,7 @@ impl Decode for Config {
             config.no_policy = authorization.no_policy;
             config.root_namespace = authorization.root_namespace;
             config.trust_domain_aliases = authorization.trust_domain_aliases;
+            config.canonical = authorization.canonical;
         }
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
@@ -213,6 +216,7 @@ struct Authorization {
     no_policy: NoPolicy,
     root_namespace: String,
     trust_domain_aliases: Vec<TrustDomain>,
+    canonical: Canonicalization,
 }
 
 impl Decode for Authorization {
@@ -223,14 +227,21 @@ impl Decode for Authorization {
         let no_policy = fields.or("no_policy", default);
         let root_namespace = fields.or("root_namespace", Config::ROOT_NAMESPACE.to_owned());
         let trust_domain_aliases = fields.optional("trust_domain_aliases").unwrap_or_default();
+        let canonical = fields.or("canonical", Canonicalization::Reject);
         fields.finish();
-        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases })
+        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases, canonical })
     }
 }
 
 impl Decode for Mode {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         node.choice(&[("strict", Self::Strict), ("compat", Self::Compat)], errors)
+    }
+}
+
+impl Decode for Canonicalization {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        node.choice(&Self::ALL, errors)
     }
 }
 

@@ -89,6 +89,7 @@ use std::time::Duration;
 
 use crate::identity::TrustDomain;
 use crate::policy::Mode;
+use crate::policy::canonical::Canonicalization;
 
 /// Everything a mesh is told.
 ///
@@ -117,6 +118,8 @@ pub struct Config {
     pub root_namespace: String,
     /// Other names of the own trust domain in policies, as Istio's `trustDomainAliases`. Default none, at most 64.
     pub trust_domain_aliases: Vec<TrustDomain>,
+    /// How the path of a request becomes what policy matches. Default `reject`.
+    pub canonical: Canonicalization,
     /// Services that may be called, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
@@ -164,6 +167,7 @@ impl Config {
             no_policy: NoPolicy::Deny,
             root_namespace: Self::ROOT_NAMESPACE.to_owned(),
             trust_domain_aliases: Vec::new(),
+            canonical: Canonicalization::Reject,
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             limits: LimitsConfig::default(),

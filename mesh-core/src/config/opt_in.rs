@@ -1,4 +1,4 @@
-//! What `mtls`, `tls` and `forwarded_identity` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
+//! What `mtls`, `tls`, `forwarded_identity` and `canonical` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
 
 use std::time::SystemTime;
 
@@ -6,9 +6,10 @@ use super::checker::Checker;
 use super::issue::Errors;
 use super::yaml::Node;
 use super::{Config, ConfigIssue};
+use crate::policy::canonical::Canonicalization;
 
 impl Config {
-    /// Every setting that makes a listener or cluster trust more than by default, with its place in the file.
+    /// Every setting that makes the mesh, a listener or a cluster trust more than by default, with its place in the file.
     pub(crate) fn opt_ins(&self, now: SystemTime, root: Option<&Node>) -> Vec<ConfigIssue> {
         let mut found = Errors::default();
         let at = &mut Checker::new(root, false, &mut found);
@@ -23,6 +24,10 @@ impl Config {
         }
         for (name, cluster) in &self.clusters {
             at.below(&format!("clusters.{name}"), |at| cluster.tls.warn(at));
+        }
+        if self.canonical != Canonicalization::Reject {
+            let costs = format!("`{}` lets paths in that have more than one reading", self.canonical);
+            at.below("authorization", |at| at.error("canonical", costs));
         }
         found.issues().to_vec()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::policy::Mode;
+use crate::policy::canonical::Canonicalization;
 
 const HEAD: &str = "\
 workload: { name: orders, namespace: shop }
@@ -23,7 +24,7 @@ listeners:
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
 policies:  [ policies/, /abs/p.yaml ]
-authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example] }
+authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes }
 clusters:
   payments:
     discover:   { static: ['127.0.0.1:8443'] }
@@ -82,6 +83,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
     let config = read(&yaml).unwrap();
     assert_eq!(config.workload, Workload::new("orders", "shop"));
     assert_eq!((config.no_policy, config.root_namespace.as_str()), (NoPolicy::Deny, "istio-system"));
+    assert_eq!(config.canonical, Canonicalization::Reject);
     assert_eq!((config.policy_mode, config.trust_domain_aliases.len()), (Mode::Strict, 0));
     assert_eq!((config.poll_interval, &config.health, config.policies.len()), (millis(500), &None, 0));
     assert_eq!((config.audit.queue, &config.audit.sink, &config.telemetry.exporter), (4096, &None, &None));
@@ -194,6 +196,7 @@ fn every_field_can_be_written() {
     assert_eq!(config.workload.locality, Locality { region: "eu-west".into(), zone: "a".into() });
     assert_eq!(config.policies, [PathBuf::from("/etc/mesh/policies/"), PathBuf::from("/abs/p.yaml")]);
     assert_eq!((config.no_policy, config.root_namespace.as_str()), (NoPolicy::Allow, "root"));
+    assert_eq!(config.canonical, Canonicalization::MergeSlashes);
     assert_eq!(config.policy_mode, Mode::Compat);
     assert_eq!(config.trust_domain_aliases, [TrustDomain::parse("old.example").unwrap()]);
     let [charge, prefix] = config.routes["payments"].as_slice() else { panic!() };
@@ -285,7 +288,7 @@ routes: { a: [{ cluster: paymens }], b: [] }
 limits: { max_concurrent_requests: 0, rate: { per_second: 0, burst: -1 } }
 audit: { queue: 15 }
 reload: { interval: 10ms }
-authorization: { no_policy: Allow, root_namespace: '' }
+authorization: { no_policy: Allow, root_namespace: '', canonical: merge_slashes }
 ",
             &[
                 "mesh.yaml:5:53: clusters.payments.identities: at least one SPIFFE ID is required: without it any workload could pose as this one",
@@ -301,6 +304,7 @@ authorization: { no_policy: Allow, root_namespace: '' }
                 "mesh.yaml:10:21: reload.interval: 10ms is out of range: expected 50ms to 1m",
                 "mesh.yaml:11:29: authorization.no_policy: unknown value `Allow`; did you mean `allow`?",
                 "mesh.yaml:11:52: authorization.root_namespace: the root namespace cannot be empty",
+                "mesh.yaml:11:67: authorization.canonical: unknown value `merge_slashes`; did you mean `merge-slashes`?",
             ],
         ),
         (
@@ -412,7 +416,7 @@ fn policies_are_read_whole_and_a_directory_by_name() {
 
     let mut errors = Errors::default();
     std::fs::write(dir.path().join("b.yaml"), "").unwrap();
-    assert!(read().parse(Mode::Strict, &mut errors).is_empty());
+    assert!(read().parse(Mode::Strict, Canonicalization::Reject, &mut errors).is_empty());
     let seen: Vec<_> =
         errors.issues().iter().map(|issue| issue.message.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(seen, ["holds no policy; delete the file if that is meant", "cannot be read"]);

@@ -64,8 +64,9 @@ impl Origin {
         let mut errors = Errors::default();
         let config = reading.config.as_ref().map_err(|error| errors.extend(error)).ok();
         // Nothing comes of policies beside a configuration that cannot be read, but what is wrong with them is said.
-        let mode = config.map_or_else(Default::default, |(config, _)| config.policy_mode);
-        let mut policies = reading.policies.parse(mode, &mut errors);
+        let read = config.map(|(config, _)| (config.policy_mode, config.canonical));
+        let (mode, canonical) = read.unwrap_or_default();
+        let mut policies = reading.policies.parse(mode, canonical, &mut errors);
         policies.extend_from_slice(&self.policies);
         errors.finish(config.map(|(config, root)| Loaded { config: config.clone(), root: root.clone(), policies }))
     }

@@ -116,7 +116,7 @@ impl RuleSet {
                 // There is no path to look for, and rules that name one may match all the same.
                 bucket.by_path.values().for_each(|ids| look(ids));
             } else {
-                bucket.by_path.each(request.path, |ids| look(ids));
+                request.paths().for_each(|path| bucket.by_path.each(path, |ids| look(ids)));
             }
         };
         if let Some(principal) = request.peer_principal() {
@@ -326,6 +326,7 @@ mod tests {
                     let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
                     for path in ["/a", "/a/b", "/a/", "/c", "/d/b", "/e", "/", "/f"] {
                         let request = Request {
+                            resolved_path: (rng.below(4) == 0).then_some("/a/b"),
                             peer: peer.as_ref(),
                             method: "GET",
                             path,

@@ -22,6 +22,11 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The canonical path, without query and fragment.
     pub path: &'a str,
+    /// What an eager reader makes of the path, where both count ([`Canonicalization::Dual`]): an ALLOW rule must match
+    /// both, any other action matches by either.
+    ///
+    /// [`Canonicalization::Dual`]: super::canonical::Canonicalization::Dual
+    pub resolved_path: Option<&'a str>,
     /// The canonical authority, lower case, with the port if the request had one.
     pub host: &'a str,
     /// The local port that was connected to.
@@ -62,6 +67,7 @@ impl Request<'static> {
         protocol: Protocol::Http,
         method: "",
         path: "",
+        resolved_path: None,
         host: "",
         port: 0,
         route: None,
@@ -81,6 +87,7 @@ impl fmt::Debug for Request<'_> {
             .field("protocol", &self.protocol)
             .field("method", &self.method)
             .field("path", &self.path)
+            .field("resolved_path", &self.resolved_path)
             .field("host", &self.host)
             .field("port", &self.port)
             .field("route", &self.route)
@@ -93,6 +100,11 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl<'a> Request<'a> {
+    /// Its path, or both readings of it.
+    pub fn paths(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        std::iter::once(self.path).chain(self.resolved_path)
+    }
+
     /// What its connection alone shows.
     pub fn peer_view(&self) -> PeerView<'a> {
         PeerView {

@@ -133,3 +133,29 @@ fn an_explanation_names_the_nearest_rule_and_every_field_it_missed() {
     let forged = engine.explain(&Request { method: "GET\n\u{1b}[2Jallowed", ..request(Some(&web)) });
     assert!(!forged.to_string().contains('\u{1b}'));
 }
+
+/// Whichever of two readings a handler makes of a path: what policy denies it does not get.
+#[test]
+fn of_two_readings_allow_needs_both_and_deny_one() {
+    for (action, operation, sent, resolved, allowed) in [
+        ("ALLOW", "paths: ['/public/*']", "/public/a", "/public/a", true),
+        ("ALLOW", "paths: ['/public/*']", "/public/../admin", "/admin", false),
+        ("ALLOW", "paths: ['/public/*']", "/x/../public/a", "/public/a", false),
+        ("ALLOW", "paths: ['/public/*', '/x/*']", "/x/../public/a", "/public/a", true),
+        ("ALLOW", "paths: ['/public/{*}']", "/public/%61", "/public/a", true),
+        ("ALLOW", "notPaths: [/admin]", "/public/../admin", "/admin", false),
+        ("ALLOW", "notPaths: [/admin]", "/admin", "/public", false),
+        ("ALLOW", "notPaths: [/admin]", "/a//b", "/a/b", true),
+        ("DENY", "paths: [/admin]", "/public/../admin", "/admin", false),
+        ("DENY", "paths: [/admin]", "/admin", "/public", false),
+        ("DENY", "paths: [/admin]", "/a//b", "/a/b", true),
+        ("DENY", "notPaths: ['/public/*']", "/public/../admin", "/admin", false),
+        ("DENY", "notPaths: ['/public/*']", "/public//a", "/public/a", true),
+    ] {
+        let spec = format!("{{ action: {action}, rules: [{{ to: [{{ operation: {{ {operation} }} }}] }}] }}");
+        let engine = engine(&policy("p", &spec), NoPolicy::Deny);
+        let request = Request { path: sent, resolved_path: Some(resolved), ..Request::UNKNOWN };
+        let verdict = engine.decide(&request).verdict;
+        assert_eq!(verdict == Verdict::Allow, allowed, "{action} {operation} of {sent}, read as {resolved}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! In an ALLOW rule such a value allows nobody, which is noticed. In a DENY rule it denies nobody, which is not.
 
-use super::canonical;
+use super::canonical::{self, Canonicalization};
 use super::pattern::Pattern;
 use crate::identity::SpiffeId;
 
@@ -25,7 +25,7 @@ pub(super) fn principal(pattern: &Pattern) -> Result<(), String> {
 }
 
 /// Requests with any other path are refused before policy is asked.
-pub(super) fn path(pattern: &Pattern) -> Result<(), String> {
+pub(super) fn path(pattern: &Pattern, canonical: Canonicalization) -> Result<(), String> {
     // The shortest path that such a pattern could match.
     let example = match pattern {
         Pattern::Exact(text) => text.to_string(),
@@ -33,7 +33,12 @@ pub(super) fn path(pattern: &Pattern) -> Result<(), String> {
         Pattern::Suffix(text) => format!("/x{text}"),
         Pattern::Present => return Ok(()),
     };
-    canonical::path(&example).map_err(|reason| {
+    if canonical != Canonicalization::Reject {
+        let fits = canonical.yields(&example);
+        let why = || format!("`{pattern}` matches no request: with `canonical: {canonical}` no path looks like that");
+        return if fits { Ok(()) } else { Err(why()) };
+    }
+    Canonicalization::Reject.path(&example).map(drop).map_err(|reason| {
         format!(
             "`{pattern}` matches no request ({reason}): paths start with `/` and have no query, no empty or dot \
              segments, no `;`, and escapes like `%C3%A9` only where they must be"

@@ -72,12 +72,14 @@ pub(super) fn decide(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn H
     let canonical = exchange.canonical()?;
     let principal = exchange.principal()?;
     let connection = &exchange.connection;
+    let (path, resolved_path) = canonical.readings();
     let source_ip = Some(connection.peer().address.ip().to_canonical());
     Some(engine.decide(&policy::Request {
         peer: principal.spiffe_id(),
         token: principal.token.as_deref(),
         method: canonical.method(),
-        path: canonical.path(),
+        path,
+        resolved_path,
         host: canonical.host(),
         port: connection.local_addr().port(),
         route: exchange.route().map(AsRef::as_ref),

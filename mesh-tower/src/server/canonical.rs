@@ -1,4 +1,4 @@
-//! Refuses requests that can be read in two ways, and takes from the others what a caller may not say.
+//! Gives each request one reading or refuses it, and takes from the others what a caller may not say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,9 @@ use crate::reject::{Kind, Reject};
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Gives a request one reading, or answers 400 (gRPC: UNIMPLEMENTED). Fails closed.
+///
+/// Which reading, `authorization.canonical` says: [`Canonicalization`](mesh_core::policy::canonical::Canonicalization). In
+/// Istio's modes the request goes on with its path rewritten.
 ///
 /// A request that declares a longer body than `max_body_bytes` is answered with 413 before anybody reads of it, one whose
 /// headers are beyond `max_headers` or `max_header_bytes` with 431.
@@ -67,12 +70,16 @@ impl Gate for CanonicalLayer {
             return Err(exchange.unfit().map_or(Reject::new(Kind::Unreadable, reason), Reject::unfit));
         }
         let malformed = |reason| Reject::new(Kind::Malformed, reason);
-        let read = Canonical::of(request, exchange.grpc);
+        let mode = exchange.revision.config.canonical;
+        let read = Canonical::of(request, exchange.grpc, mode);
         let read = read.and_then(|canonical| Ok((canonical, timeout(request.headers())?)));
         let named = forwarded::client(exchange, request.headers());
         strip(request.headers_mut());
         let (canonical, timeout) = read.map_err(malformed)?;
         let named = named?;
+        if request.uri() != canonical.uri() {
+            request.uri_mut().clone_from(canonical.uri());
+        }
         let deadline = timeout.map(|timeout| Deadline::after(exchange.started, timeout));
         let peer = exchange.connection.peer().svid.as_ref().map(|svid| svid.id.clone());
         if let Some(client) = &named {

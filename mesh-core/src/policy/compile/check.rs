@@ -101,14 +101,17 @@ impl Check {
                 patterns.iter().any(|pattern| pattern.matches_ignoring_case(request.host.as_bytes()))
             }
             Self::Method(set) => set.matches(request.method),
-            Self::Path { texts, templates } => {
-                texts.matches(request.path) || templates.iter().any(|template| template.matches(request.path))
-            }
+            Self::Path { .. } => request.paths().any(|path| self.lists_path(path)),
             // Its caller knows of lists and of actions.
             Self::Header(rule) => rule.holds(request, false, super::Action::Deny),
             Self::Route(set) => request.route.is_some_and(|route| set.matches(route)),
             check => check.of_peer(&request.peer_view()).unwrap_or_default(),
         }
+    }
+
+    pub(super) fn lists_path(&self, path: &str) -> bool {
+        let Self::Path { texts, templates } = self else { return false };
+        texts.matches(path) || templates.iter().any(|template| template.matches(path))
     }
 
     /// What came with the request, for explanations.
@@ -133,7 +136,7 @@ impl Check {
             }
             Self::Host(_) => Some(request.host.to_owned()),
             Self::Method(_) => Some(request.method.to_owned()),
-            Self::Path { .. } => Some(request.path.to_owned()),
+            Self::Path { .. } => Some(request.paths().collect::<Vec<_>>().join(", read as ")),
             Self::Header(rule) => rule.found(request),
             Self::Route(_) => request.route.map(str::to_owned),
         }

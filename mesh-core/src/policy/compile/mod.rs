@@ -112,6 +112,11 @@ impl Test {
         }
         match &self.check {
             Check::Header(rule) => rule.holds(request, self.negated, action),
+            // Of two readings ALLOW wants both in order; for any other action one that is not is enough.
+            Check::Path { .. } if request.resolved_path.is_some() => {
+                let mut readings = request.paths().map(|path| self.check.lists_path(path) != self.negated);
+                if action == Action::Allow { readings.all(|holds| holds) } else { readings.any(|holds| holds) }
+            }
             // Nobody knows which route it is: no ALLOW rule holds, every other one does.
             Check::Route(_) if request.route.is_none() => action != Action::Allow,
             check => check.matches(request) != self.negated,

@@ -15,6 +15,7 @@ use naive::{Judged, Naive};
 use super::*;
 use crate::config::{Errors, NoPolicy, Workload};
 use crate::identity::TrustDomain;
+use crate::policy::canonical::Canonicalization;
 use crate::rng::Rng;
 
 /// Requests for each set of policies.
@@ -35,7 +36,7 @@ fn yaml(policies: &[Policy]) -> String {
 fn compile(policies: &[Policy], naive: &Naive) -> PolicyEngine {
     let yaml = yaml(policies);
     let mut errors = Errors::default();
-    let documents = parse_documents_as(naive.mode, "<test>", &yaml, &mut errors);
+    let documents = parse_documents_as(naive.mode, Canonicalization::Reject, "<test>", &yaml, &mut errors);
     assert!(errors.is_empty(), "{:?}\n{yaml}", errors.issues());
     let mut workload = Workload::new("orders", "shop");
     workload.labels = BTreeMap::from([("app".to_owned(), "orders".to_owned())]);

@@ -125,6 +125,19 @@ impl Naive {
         if let Some(name) = field.key.strip_prefix("request.headers[") {
             return self.header(name.trim_end_matches(']'), field, request, allow);
         }
+        if let (Some(resolved), "paths") = (request.resolved_path, &*field.key) {
+            let read = |path| Request { path, resolved_path: None, ..*request };
+            let listed =
+                |values: &[String], path| values.iter().any(|value| self.listed(policy, "paths", value, &read(path)));
+            let (yes, no) = (&field.values, &field.not_values);
+            let both = [request.path, resolved];
+            return if allow {
+                both.iter().all(|path| (yes.is_empty() || listed(yes, path)) && !listed(no, path))
+            } else {
+                (yes.is_empty() || both.iter().any(|path| listed(yes, path)))
+                    && (no.is_empty() || both.iter().any(|path| !listed(no, path)))
+            };
+        }
         let listed = |values: &[String]| values.iter().any(|value| self.listed(policy, &field.key, value, request));
         (field.values.is_empty() || listed(&field.values))
             && (field.not_values.is_empty() || !listed(&field.not_values))

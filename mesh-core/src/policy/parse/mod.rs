@@ -25,6 +25,7 @@ use std::sync::Arc;
 use metadata::{Metadata, Scope};
 
 use super::Mode;
+use super::canonical::Canonicalization;
 use super::document::{Action, AuthorizationPolicy, Clause, Rule};
 use super::pattern::Pattern;
 use crate::config::yaml::{self, Value};
@@ -34,17 +35,23 @@ use crate::config::{ConfigError, ConfigIssue, Errors, Fields, Node, Place};
 ///
 /// A document with a problem is noted in `errors` and left out: use none of them unless `errors` stayed empty.
 pub fn parse_documents(file: &str, text: &str, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
-    parse_documents_as(Mode::Strict, file, text, errors)
+    parse_documents_as(Mode::Strict, Canonicalization::Reject, file, text, errors)
 }
 
-/// [`parse_documents`] as `mode` reads them.
-pub fn parse_documents_as(mode: Mode, file: &str, text: &str, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+/// [`parse_documents`] as `mode` reads them, where the paths of requests are `canonical`.
+pub fn parse_documents_as(
+    mode: Mode,
+    canonical: Canonicalization,
+    file: &str,
+    text: &str,
+    errors: &mut Errors,
+) -> Vec<AuthorizationPolicy> {
     let nodes = yaml::parse(file, text, errors);
     let mut documents = Vec::new();
     // `---` at the end of a file makes an empty document.
     for node in nodes.iter().filter(|node| node.value != Value::Null) {
         let before = errors.issues().len();
-        let document = document(node, mode, errors);
+        let document = document(node, mode, canonical, errors);
         documents.extend(document.filter(|_| errors.issues().len() == before));
     }
     documents
@@ -93,6 +100,8 @@ pub fn refuse_duplicates(documents: &[AuthorizationPolicy], errors: &mut Errors)
 /// What the reading of one document depends on.
 struct Reading<'a> {
     mode: Mode,
+    /// Which paths requests can have.
+    canonical: Canonicalization,
     /// `metadata.namespace`.
     namespace: &'a str,
     action: Action,
@@ -111,7 +120,7 @@ impl Reading<'_> {
     }
 }
 
-fn document(node: &Node, mode: Mode, errors: &mut Errors) -> Option<AuthorizationPolicy> {
+fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Option<AuthorizationPolicy> {
     let mut fields = Fields::of(node, errors)?;
     let version: String = fields.required("apiVersion")?;
     let kind: String = fields.required("kind")?;
@@ -138,7 +147,7 @@ fn document(node: &Node, mode: Mode, errors: &mut Errors) -> Option<Authorizatio
     if let Some(place) = dry_run.as_ref().filter(|_| !matches!(action, Action::Allow | Action::Deny)) {
         errors.push(place, format!("a dry run is understood for ALLOW and DENY, not for {action}"));
     }
-    let reading = Reading { mode, namespace: &namespace, action, doubts: RefCell::default() };
+    let reading = Reading { mode, canonical, namespace: &namespace, action, doubts: RefCell::default() };
     let Spec { scope, provider, rules } = self::spec(&spec, &reading, errors)?;
     let doubts = reading.doubts.into_inner();
     Some(AuthorizationPolicy {
@@ -324,7 +333,7 @@ fn matchable(
     node: &Node,
     reading: &Reading<'_>,
     errors: &mut Errors,
-    check: fn(&Pattern) -> Result<(), String>,
+    check: impl Fn(&Pattern) -> Result<(), String>,
 ) -> Option<Pattern> {
     let pattern = pattern(node, reading, errors)?;
     match check(&pattern) {

@@ -34,5 +34,5 @@ fn path(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<PathP
         errors.push(&node.place, format!("`{text}`: braces are understood only as `{{*}}` and `{{**}}`"));
         return None;
     }
-    matchable(node, reading, errors, unmatched::path).map(PathPattern::Text)
+    matchable(node, reading, errors, |path| unmatched::path(path, reading.canonical)).map(PathPattern::Text)
 }

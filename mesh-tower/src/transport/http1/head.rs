@@ -2,7 +2,7 @@
 
 use http::Uri;
 use memchr::memchr;
-use mesh_core::policy::canonical::is_stripped;
+use mesh_core::policy::canonical::is_forbidden_trailer;
 
 use super::refusal::Refusal;
 
@@ -147,29 +147,9 @@ fn is_target(target: &[u8]) -> bool {
 }
 
 fn trailer(line: &[u8]) -> Result<(), Refusal> {
-    // Framing, routing, authentication and the reading of content: nobody may change them behind the body.
-    const HEAD_ONLY: [&str; 16] = [
-        "authorization",
-        "cache-control",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "max-forwards",
-        "range",
-        "te",
-        "traceparent",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     let (name, _) = split(line)?;
-    let mut name = String::from_utf8_lossy(name).replace('_', "-");
-    name.make_ascii_lowercase();
-    if HEAD_ONLY.contains(&&*name) || is_stripped(&name) { Err(Refusal::Trailer) } else { Ok(()) }
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    if is_forbidden_trailer(&name) { Err(Refusal::Trailer) } else { Ok(()) }
 }
 
 /// Digits alone. Up to 18 of them fit any integer that somebody may count with.

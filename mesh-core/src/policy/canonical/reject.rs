@@ -1,39 +1,8 @@
-//! The one form of hosts, paths and header names, for requests and for the policies about them.
-//!
-//! A request that is not in this form is refused, so a policy that is not can match none: a DENY with `/a//b` would
-//! look like a lock and hold nothing. Both sides ask here, so that they cannot differ.
-
-/// `host [":" port]` in its one form; user information, empty parts and zone ids have none.
-pub fn host(authority: &str) -> Option<Box<str>> {
-    let (name, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            let address: std::net::Ipv6Addr = address.parse().ok()?;
-            (format!("[{address}]"), port)
-        }
-        None => {
-            let end = authority.find(':').unwrap_or(authority.len());
-            let (name, port) = authority.split_at(end);
-            let name = name.strip_suffix('.').unwrap_or(name);
-            let plain = |label: &str| {
-                !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            };
-            if !name.split('.').all(plain) {
-                return None;
-            }
-            (name.to_ascii_lowercase(), port)
-        }
-    };
-    if port.is_empty() {
-        return Some(name.into());
-    }
-    let port = port.strip_prefix(':').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    Some(format!("{name}:{}", port.parse::<u16>().ok()?).into())
-}
+//! Mode `reject`: one reading, or none.
 
 /// Accepts a path that has one reading (RFC 3986 6.2.2): `pchar`s and `/`, no empty or dot segments, no `;`, every
 /// escape necessary, in upper-case hex, and together UTF-8.
-pub fn path(path: &str) -> Result<(), &'static str> {
+pub(super) fn check(path: &str) -> Result<(), &'static str> {
     let Some(segments) = path.strip_prefix('/') else { return Err("path_form") };
     let mut bytes = path.bytes();
     let mut escaped = false;
@@ -93,43 +62,6 @@ fn utf8(path: &[u8]) -> bool {
     std::str::from_utf8(&decoded).is_ok()
 }
 
-/// Whether the mesh takes this header (lower case) from every request before anybody sees it, policy included.
-pub fn is_stripped(name: &str) -> bool {
-    // hyper has acted on `connection` already; passed on, it can only have headers removed by whoever honours it.
-    const NAMES: [&str; 15] = [
-        "client-cert",
-        "client-cert-chain",
-        "connection",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "ssl-client-cert",
-        "x-client-cert",
-        "x-forwarded-client-cert",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-original-url",
-        "x-rewrite-url",
-        "x-ssl-client-cert",
-    ];
-    const PREFIXES: [&str; 3] = ["l5d-", "x-envoy-", "x-mesh-"];
-    // Gateways and CGI-like frameworks read `_` as `-`.
-    let dashed;
-    let name = if name.contains('_') {
-        dashed = name.replace('_', "-");
-        &dashed
-    } else {
-        name
-    };
-    match name.as_bytes().first() {
-        Some(b'c' | b'k' | b'l' | b'p' | b's' | b'x') => {
-            NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,35 +114,7 @@ mod tests {
             ("/a#b", Err("path_character")),
             ("/a?b", Err("path_character")),
         ] {
-            assert_eq!(path(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn hosts_have_one_form() {
-        for (text, expected) in [
-            ("Orders.Shop", Some("orders.shop")),
-            ("orders.", Some("orders")),
-            ("orders.:8443", Some("orders:8443")),
-            ("orders:0443", Some("orders:443")),
-            ("127.0.0.1:1", Some("127.0.0.1:1")),
-            ("[::1]:443", Some("[::1]:443")),
-            ("[0:0::1]", Some("[::1]")),
-            ("", None),
-            (".", None),
-            ("a..b", None),
-            ("a:", None),
-            ("a:65536", None),
-            ("a:+1", None),
-            ("a:1:2", None),
-            ("user@a", None),
-            ("a,b", None),
-            ("a%2eb", None),
-            ("[::1", None),
-            ("[fe80::1%25eth0]", None),
-            ("[::1]x", None),
-        ] {
-            assert_eq!(host(text).as_deref(), expected, "{text}");
+            assert_eq!(check(text), expected, "{text}");
         }
     }
 }
