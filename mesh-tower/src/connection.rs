@@ -51,6 +51,8 @@ pub(crate) enum Unfit {
     BodyTimeout,
     TooManyHeaders,
     HeadersTooLarge,
+    /// A field behind the body that only a head may have.
+    Trailer,
 }
 
 /// What became of the transport's part in one request.

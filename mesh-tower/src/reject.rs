@@ -64,6 +64,7 @@ impl Reject {
         match unfit {
             Unfit::BodyTooLarge => Self::new(Kind::TooLarge, "body_too_large"),
             Unfit::BodyEncoding => Self::new(Kind::Malformed, "body_encoding"),
+            Unfit::Trailer => Self::new(Kind::Malformed, "trailer"),
             Unfit::BodyTimeout => Self::new(Kind::TooSlow, "body_timeout"),
             Unfit::TooManyHeaders => Self::new(Kind::HeadersTooLarge, "too_many_headers"),
             Unfit::HeadersTooLarge => Self::new(Kind::HeadersTooLarge, "headers_too_large"),

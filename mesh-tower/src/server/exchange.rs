@@ -100,6 +100,13 @@ impl Exchange {
         self.fate.as_ref()?.get()
     }
 
+    /// Notes what a layer found to be wrong with the body.
+    pub(super) fn set_unfit(&self, unfit: Unfit) {
+        if let Some(fate) = &self.fate {
+            fate.set(unfit);
+        }
+    }
+
     pub(super) fn canonical(&self) -> Option<&Canonical> {
         self.canonical.get().map(|(canonical, _)| canonical)
     }

@@ -1,4 +1,5 @@
-//! A request stream that ends with its permit, also for who reads it after the handler has answered.
+//! A request stream that ends with its permit, also for who reads it after the handler has answered, and whose trailers
+//! claim nothing that only a head may say.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,11 +9,15 @@ use std::task::{Context, Poll};
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use mesh_core::policy::canonical::is_forbidden_trailer;
 use pin_project_lite::pin_project;
 
 use super::exchange::Exchange;
 use super::permit::{Cut, Recheck, revoked};
+use crate::connection::Unfit;
+use crate::reject::Reject;
 
 pin_project! {
     /// The body of a request that has not come in full.
@@ -32,6 +37,11 @@ impl RequestBody {
     }
 }
 
+/// Whether trailers hold a field that has no place there.
+fn claims(trailers: &HeaderMap) -> bool {
+    trailers.keys().any(|name| is_forbidden_trailer(name.as_str()))
+}
+
 impl HttpBody for RequestBody {
     type Data = Bytes;
     // As it came, so that axum finds what it looks for among the causes.
@@ -44,6 +54,11 @@ impl HttpBody for RequestBody {
             return cut(reject.reason);
         }
         match this.inner.as_mut().poll_frame(cx) {
+            // HTTP/1.1 never comes so far: the transport refuses the message.
+            Poll::Ready(Some(Ok(frame))) if frame.trailers_ref().is_some_and(claims) => {
+                this.exchange.set_unfit(Unfit::Trailer);
+                cut(Reject::unfit(Unfit::Trailer).reason)
+            }
             Poll::Ready(frame) => {
                 if let Some(read) = this.read
                     && (frame.is_none() || this.inner.is_end_stream())
