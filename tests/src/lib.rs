@@ -11,7 +11,11 @@ pub struct Readme;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod bypass;
+#[cfg(test)]
 mod cancelled;
+#[cfg(test)]
+mod frames;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]

@@ -5,8 +5,9 @@ use axum::extract::Request;
 use http_body_util::BodyExt;
 use mesh_core::audit::AuditOutcome;
 use mesh_tower::test_util::{RunningTestMesh, TestMesh, TestService};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
+use crate::frames;
 use crate::kit::{Reached, connect_as, read_answer, soon, until};
 
 const WEB: &str = "spiffe://test/ns/test/sa/web";
@@ -229,41 +230,6 @@ async fn bodies_with_two_readings_end_their_connection() {
     assert_eq!(smuggled.count(), 1);
 }
 
-/// One HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Fields as HPACK literals that nobody indexes. (RFC 7541 6.2.2)
-fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
-
-/// How the server answers stream 1 of a connection with these `frames`: `200`, `RST_STREAM`, `GOAWAY`; an answer first.
-async fn http2(mesh: &RunningTestMesh, frames: &[u8]) -> &'static str {
-    const HEADERS: u8 = 1;
-    let mut stream = connect_as(mesh, WEB, "orders", "h2").await;
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..], frames].concat();
-    stream.write_all(&preface).await.unwrap();
-    loop {
-        let mut head = [0; 9];
-        if soon("a frame", stream.read_exact(&mut head)).await.is_err() {
-            return "closed";
-        }
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut payload).await.unwrap();
-        match head[3] {
-            HEADERS if payload[0] == 0x88 => return "200", // HPACK's index of `:status: 200`
-            HEADERS => return "another status",
-            3 => return "RST_STREAM",
-            7 => return "GOAWAY",
-            _ => {}
-        }
-    }
-}
-
 /// What HTTP/2 says twice, its framing says once; hyper and h2 hold senders to it. (RFC 9113 8.1.1, 8.2.2)
 #[tokio::test]
 async fn http2_requests_that_contradict_their_framing_are_refused() {
@@ -271,14 +237,7 @@ async fn http2_requests_that_contradict_their_framing_are_refused() {
         [(":method", "POST"), (":scheme", "https"), (":authority", "orders"), (":path", "/")];
     let (mesh, _, smuggled) = orders().await;
     let post = |fields: &[(&str, &str)], body: &[&[u8]], trailers: Option<&[(&str, &str)]>| {
-        let ends = |last: bool| u8::from(last);
-        let mut frames =
-            frame(1, 4 | ends(body.is_empty() && trailers.is_none()), 1, &literals(&[&START, fields].concat()));
-        for (n, data) in body.iter().enumerate() {
-            frames.extend(frame(0, ends(n + 1 == body.len() && trailers.is_none()), 1, data));
-        }
-        frames.extend(trailers.map(|trailers| frame(1, 5, 1, &literals(trailers))).unwrap_or_default());
-        frames
+        frames::request(&[&START, fields].concat(), body, trailers)
     };
     for (name, frames) in [
         ("a coding", post(&[("transfer-encoding", "chunked")], &[b"0\r\n\r\n"], None)),
@@ -298,11 +257,14 @@ async fn http2_requests_that_contradict_their_framing_are_refused() {
         ("less, and trailers", post(&[("content-length", "6")], &[b"abcde"], Some(&[("x", "y")]))),
         ("a signed length", post(&[("content-length", "+5")], &[b"abcde"], None)),
     ] {
-        let answer = http2(&mesh, &frames).await;
+        let answer = frames::answer(&mesh, WEB, &frames).await;
         assert!(["RST_STREAM", "GOAWAY"].contains(&answer), "{name}: {answer}");
         assert_eq!(smuggled.count(), 0, "{name}");
     }
     // h2 drops pseudo-headers of trailers: nobody sees them.
-    assert_eq!(http2(&mesh, &post(&[], &[b"abcde"], Some(&[(":path", "/smuggled")]))).await, "200");
-    assert_eq!(http2(&mesh, &post(&[("content-length", "5")], &[b"ab", b"cde"], Some(&[("x", "y")]))).await, "200");
+    assert_eq!(frames::answer(&mesh, WEB, &post(&[], &[b"abcde"], Some(&[(":path", "/smuggled")]))).await, "200");
+    assert_eq!(
+        frames::answer(&mesh, WEB, &post(&[("content-length", "5")], &[b"ab", b"cde"], Some(&[("x", "y")]))).await,
+        "200"
+    );
 }

@@ -8,6 +8,7 @@ mod envoy_process;
 mod gateway;
 mod nginx;
 mod openssl;
+mod paths;
 mod process;
 mod sds;
 mod sds_rotation;
