@@ -22,6 +22,9 @@ const ENVIRONMENTS: [Environment; 2] = [
     },
 ];
 
+/// What Node.js runs, from npm.
+const NODE_PACKAGES: [&str; 1] = ["oidc-provider@9.13.3"];
+
 /// Programs of the system, each with the package of Debian and Ubuntu that has it.
 const PROGRAMS: [(&str, &str); 2] = [("nginx", "nginx-light"), ("openssl", "openssl")];
 
@@ -36,6 +39,7 @@ pub(crate) fn install(root: &Path) -> Result<Vec<String>, String> {
     fs::create_dir_all(&base).map_err(|e| format!("cannot make {}: {e}", base.display()))?;
     let mut found: Vec<_> =
         ENVIRONMENTS.iter().map(|environment| environment.ensure(&base)).collect::<Result<_, _>>()?;
+    found.push(ensure_node(&base)?);
     for (program, package) in PROGRAMS {
         found.push(ensure_program(program, package)?);
     }
@@ -62,6 +66,25 @@ impl Environment {
         fs::write(&stamp, wanted).map_err(|e| format!("cannot write {}: {e}", stamp.display()))?;
         Ok(format!("{}: {}", self.name, proof.display()))
     }
+}
+
+/// An OpenID provider, below `node`. Scripts of packages are not run.
+fn ensure_node(base: &Path) -> Result<String, String> {
+    ensure_program("node", "nodejs")?;
+    ensure_program("npm", "npm")?;
+    let dir = base.join("node");
+    let stamp = dir.join("installed.txt");
+    let wanted = NODE_PACKAGES.join("\n");
+    if !fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(|e| format!("cannot remove {}: {e}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
+        let options = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"];
+        run(Command::new("npm").args(options).arg(&dir).args(NODE_PACKAGES))?;
+        fs::write(&stamp, wanted).map_err(|e| format!("cannot write {}: {e}", stamp.display()))?;
+    }
+    Ok(format!("node: {}", dir.join("node_modules/oidc-provider").display()))
 }
 
 /// `lib/python3.x/site-packages/envoy/_bin/envoy`, whatever x is.

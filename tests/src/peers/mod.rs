@@ -7,6 +7,7 @@ mod envoy;
 mod envoy_process;
 mod gateway;
 mod nginx;
+mod oidc;
 mod openssl;
 mod paths;
 mod process;
