@@ -2,6 +2,8 @@
 //!
 //! `MESH_CANCELLED` is how many requests are made (default 5,000), `MESH_SEED` what chance begins with.
 
+mod bodies;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
@@ -59,6 +61,14 @@ async fn echo(body: Body) -> Result<Body, http::StatusCode> {
     }
     let parts = stream::iter((0..bytes / PART).map(|_| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; PART]))));
     Ok(Body::from_stream(parts))
+}
+
+/// Answers at once, without an end, and reads nothing.
+async fn unread(body: Body) -> Body {
+    Body::from_stream(stream::poll_fn(move |_| {
+        let _unread = &body;
+        Poll::<Option<Result<Bytes, Infallible>>>::Pending
+    }))
 }
 
 async fn hold(State(service): State<Service>) {
@@ -228,7 +238,8 @@ async fn storm(clients: &[(Client, usize, usize)], seed: u64) -> usize {
 
 /// A server whose limits let them leave as they like.
 async fn start(service: &Service) -> RunningTestMesh {
-    let router = Router::new().route("/echo", post(echo)).route("/hold", get(hold)).with_state(service.clone());
+    let router = Router::new().route("/echo", post(echo)).route("/unread", post(unread)).route("/hold", get(hold));
+    let router = router.with_state(service.clone());
     let orders = TestService::new("orders").app(move |_mesh| Ok(router)).config(|config| {
         config.no_policy = NoPolicy::Allow;
         let anywhere = ([127, 0, 0, 1], 0).into();

@@ -24,7 +24,8 @@ use crate::error::{BoxError, Error, ErrorKind};
 
 /// A response body.
 ///
-/// Dropping it early cancels the stream and frees all that it held. The default is an empty body.
+/// Dropping it early cancels the stream and frees all that it held; a request body that is still under way is dropped too.
+/// One that is still under way after the end of the answer goes on, and keeps its stream in use. The default is an empty body.
 #[derive(Default)]
 pub struct Body {
     source: Source,
@@ -148,6 +149,13 @@ impl Body {
         }
     }
 
+    /// The stream broke off: there is nothing to reset.
+    fn broken(&mut self) {
+        if let Some(lease) = &mut self.guards.lease {
+            lease.broken();
+        }
+    }
+
     /// Tells every guard how it ended, `None` being as the headers said, and lets go of all.
     fn settle(&mut self, outcome: Option<Outcome>) {
         let guards = std::mem::take(&mut self.guards);
@@ -244,7 +252,7 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(source)) => {
-                this.complete();
+                this.broken();
                 this.fail(Outcome::Unreachable);
                 let error = Error::new(ErrorKind::Body, "the response body broke off").caused_by(source);
                 Poll::Ready(Some(Err(error)))

@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
+use super::pool::Upload;
 use crate::context::RequestContext;
 use crate::empty::poll_filled;
 use crate::error::BoxError;
@@ -151,7 +152,13 @@ impl Replay {
         let mut state = lock(shared);
         state.replayable.then(|| {
             state.attempt += 1;
-            ReplayBody(Some(View { shared: Arc::clone(shared), attempt: state.attempt, next: 0, trailers: false }))
+            ReplayBody(Some(View {
+                shared: Arc::clone(shared),
+                attempt: state.attempt,
+                next: 0,
+                trailers: false,
+                upload: None,
+            }))
         })
     }
 
@@ -178,12 +185,21 @@ struct View {
     next: usize,
     /// Whether the trailers were read.
     trailers: bool,
+    /// The stream that it is sent over, if it has one to itself.
+    upload: Option<Upload>,
 }
 
 impl ReplayBody {
     /// A body that is sent at most once, for stacks without a retry layer.
     pub fn once(body: RequestBody) -> Self {
         Replay::new(body, 0).attempt().unwrap_or_default()
+    }
+
+    /// It is sent over this stream, which it keeps until it is dropped.
+    pub(super) fn is_upload(&mut self, upload: Upload) {
+        if let Some(view) = &mut self.0 {
+            view.upload = Some(upload);
+        }
     }
 }
 
@@ -204,6 +220,9 @@ impl Body for ReplayBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(view) = &mut self.0 else { return Poll::Ready(None) };
+        if let Some(upload) = &mut view.upload {
+            upload.looked_at();
+        }
         let mut state = lock(&view.shared);
         let state = &mut *state;
         if state.attempt != view.attempt {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::WeakMesh;
 use mesh_core::clock::WallClock;
 use mesh_core::config::PoolConfig;
@@ -21,6 +21,7 @@ use super::cancellations::{self, REMEMBERED};
 use super::last_words::LastWords;
 use super::link::{Driven, Failure, Protocol, Sender};
 use super::trust::Judged;
+use super::upload::Uploads;
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, PeerRefused};
@@ -135,7 +136,7 @@ pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> 
     let (io, first, heard, cut) = LastWords::of(io);
     let io = TokioIo::new(io);
     if http2 {
-        let (send, connection) = http2::Builder::new(TokioExecutor::new())
+        let (send, connection) = http2::Builder::new(Uploads)
             .timer(TokioTimer::new())
             .keep_alive_interval(settings.ping_interval)
             .keep_alive_timeout(settings.ping_timeout)

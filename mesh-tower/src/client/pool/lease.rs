@@ -2,15 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::{http1, http2};
+use tokio::sync::oneshot;
 
 use super::link::Link;
+use super::upload::Claim;
 use super::{Http1, Http2, Shared};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
@@ -25,30 +28,45 @@ pub(crate) struct Lease {
     pool: Arc<Shared>,
     /// The stream ended by itself; dropping the lease before that resets it.
     complete: bool,
+    /// Has a request body given up that is under way.
+    leave: Option<oneshot::Sender<()>>,
 }
 
 enum Send {
     Http1(http1::SendRequest<ReplayBody>),
-    Http2(http2::SendRequest<ReplayBody>),
+    Http2(http2::SendRequest<ReplayBody>, Arc<Claim>),
 }
 
 impl Lease {
     pub(super) fn http1(Http1 { link, send }: Http1, pool: Arc<Shared>) -> Self {
-        Self { send: Some(Send::Http1(send)), link, pool, complete: false }
+        Self { send: Some(Send::Http1(send)), link, pool, complete: false, leave: None }
     }
 
     pub(super) fn http2(Http2 { link, send }: Http2, pool: Arc<Shared>) -> Self {
-        Self { send: Some(Send::Http2(send)), link, pool, complete: false }
+        let claim = Claim::new(Arc::clone(&link), Arc::clone(&pool));
+        Self { send: Some(Send::Http2(send, claim)), link, pool, complete: false, leave: None }
     }
 
     /// Whether the request goes out as HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self.send, Some(Send::Http2(_)))
+        matches!(self.send, Some(Send::Http2(..)))
     }
 
     /// The stream ended by itself: no frame of it is still to come.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
+    }
+
+    /// The stream ended by itself, and not well: of the request body too, nothing is awaited.
+    pub(crate) fn broken(&mut self) {
+        self.complete();
+        self.leave();
+    }
+
+    fn leave(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            let _ = leave.send(()); // the body may have ended
+        }
     }
 
     /// How long the answer's body may be silent.
@@ -58,10 +76,17 @@ impl Lease {
     }
 
     /// Sends the request; the headers of the answer come back with the lease.
-    pub(super) async fn send(mut self, request: Request<ReplayBody>) -> Result<(Response<Incoming>, Self), Error> {
+    pub(super) async fn send(mut self, mut request: Request<ReplayBody>) -> Result<(Response<Incoming>, Self), Error> {
         let result = match &mut self.send {
             Some(Send::Http1(send)) => finish(send.try_send_request(request)).await,
-            Some(Send::Http2(send)) => finish(send.try_send_request(request)).await,
+            Some(Send::Http2(send, claim)) => {
+                if !request.body().is_end_stream() {
+                    let (leave, upload) = claim.upload();
+                    request.body_mut().is_upload(upload);
+                    self.leave = Some(leave);
+                }
+                finish(send.try_send_request(request)).await
+            }
             None => return Err(Error::new(ErrorKind::Connection, "the lease is used up").never_sent()),
         };
         match result {
@@ -72,7 +97,7 @@ impl Lease {
                 Ok((response, self))
             }
             Err((error, returned)) => {
-                self.complete();
+                self.broken();
                 Err(self.explain(error, returned).await)
             }
         }
@@ -145,13 +170,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(send) = self.send.take() else { return };
         match send {
-            Send::Http2(_) => {
+            // Gives the stream back, unless the request body is still under way.
+            Send::Http2(_, _claim) => {
                 if !self.complete {
                     self.link.cancelled();
-                }
-                self.link.release();
-                if self.pool.pending.load(SeqCst) > 0 {
-                    self.pool.wake.notify_one();
+                    self.leave();
                 }
             }
             Send::Http1(send) if send.is_ready() => give_back(&self.pool, Arc::clone(&self.link), send),

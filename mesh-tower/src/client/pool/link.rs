@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,6 +17,7 @@ use super::Shared;
 use super::cancellations::Cancellations;
 use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
+use super::upload::{Uploads, poll_connection};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};
 
@@ -48,7 +49,7 @@ pub(super) struct Driven {
 
 pub(super) enum Protocol {
     Http1(Box<http1::Connection<TokioIo<LastWords>, ReplayBody>>),
-    Http2(Box<http2::Connection<TokioIo<LastWords>, ReplayBody, TokioExecutor>>),
+    Http2(Box<http2::Connection<TokioIo<LastWords>, ReplayBody, Uploads>>),
 }
 
 /// Why there is no connection; shared by everybody who waited for it.
@@ -225,7 +226,7 @@ impl Protocol {
         match self {
             Self::Http1(connection) => Pin::new(connection).poll(cx),
             Self::Http2(connection) => {
-                let polled = Pin::new(&mut *connection).poll(cx);
+                let polled = poll_connection(|| Pin::new(&mut *connection).poll(cx));
                 link.max.store(connection.current_max_send_streams(), SeqCst);
                 polled
             }

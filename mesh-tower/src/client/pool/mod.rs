@@ -33,6 +33,7 @@ mod lease;
 mod link;
 mod service;
 mod trust;
+mod upload;
 
 #[cfg(test)]
 pub(crate) use dial::Dialed;
@@ -42,6 +43,7 @@ pub(crate) use lease::Lease;
 pub(crate) use link::Failure as DialFailure;
 pub(crate) use service::Chosen;
 pub use service::Transport;
+pub(super) use upload::Upload;
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
