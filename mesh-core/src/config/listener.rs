@@ -34,7 +34,8 @@ use super::yaml::Node;
 /// | `idle_timeout`, `max_connection_age` | 5 min, 30 min | asked to go | `server_connections_closed{reason="idle"}`, `"max_age"` | debug |
 /// | `drain_timeout` | 30 s | cut | `server_connections_closed{reason="drain_timeout"}` | debug; warn at the end of a server |
 /// | `max_resets_per_second` | 100, ten times at once | closed; newcomers refused for up to a second | `server_connections_closed{reason="reset_budget"}`, `server_connections_refused{reason="reset_budget"}` | warn |
-/// | floods of resets, small DATA or CONTINUATION frames, four times the header bytes | fixed, h2's | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
+/// | requests cancelled before they were taken up | `max_concurrent_streams`, at least 20 | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
+/// | floods of resets that it provokes, small DATA or CONTINUATION frames, four times the header bytes | fixed, h2's | closed, ENHANCE_YOUR_CALM | `server_connections_closed{reason="flood"}` | warn |
 /// | `max_concurrent_streams` | 100 | REFUSED_STREAM to a peer that does not wait for our SETTINGS, or breaks them | | |
 /// | `max_header_bytes`, `max_headers` | 16KiB, 100 | 431, RESOURCE_EXHAUSTED | `server_rejected{reason="headers_too_large"}`, `"too_many_headers"` | info, audit |
 /// | `max_body_bytes` | 4MiB | 413, RESOURCE_EXHAUSTED | `server_rejected{reason="body_too_large"}` | info, audit |

@@ -13,8 +13,10 @@ use super::flow::Streams;
 /// A quiet HTTP/2 connection is pinged this often, so that a peer which vanished is found out.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Resets that a peer may provoke before its connection is closed. (CVE-2023-44487, CVE-2025-8671)
-const MAX_PENDING_RESETS: usize = 20;
+/// Requests that a peer may cancel before they were taken up, or as many as it may have at once if those are more: an honest
+/// one may give all of them up in one moment. Beyond, its connection is closed. (CVE-2023-44487; h2's default)
+const MIN_PENDING_RESETS: usize = 20;
+/// Resets that a peer may provoke before its connection is closed. (CVE-2025-8671)
 const MAX_LOCAL_RESETS: usize = 256;
 
 pub(super) fn http1_builder(config: &ListenerConfig) -> http1::Builder {
@@ -37,7 +39,7 @@ pub(super) fn http2_builder(config: &ListenerConfig, streams: Streams) -> http2:
         // Twice, so that what is just beyond the limit is refused by the stack, which counts and records. hyper answers 431 to
         // more, and ends the connection at four times as much.
         .max_header_list_size(config.max_header_bytes.saturating_mul(2))
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_pending_accept_reset_streams(MIN_PENDING_RESETS.max(config.max_concurrent_streams as usize))
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);

@@ -41,6 +41,38 @@ async fn what_http2_calls_a_flood_is_counted_as_one() {
     }
 }
 
+/// Whether `answer` has the head of a response on `stream`.
+fn answers(mut answer: &[u8], stream: u32) -> bool {
+    while let Some((head, rest)) = answer.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        if head[3] == HEADERS && head[5..9] == stream.to_be_bytes() {
+            return true;
+        }
+        answer = rest.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_all_its_requests_at_once_keeps_its_connection() {
+    for streams in [8, 100, 250] {
+        let net = Net::start(|config| config.max_concurrent_streams = streams, hello);
+        let mut stream = net.tls(&net.web, &[ORDERS], HttpVersion::Http2).await.unwrap();
+        let ids = || (0..streams).map(|n| 2 * n + 1);
+        let requests: Vec<u8> = ids().flat_map(|id| frame(HEADERS, 5, id, HEAD)).collect();
+        let resets: Vec<u8> = ids().flat_map(|id| frame(RST_STREAM, 0, id, &[0, 0, 0, 8])).collect();
+        let (begin, next) = ([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat(), 999);
+        stream.write_all(&[begin, requests, resets, frame(HEADERS, 5, next, HEAD)].concat()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut answer = Vec::new();
+        while !answers(&answer, next) {
+            let read = stream.read_buf(&mut answer).await.unwrap();
+            assert!(read > 0, "{streams}: closed after {:?}", String::from_utf8_lossy(&answer));
+        }
+        assert_eq!(net.metrics.transport.closed_for("flood"), 0, "{streams}");
+    }
+}
+
 /// PING and SETTINGS are answered by h2 within one poll for as long as there is something to read.
 #[tokio::test]
 async fn a_stream_that_always_has_bytes_lets_others_have_their_turn() {
