@@ -45,8 +45,13 @@ pub(super) fn sha256_hex(message: &[u8]) -> String {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten().collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            text.extend(DIGITS.get(usize::from(nibble)));
+        }
+    }
+    text
 }
 
 fn bytes(digest: &[u8]) -> [u8; 32] {

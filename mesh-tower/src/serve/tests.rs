@@ -1,5 +1,6 @@
 //! Servers over real sockets.
 
+mod audit_cost;
 mod decompression;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@ mod lineage;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -90,7 +90,7 @@ impl AuditReport {
 pub struct AuditVerifier {
     trust: AuditTrust,
     allow_unfinished: bool,
-    anchors: BTreeMap<String, Anchor>,
+    anchors: HashMap<Head, Anchor>,
     report: AuditReport,
     file: String,
     line: u64,
@@ -134,7 +134,7 @@ impl AuditVerifier {
         Self {
             trust,
             allow_unfinished: false,
-            anchors: BTreeMap::new(),
+            anchors: HashMap::new(),
             report: AuditReport::default(),
             file: String::new(),
             line: 0,
@@ -161,7 +161,7 @@ impl AuditVerifier {
             .judge(&parsed.record)
             .or_else(|reason| if self.trust.is_empty() { Ok(false) } else { Err(reason) })?;
         let anchor = Anchor { boot: parsed.boot, seq: parsed.seq, found: false, passed: false };
-        self.anchors.insert(parsed.hash.to_string(), anchor);
+        self.anchors.insert(parsed.hash, anchor);
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl AuditVerifier {
             }
         }
         for (hash, anchor) in &mut self.anchors {
-            anchor.found |= parsed.intact && *hash == parsed.hash.to_string();
+            anchor.found |= parsed.intact && *hash == parsed.hash;
             anchor.passed |= anchor.boot == parsed.boot && parsed.seq > anchor.seq;
         }
         self.head = Some(parsed.hash);
@@ -206,7 +206,7 @@ impl AuditVerifier {
 
     /// Whether the record continues the one before it, and if not, what happened.
     fn follow(&mut self, parsed: &Parsed) {
-        let anchored = self.anchors.contains_key(&parsed.prev.to_string());
+        let anchored = self.anchors.contains_key(&parsed.prev);
         let continues = match self.head {
             Some(head) => head == parsed.prev,
             None => parsed.prev == Head::GENESIS && parsed.event == "audit.start" || anchored,
@@ -287,7 +287,7 @@ impl AuditVerifier {
         }
         for (hash, anchor) in std::mem::take(&mut self.anchors) {
             // An anchor before the first record vouched for that.
-            if anchor.found || self.lineage.first_prev() == Head::parse(&hash) {
+            if anchor.found || self.lineage.first_prev() == Some(hash) {
                 continue;
             }
             let what = format!("anchor {hash} (process {}, record {})", anchor.boot, anchor.seq);
