@@ -49,6 +49,8 @@ pub(crate) enum Unfit {
     /// Not compressed as it says.
     BodyEncoding,
     BodyTimeout,
+    /// JSON that is nested too deeply.
+    JsonDepth,
     TooManyHeaders,
     HeadersTooLarge,
     /// A field behind the body that only a head may have.

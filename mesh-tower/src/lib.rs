@@ -31,6 +31,7 @@
 //! | call another service | [`Client`]: builds requests, and is a `tower::Service` |
 //! | know why a call failed, or pass it on with `?` | [`Error`], [`ErrorKind`] |
 //! | keep trace and deadline in spawned work | [`context::spawn`], [`RequestContext`] |
+//! | bound what a route takes: body size and type, depth of JSON, query | [`server::ValidateLayer`] |
 //! | put the layers together yourself | [`server`] with [`serve_stack`]; [`client`] |
 //! | listen on, or connect over, something other than TCP | [`accept::Accept`], [`connect::Connector`] |
 //! | test a service with its policies | `test_util::TestMesh` (feature `test-util`) |

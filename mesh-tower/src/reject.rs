@@ -28,6 +28,10 @@ pub(crate) enum Kind {
     HeadersTooLarge,
     /// Its body is encoded in a way that is not undone here.
     UnsupportedEncoding,
+    /// Its body has a type that the route does not take.
+    UnsupportedType,
+    /// Its query is too long.
+    UriTooLong,
     /// Nobody vouches for the caller, or its token is bad.
     Unauthenticated,
     /// The caller may not.
@@ -64,6 +68,7 @@ impl Reject {
         match unfit {
             Unfit::BodyTooLarge => Self::new(Kind::TooLarge, "body_too_large"),
             Unfit::BodyEncoding => Self::new(Kind::Malformed, "body_encoding"),
+            Unfit::JsonDepth => Self::new(Kind::Malformed, "json_depth"),
             Unfit::Trailer => Self::new(Kind::Malformed, "trailer"),
             Unfit::BodyTimeout => Self::new(Kind::TooSlow, "body_timeout"),
             Unfit::TooManyHeaders => Self::new(Kind::HeadersTooLarge, "too_many_headers"),
@@ -75,7 +80,8 @@ impl Reject {
         match self.kind {
             Kind::Malformed | Kind::Unreadable => StatusCode::BAD_REQUEST,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Kind::UnsupportedEncoding | Kind::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Kind::UriTooLong => StatusCode::URI_TOO_LONG,
             Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Kind::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -89,8 +95,10 @@ impl Reject {
 
     pub(crate) fn code(&self) -> Code {
         match self.kind {
-            Kind::Malformed | Kind::Unreadable | Kind::UnsupportedEncoding => Code::UNIMPLEMENTED,
-            Kind::TooLarge | Kind::HeadersTooLarge => Code::RESOURCE_EXHAUSTED,
+            Kind::Malformed | Kind::Unreadable | Kind::UnsupportedEncoding | Kind::UnsupportedType => {
+                Code::UNIMPLEMENTED
+            }
+            Kind::TooLarge | Kind::HeadersTooLarge | Kind::UriTooLong => Code::RESOURCE_EXHAUSTED,
             Kind::TooSlow => Code::CANCELLED,
             Kind::Unauthenticated => Code::UNAUTHENTICATED,
             Kind::Forbidden => Code::PERMISSION_DENIED,
@@ -116,6 +124,8 @@ impl Reject {
             Kind::Unreadable => "",
             Kind::TooLarge => "body too large",
             Kind::UnsupportedEncoding => "unsupported content encoding",
+            Kind::UnsupportedType => "unsupported media type",
+            Kind::UriTooLong => "query too long",
             Kind::TooSlow => "request timeout",
             Kind::HeadersTooLarge => "headers too large",
             Kind::Unauthenticated => "unauthenticated",
@@ -167,6 +177,8 @@ mod tests {
             (Kind::Unreadable, 400, 12),
             (Kind::TooLarge, 413, 8),
             (Kind::UnsupportedEncoding, 415, 12),
+            (Kind::UnsupportedType, 415, 12),
+            (Kind::UriTooLong, 414, 8),
             (Kind::TooSlow, 408, 1),
             (Kind::HeadersTooLarge, 431, 8),
             (Kind::Unauthenticated, 401, 16),

@@ -45,4 +45,6 @@ mod smuggling;
 #[cfg(test)]
 mod traffic;
 #[cfg(test)]
+mod validate;
+#[cfg(test)]
 mod wiring;

@@ -12,6 +12,7 @@
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
 //! | [`AuditedLayer`] | no handler without its record, on routes that say so | 503 / UNAVAILABLE |
 //! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
+//! | [`ValidateLayer`] | inside a router: body size and type, depth of JSON, headers and query of a route | 400, 413, 414, 415, 431 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit, audited and rate limit may
@@ -55,6 +56,7 @@ mod telemetry;
 #[cfg(feature = "dev-ca")]
 mod tests;
 mod token;
+mod validate;
 
 pub use admission::{Admission, AdmissionLayer};
 pub use audit::{Audit, AuditLayer};
@@ -69,6 +71,7 @@ pub use handler::{Handler, HandlerLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
 pub use route::{RouteLayer, RouteService};
 pub use telemetry::{Telemetry, TelemetryLayer};
+pub use validate::{Validate, ValidateLayer};
 
 use std::convert::Infallible;
 
