@@ -1,11 +1,17 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use mesh_core::config::IssuerConfig;
 use mesh_core::identity::{SpiffeId, TrustDomain};
+use mesh_core::policy::Protocol;
+
+use crate::policy::{PolicyCommand, word};
+
+const PROTOCOLS: [(&str, Protocol); 3] = [("http", Protocol::Http), ("grpc", Protocol::Grpc), ("tcp", Protocol::Tcp)];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -41,6 +47,9 @@ pub(crate) enum Command {
     /// Audit trails.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Policies by themselves.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// A certificate authority on disk, for development.
     #[command(subcommand)]
     DevCa(DevCaCommand),
@@ -76,13 +85,28 @@ pub(crate) struct ExplainArgs {
     /// The port that was connected to; default: that of the default listener.
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// What it came as.
+    #[arg(long, default_value = "http", value_parser = word(&PROTOCOLS))]
+    pub(crate) protocol: Protocol,
+    /// The route that matched, for example `/orders/{id}`, or the gRPC method.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
     /// The caller's address.
     #[arg(long, value_name = "IP")]
-    pub(crate) source_ip: Option<std::net::IpAddr>,
+    pub(crate) source_ip: Option<IpAddr>,
+    /// The client's address behind trusted proxies; default: the caller's.
+    #[arg(long, value_name = "IP")]
+    pub(crate) remote_ip: Option<IpAddr>,
+    /// The local address that was connected to.
+    #[arg(long, value_name = "IP")]
+    pub(crate) destination_ip: Option<IpAddr>,
+    /// The server name of the handshake.
+    #[arg(long)]
+    pub(crate) sni: Option<String>,
     /// A request header; may be repeated.
     #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
-    /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss` and `sub`.
+    /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss`.
     #[arg(long, value_name = "JSON")]
     pub(crate) claims: Option<String>,
 }

@@ -1,16 +1,15 @@
 //! `mesh explain`: what a configuration decides about one request, and why.
 
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
-
 use mesh_core::policy::{Headers, Request, Verdict};
-use mesh_core::token::VerifiedToken;
-use serde_json::{Map, Value, json};
+use mesh_core::token::{StrictJson, VerifiedToken};
+use serde_json::{Value, json};
 
 use crate::answer::{Answer, Failure};
 use crate::check;
+use crate::claims;
 use crate::cli::ExplainArgs;
 use crate::load::{self, Loaded};
+use crate::policy;
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<Answer, Failure> {
     let token = args.claims.as_deref().map(token).transpose()?;
@@ -44,19 +43,18 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
         resolved_path: paths.next(),
         host: &host,
         port: args.port.unwrap_or(listener),
+        protocol: args.protocol,
+        route: args.route.as_deref(),
         source_ip: args.source_ip,
-        remote_ip: args.source_ip,
+        remote_ip: args.remote_ip.or(args.source_ip),
+        destination_ip: args.destination_ip,
+        sni: args.sni.as_deref(),
         headers: &Given(&args.header),
-        ..Request::UNKNOWN
     };
     let explanation = loaded.engine.explain(&request);
     let decision = &explanation.decision;
     let yes = decision.verdict == Verdict::Allow;
-    let status = match (yes, decision.token_would_help) {
-        (true, _) => None,
-        (false, true) => Some(401),
-        (false, false) => Some(403),
-    };
+    let status = policy::status(request.protocol, decision);
     let caller = args.principal.as_ref().map_or("anonymous", |id| id.as_str());
     let text = format!("{} {} by {caller}: {explanation}", args.method, args.path);
     let mut json = json!({
@@ -72,25 +70,11 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
     Answer { yes, text, json }
 }
 
-/// The claims as if a token with them had been verified: `explain` asks what policy says, not whether a key fits.
-fn token(claims: &str) -> Result<VerifiedToken, Failure> {
+/// The claims as if a token with them had been verified.
+fn token(text: &str) -> Result<VerifiedToken, Failure> {
     let usage = |message: &str| Failure::Usage(format!("--claims: {message}"));
-    let claims: Map<String, Value> =
-        serde_json::from_str(claims).map_err(|e| usage(&format!("no JSON object: {e}")))?;
-    let text = |name: &str| claims.get(name).and_then(Value::as_str);
-    let audiences = match claims.get("aud") {
-        None => Vec::new(),
-        Some(Value::String(one)) => vec![one.clone()],
-        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Some(_) => return Err(usage("`aud` must be a string or a list of strings")),
-    };
-    Ok(VerifiedToken {
-        issuer: Arc::from(text("iss").ok_or_else(|| usage("`iss` must be a string"))?),
-        subject: Some(Arc::from(text("sub").ok_or_else(|| usage("`sub` must be a string"))?)),
-        audiences,
-        expires: UNIX_EPOCH + Duration::from_secs(claims.get("exp").and_then(Value::as_u64).unwrap_or_default()),
-        claims,
-    })
+    let claims: StrictJson = serde_json::from_str(text).map_err(|e| usage(&format!("no JSON object: {e}")))?;
+    claims::token(claims).map_err(|message| usage(&message))
 }
 
 struct Given<'a>(&'a [(String, String)]);

@@ -12,7 +12,7 @@ pub(crate) fn open(file: &Path) -> Result<Box<dyn BufRead>, Failure> {
         return Ok(Box::new(io::stdin().lock()));
     }
     let opened = File::open(file).map_err(|error| Failure::Io(format!("cannot read {}: {error}", file.display())))?;
-    Ok(Box::new(BufReader::new(opened)))
+    Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
 }
 
 /// The first `kept` bytes of a line, without its `\n`; `None` at the end of the input.
@@ -26,7 +26,7 @@ pub(crate) fn next_line(input: &mut impl BufRead, kept: usize) -> io::Result<Opt
         any = true;
         let end = chunk.iter().position(|byte| *byte == b'\n');
         let used = end.unwrap_or(chunk.len());
-        line.extend(chunk.iter().take(used.min(kept - line.len())));
+        line.extend_from_slice(chunk.get(..used.min(kept - line.len())).unwrap_or_default());
         input.consume(end.map_or(used, |end| end + 1));
         if end.is_some() {
             return Ok(Some(line));

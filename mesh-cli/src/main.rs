@@ -12,12 +12,14 @@
 mod answer;
 mod audit;
 mod check;
+mod claims;
 mod cli;
 mod dev_ca;
 mod explain;
 mod id;
 mod lines;
 mod load;
+mod policy;
 mod svid;
 mod token;
 mod verify;
@@ -64,6 +66,7 @@ fn run(command: &Command) -> Result<Said, Failure> {
         Command::Explain(args) => explain::run(args),
         Command::Svid(SvidCommand::Inspect(args)) => svid::inspect(args),
         Command::Svid(SvidCommand::Verify(args)) => return verify::run(args),
+        Command::Policy(command) => return policy::run(command),
         Command::Id(IdCommand::Check(args)) => return id::run(args),
         Command::Token(TokenCommand::Verify(args)) => return token::run(args),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(args),

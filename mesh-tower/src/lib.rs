@@ -70,6 +70,7 @@ pub mod fetch;
 #[cfg(test)]
 mod fixture;
 pub mod grpc;
+pub mod offline;
 #[cfg(feature = "otel")]
 pub mod otel;
 mod places;

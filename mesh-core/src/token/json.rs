@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -19,6 +20,16 @@ pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, &'static s
     match value {
         Value::Object(members) => Ok(members),
         _ => Err("expected a JSON object"),
+    }
+}
+
+/// Any JSON value in which no member is written twice and nothing is nested deeper than 32 levels; else an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StrictJson(pub Value);
+
+impl<'de> Deserialize<'de> for StrictJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Strict { depth: MAX_DEPTH }.deserialize(deserializer).map(Self)
     }
 }
 

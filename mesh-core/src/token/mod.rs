@@ -44,6 +44,7 @@ pub(crate) mod testkit;
 pub use error::TokenError;
 pub use fetched::{FetchedKeys, FetchedKeysConfig};
 pub use file::FileKeys;
+pub use json::StrictJson;
 pub(crate) use json::parse_object;
 pub use jwks::Jwks;
 pub use jws::JwsKey;

@@ -94,7 +94,8 @@ pub(super) fn decide(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn H
     }))
 }
 
-struct HeaderView<'a>(&'a HeaderMap);
+/// Headers as policy asks for them.
+pub(crate) struct HeaderView<'a>(pub(crate) &'a HeaderMap);
 
 impl Headers for HeaderView<'_> {
     fn values(&self, name: &str, each: &mut dyn FnMut(&[u8])) {

@@ -62,6 +62,7 @@ pub use admission::{Admission, AdmissionLayer};
 pub use audit::{Audit, AuditLayer};
 pub use audited::{Audited, AuditedLayer};
 pub use authenticate::{Authenticate, AuthenticateLayer};
+pub(crate) use authorize::HeaderView;
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use canonical::{CanonicalLayer, CanonicalService};
 pub use deadline::{DeadlineLayer, DeadlineService};
