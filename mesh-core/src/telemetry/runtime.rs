@@ -94,6 +94,7 @@ impl IdentityRefresh {
 
 /// What became of a token whose key nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyLookup {
     /// The issuer's source was asked for it.
     Asked,

@@ -7,6 +7,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -22,14 +23,22 @@ const MAX_TOKEN: usize = 4 * 1024;
 /// However long a token lives, it is looked at anew after this time.
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// What of a token is hashed: a part of its signature, which is as good as random.
-const TAIL: usize = 32;
+const TAIL: usize = 16;
 
 /// The cache of one verifier. Reading takes no lock.
 #[derive(Debug)]
 pub(super) struct TokenCache {
-    /// Seeded, so that nobody can aim at the entries of others.
-    hasher: RandomState,
-    slots: Box<[ArcSwapOption<Entry>]>,
+    /// Of this process alone, so that nobody can aim at the entries of others.
+    seeds: [u64; 2],
+    slots: Box<[Slot]>,
+}
+
+/// A place for an entry, and the hash of its token: of those that differ in it the entry is not looked at. A tag that
+/// does not fit its entry, for the moment between two writes, is a miss.
+#[derive(Debug, Default)]
+struct Slot {
+    tag: AtomicU64,
+    entry: ArcSwapOption<Entry>,
 }
 
 #[derive(Debug)]
@@ -61,8 +70,9 @@ impl Entry {
 
 impl Default for TokenCache {
     fn default() -> Self {
-        let slots = std::iter::repeat_with(ArcSwapOption::empty).take(SETS * WAYS).collect();
-        Self { hasher: RandomState::new(), slots }
+        let random = RandomState::new();
+        let slots = std::iter::repeat_with(Slot::default).take(SETS * WAYS).collect();
+        Self { seeds: [random.hash_one(0), random.hash_one(1)], slots }
     }
 }
 
@@ -74,8 +84,9 @@ impl TokenCache {
         now: SystemTime,
         generation: impl Fn(usize) -> Option<u64>,
     ) -> Option<Proved> {
-        self.set(token).iter().find_map(|slot| {
-            let entry = slot.load();
+        let tag = self.hash(token);
+        self.set(tag).iter().filter(|slot| slot.tag.load(Ordering::Acquire) == tag).find_map(|slot| {
+            let entry = slot.entry.load();
             let entry = entry.as_ref().filter(|entry| *entry.token == *token)?;
             let holds = entry.holds(now) && generation(entry.issuer) == Some(entry.generation);
             holds.then(|| Proved {
@@ -91,20 +102,29 @@ impl TokenCache {
         if entry.token.len() > MAX_TOKEN {
             return;
         }
-        let age = |slot: &&ArcSwapOption<Entry>| {
-            let old = slot.load();
+        let tag = self.hash(&entry.token);
+        let age = |slot: &&Slot| {
+            let old = slot.entry.load();
             old.as_ref().filter(|old| old.holds(entry.since) && old.token != entry.token).map(|old| old.since)
         };
         // `None`, a free place, is less than any time.
-        if let Some(slot) = self.set(&entry.token).iter().min_by_key(age) {
-            slot.store(Some(Arc::new(entry)));
+        if let Some(slot) = self.set(tag).iter().min_by_key(age) {
+            slot.entry.store(Some(Arc::new(entry)));
+            slot.tag.store(tag, Ordering::Release);
         }
     }
 
-    fn set(&self, token: &str) -> &[ArcSwapOption<Entry>] {
-        let bytes = token.as_bytes();
-        let tail = bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or_default();
-        let set = (self.hasher.hash_one(tail) % SETS as u64) as usize;
+    /// One multiplication of the seeded tail: what is hashed is random already, and is never compared by its hash alone.
+    fn hash(&self, token: &str) -> u64 {
+        let [first, second] = self.seeds;
+        let Some(tail) = token.as_bytes().last_chunk::<TAIL>() else { return 0 };
+        let [low, high] = [u128::from_le_bytes(*tail) as u64, (u128::from_le_bytes(*tail) >> 64) as u64];
+        let product = u128::from(low ^ first) * u128::from(high ^ second);
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    fn set(&self, tag: u64) -> &[Slot] {
+        let set = (tag % SETS as u64) as usize;
         self.slots.get(set * WAYS..(set + 1) * WAYS).unwrap_or_default()
     }
 }

@@ -20,8 +20,9 @@ use crate::stream::unfold;
 /// The server's own wish counts between these bounds.
 const MIN_REFRESH: Duration = Duration::from_secs(30);
 const MAX_REFRESH: Duration = Duration::from_secs(15 * 60);
-/// After a failure; doubled at each further one, up to the usual interval.
+/// After a failure; doubled at each further one, up to half a minute.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 /// What the very first fetch may take with its retries, before it is said that there are no keys.
 const FIRST_KEYS: Duration = Duration::from_secs(5);
 
@@ -213,6 +214,10 @@ fn check_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
 
 impl KeySource for FetchedKeys {
     fn watch(&self) -> KeyUpdates {
+        if self.config.dangerous_allow_http {
+            let uri = without_query(&self.config.uri);
+            tracing::warn!(target: "mesh", uri, "`dangerous_allow_http`: keys may come over plain HTTP from this machine");
+        }
         unfold(Watch::new(self.clone()), Watch::step)
     }
 
@@ -289,7 +294,7 @@ impl Watch {
             }
             Err(error) => {
                 self.jwks_uri = None;
-                let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(config.refresh);
+                let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LAST_RETRY);
                 self.failures = self.failures.saturating_add(1);
                 self.next = Some(now + pause.mul_f64(1.0 - 0.5 * self.source.rng.unit()));
                 KeyUpdate::Failed(error)

@@ -13,6 +13,7 @@ use crate::snapshot::Snapshot;
 
 /// What a source of keys has to say.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum KeyUpdate {
     /// The set as it is from now on.
     Keys(Arc<Jwks>),

@@ -1,4 +1,4 @@
-//! Whose tokens, from where, in whose hands: the rules of one issuer. (security.md 2, rows 10, 14, 15, 21, 22)
+//! Whose tokens, from where, in whose hands: the rules of one issuer. (security.md 2, rows 10, 15, 20 to 22)
 
 use serde_json::{Value, json};
 
@@ -55,6 +55,25 @@ fn row_22_a_bound_token_is_good_with_its_certificate_alone() {
         (json!("x5t#S256"), invalid),
     ] {
         assert_eq!(judge(&plus("cnf", confirmation.clone()), Some(&own)), expected, "{confirmation}");
+    }
+}
+
+#[test]
+fn row_20_nothing_of_a_token_counts_before_its_signature_holds() {
+    let (key, other) = (TestKey::es256(), TestKey::es256());
+    let verifier = TokenVerifier::default().with(issuer(ISSUER), keys(&[key.jwk("k")]));
+    let verdict = |key: &TestKey, claims: &Value| verifier.verify(&signed(key, claims), now()).map(drop);
+    for (claims, expected) in [
+        (plus("exp", at(-600)), TokenError::Expired),
+        (plus("aud", json!("payments")), TokenError::WrongAudience),
+        (plus("nbf", json!("soon")), TokenError::InvalidClaim("nbf")),
+        (plus("sub", json!(7)), TokenError::InvalidClaim("sub")),
+        (plus("cnf", json!({ "jkt": "x" })), TokenError::SenderConstrained),
+        (plus("at_hash", json!("x")), TokenError::WrongType),
+    ] {
+        // Whoever cannot sign learns nothing from what a claim would have done; with the right key it decides.
+        assert_eq!(verdict(&other, &claims), Err(TokenError::BadSignature), "{claims}");
+        assert_eq!(verdict(&key, &claims), Err(expected), "{claims}");
     }
 }
 
