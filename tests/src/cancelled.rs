@@ -63,6 +63,11 @@ async fn echo(body: Body) -> Result<Body, http::StatusCode> {
     Ok(Body::from_stream(parts))
 }
 
+/// Sends back what comes, as it comes.
+async fn relay(body: Body) -> Body {
+    body
+}
+
 /// Answers at once, without an end, and reads nothing.
 async fn unread(body: Body) -> Body {
     Body::from_stream(stream::poll_fn(move |_| {
@@ -85,6 +90,8 @@ enum Leave {
     After(Duration),
     /// Once the body's first parts are on their way, and nothing follows them.
     InBody,
+    /// In the middle of both bodies, once the service has sent back the first bytes.
+    Midway,
     /// With the response head, unread.
     AtHead,
     /// With the first bytes of the response.
@@ -112,13 +119,14 @@ async fn request(client: &Client, leave: Leave, parts: usize) -> Result<(), Stri
     );
     let stall = Arc::clone(&stalled);
     let stall = stream::poll_fn(move |_| match leave {
-        Leave::InBody => {
+        Leave::InBody | Leave::Midway => {
             stall.notify_one();
             Poll::Pending
         }
         _ => Poll::Ready(None),
     });
-    let send = client.post("/echo").stream(StreamBody::new(futures_util::StreamExt::chain(body, stall))).send();
+    let path = if matches!(leave, Leave::Midway) { "/relay" } else { "/echo" };
+    let send = client.post(path).stream(StreamBody::new(futures_util::StreamExt::chain(body, stall))).send();
     match leave {
         Leave::Never => {
             let response = send.await.map_err(|error| format!("{error:?}"))?;
@@ -158,7 +166,7 @@ async fn request(client: &Client, leave: Leave, parts: usize) -> Result<(), Stri
             drop(send.await);
             Ok(())
         }
-        Leave::InAnswer => {
+        Leave::InAnswer | Leave::Midway => {
             if let Ok(response) = send.await {
                 let mut body = response.into_inner().into_body();
                 drop(body.frame().await);
@@ -238,8 +246,12 @@ async fn storm(clients: &[(Client, usize, usize)], seed: u64) -> usize {
 
 /// A server whose limits let them leave as they like.
 async fn start(service: &Service) -> RunningTestMesh {
-    let router = Router::new().route("/echo", post(echo)).route("/unread", post(unread)).route("/hold", get(hold));
-    let router = router.with_state(service.clone());
+    let router = Router::new()
+        .route("/echo", post(echo))
+        .route("/relay", post(relay))
+        .route("/unread", post(unread))
+        .route("/hold", get(hold))
+        .with_state(service.clone());
     let orders = TestService::new("orders").app(move |_mesh| Ok(router)).config(|config| {
         config.no_policy = NoPolicy::Allow;
         let anywhere = ([127, 0, 0, 1], 0).into();

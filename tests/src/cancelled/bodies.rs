@@ -1,8 +1,10 @@
-//! Callers that leave while their own body is under way.
+//! Callers that leave while a body is under way.
+//!
+//! `MESH_CANCELLED_BODIES` is how many of them leave in the middle of their bodies (default 800).
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,9 +15,13 @@ use http_body_util::StreamBody;
 use mesh_core::config::HttpVersion;
 use mesh_tower::Client;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::{Leave, PART, STREAMS, Service, caller, hold_all, let_go, quiet, request, start};
+use super::{Leave, PART, STREAMS, Service, caller, from_env, hold_all, let_go, quiet, replaced, request, start};
 use crate::kit::{soon, until};
+
+/// What a busy machine may add to a request's time.
+const NOISE: Duration = Duration::from_millis(10);
 
 /// What keeps a body under way.
 #[derive(Debug, Clone, Copy)]
@@ -85,4 +91,65 @@ async fn an_upload_that_stalls_at_its_source_ends_with_its_caller() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_waits_for_its_window_ends_with_its_caller() {
     whoever_leaves_an_upload_gives_its_stream_back(Stalled::InTheWindow).await;
+}
+
+/// Has so many requests end as `leave` says, by half as many callers as one connection has streams; how long those of
+/// others took on the same connection meanwhile.
+async fn beside(client: &Client, requests: usize, leave: Leave) -> Vec<Duration> {
+    let callers = STREAMS as usize / 2;
+    let mut leaving = JoinSet::new();
+    for _ in 0..callers {
+        let client = client.clone();
+        leaving.spawn(async move {
+            for _ in 0..requests / callers {
+                soon("to leave", request(&client, leave, 3)).await.unwrap();
+            }
+        });
+    }
+    let mut others = JoinSet::new();
+    let over = Arc::new(AtomicBool::new(false));
+    for _ in 0..callers / 2 {
+        let (client, over) = (client.clone(), Arc::clone(&over));
+        others.spawn(async move {
+            let mut times = Vec::new();
+            while !over.load(SeqCst) {
+                let start = Instant::now();
+                soon("another's request", request(&client, Leave::Never, 1)).await.unwrap();
+                times.push(start.elapsed());
+            }
+            times
+        });
+    }
+    leaving.join_all().await;
+    over.store(true, SeqCst);
+    let mut times = others.join_all().await.concat();
+    times.sort_unstable();
+    times
+}
+
+/// Whoever leaves in the middle of a body holds up nobody on the same connection: the others' requests take no longer than
+/// beside as many that go to their end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leaves_in_a_body_holds_up_nobody() {
+    let requests = from_env("MESH_CANCELLED_BODIES", || 800) as usize;
+    let service = Service::default();
+    let net = start(&service).await;
+    let (mesh, client) = caller(&net, HttpVersion::Http2, 1).await;
+    let mut p99 = Vec::new();
+    for leave in [Leave::Never, Leave::Midway, Leave::InAnswer] {
+        let times = beside(&client, requests, leave).await;
+        let [p50, at_99] = [50, 99].map(|percent| times[times.len() * percent / 100]);
+        println!("beside {requests} that leave {leave:?}: {} others, p50 {p50:?}, p99 {at_99:?}", times.len());
+        quiet(net.mesh("orders").unwrap(), &[&client]).await;
+        net.take_audit("orders").await.unwrap();
+        p99.push(at_99);
+    }
+    println!("{} connections made way", replaced(&mesh));
+    // A window that shrank would show: bodies much greater than one pass.
+    for _ in 0..4 {
+        soon("a large body", request(&client, Leave::Never, 256)).await.unwrap();
+    }
+    for left in &p99[1..] {
+        assert!(*left <= 2 * p99[0] + NOISE, "{p99:?}");
+    }
 }
