@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, NoPolicy, TlsVersion};
+use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, Mtls, NoPolicy, TlsVersion};
+use mesh_core::policy::lint::{Finding, LintOptions, lint};
 use mesh_core::{CheckReport, Mesh};
 use mesh_tower::otel::Otlp;
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, Failure};
 use crate::cli::CheckArgs;
 use crate::load::{self, Loaded};
+use crate::policy::lint::count;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
     let file = args.config.display().to_string();
@@ -58,6 +60,10 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
     for warning in &report.warnings {
         text.push_str(&format!("\nwarning: {warning}"));
     }
+    let (warnings, notes) = count(&surprises(loaded));
+    if warnings + notes > 0 {
+        text.push_str(&format!("\npolicies: {warnings} warning(s), {notes} note(s); `mesh policy lint` says which"));
+    }
     let json = json!({
         "valid": true,
         "file": file,
@@ -75,9 +81,20 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
             "resumption": listener.tls.resumption, "gateways": gateways(listener),
         })).collect::<Vec<_>>(),
         "warnings": report.warnings.iter().map(issue).collect::<Vec<_>>(),
+        "lint": { "warnings": warnings, "notes": notes },
         "issues": [],
     });
     Answer { yes: true, text, json }
+}
+
+/// What may surprise in the policies that select the workload: the others are for others to know.
+fn surprises(loaded: &Loaded) -> Vec<Finding> {
+    let Loaded { config, policies, .. } = loaded;
+    let own: Vec<_> =
+        policies.iter().filter(|policy| policy.selects(&config.workload, &config.root_namespace)).cloned().collect();
+    let plaintext = config.listeners.values().any(|listener| listener.mtls != Mtls::Strict);
+    let workloads = std::slice::from_ref(&config.workload);
+    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext })
 }
 
 /// One line about who may connect, and how.

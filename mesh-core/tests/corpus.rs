@@ -15,6 +15,8 @@ mod bundle;
 mod canonical;
 #[path = "../../fuzz/src/chain.rs"]
 mod chain;
+#[path = "../../fuzz/src/policy.rs"]
+mod policy;
 #[path = "../../fuzz/src/spiffe_id.rs"]
 mod spiffe_id;
 
@@ -40,6 +42,7 @@ fn every_input_of_the_corpus_gets_its_verdict() {
         ("chain", chain::run, 60),
         ("bundle", bundle::run, 10),
         ("canonical", canonical::run, 40),
+        ("policy", policy::run, 12),
     ] {
         let count = replay(target, run);
         assert!(count >= at_least, "{target}: {count} inputs");

@@ -2,6 +2,7 @@
 
 mod eval;
 mod line;
+pub(crate) mod lint;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,11 +21,14 @@ use crate::answer::{Failure, Said};
 pub(crate) enum PolicyCommand {
     /// Judges requests, one a line of JSON; a line of JSON for each.
     Eval(eval::EvalArgs),
+    /// Says where policies that are valid may surprise.
+    Lint(lint::LintArgs),
 }
 
 pub(crate) fn run(command: &PolicyCommand) -> Result<Said, Failure> {
     match command {
         PolicyCommand::Eval(args) => eval::run(args),
+        PolicyCommand::Lint(args) => lint::run(args).map(Said::Answer),
     }
 }
 
@@ -75,6 +79,11 @@ struct Policies {
 }
 
 impl PolicyArgs {
+    /// The paths, as they were given.
+    fn names(&self) -> String {
+        self.policies.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+    }
+
     /// Reads everything. A path that is not there is a failure of the command; a document that is wrong is an answer.
     fn load(&self) -> Result<Result<Policies, ConfigError>, Failure> {
         for path in &self.policies {

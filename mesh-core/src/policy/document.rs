@@ -60,6 +60,8 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// `spec.rules`; an ALLOW policy without any allows nothing.
     pub rules: Vec<Rule>,
+    /// Where each of the rules stands.
+    pub rule_places: Vec<Place>,
     /// Values that Istio takes for what their author hardly meant. Only in [`Mode::Compat`](super::Mode::Compat): strict
     /// mode refuses them.
     pub doubts: Vec<ConfigIssue>,

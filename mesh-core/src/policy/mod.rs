@@ -15,6 +15,7 @@
 //! | Istio's order: CUSTOM, DENY, then ALLOW, then deny | [`PolicyEngine`] |
 //! | whom CUSTOM asks, and what an answer means | [`ExternalAuthorizer`] |
 //! | the way to the verdict, for people | [`Explanation`] |
+//! | what is valid and may surprise | [`lint`] |
 //! | whether a caller could get anything through at all, for its open connections | [`Reach`] |
 
 mod account;
@@ -27,6 +28,7 @@ mod engine;
 mod explain;
 mod index;
 mod ip;
+pub mod lint;
 mod mode;
 mod parse;
 mod pattern;

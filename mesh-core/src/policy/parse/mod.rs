@@ -148,7 +148,7 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
         errors.push(place, format!("a dry run is understood for ALLOW and DENY, not for {action}"));
     }
     let reading = Reading { mode, canonical, namespace: &namespace, action, doubts: RefCell::default() };
-    let Spec { scope, provider, rules } = self::spec(&spec, &reading, errors)?;
+    let Spec { scope, provider, rules, rule_places } = self::spec(&spec, &reading, errors)?;
     let doubts = reading.doubts.into_inner();
     Some(AuthorizationPolicy {
         name: format!("{namespace}/{name}").into(),
@@ -159,6 +159,7 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
         provider,
         dry_run: dry_run.is_some(),
         rules,
+        rule_places,
         doubts,
         place: node.place.clone(),
     })
@@ -183,6 +184,8 @@ struct Spec {
     scope: Scope,
     provider: Option<Arc<str>>,
     rules: Vec<Rule>,
+    /// Where each stands.
+    rule_places: Vec<Place>,
 }
 
 fn spec(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Spec> {
@@ -195,6 +198,10 @@ fn spec(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Spec>
         None => Vec::new(),
         Some(node) if none_allowed && no_items(node, reading, fields.errors()) => Vec::new(),
         Some(node) => items(node, fields.errors(), |item, errors| rule(item, reading, errors)),
+    };
+    let rule_places = match written.map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().map(|item| item.place.clone()).collect(),
+        _ => Vec::new(),
     };
     let provider = fields.node("provider").map(|node| (node, provider(node, fields.errors())));
     match (reading.action, &provider) {
@@ -211,7 +218,7 @@ fn spec(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Spec>
         fields.error(format!("a {action} policy without `rules` {does}; for every request write `rules: [{{}}]`"));
     }
     fields.finish();
-    Some(Spec { scope: scope?, provider: provider.and_then(|(_, name)| name), rules })
+    Some(Spec { scope: scope?, provider: provider.and_then(|(_, name)| name), rules, rule_places })
 }
 
 fn provider(node: &Node, errors: &mut Errors) -> Option<Arc<str>> {
