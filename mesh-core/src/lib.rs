@@ -55,5 +55,7 @@ pub mod telemetry;
 pub mod token;
 
 pub use config::Config;
-pub use mesh::{CheckReport, ClusterReport, Mesh, MeshBuilder, NotReady, Revision, StartError, WeakMesh, check, load};
+pub use mesh::{
+    CheckReport, ClusterReport, Mesh, MeshBuilder, NotReady, Revision, Routeless, StartError, WeakMesh, check, load,
+};
 pub use plugin::Plugin;

@@ -96,6 +96,11 @@ impl Connection {
         self
     }
 
+    /// The server name that the TLS client asked for, if any: clients of the mesh send none.
+    pub fn sni(&self) -> Option<&str> {
+        self.audit.origin.sni.as_deref()
+    }
+
     pub(crate) fn audit(&self) -> &Audited {
         &self.audit
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::Mesh;
 use mesh_core::audit::{AuditSink, LogSink};
 use mesh_core::clock::{SystemClock, WallClock};
 use mesh_core::config::{Config, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use mesh_core::identity::{Identity, MemorySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
+use mesh_core::{Mesh, MeshBuilder};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
@@ -72,13 +72,23 @@ pub(crate) async fn audited_mesh(
     edit: impl FnOnce(&mut Config),
     sink: Box<dyn AuditSink>,
 ) -> Mesh {
+    mesh_of(ca, name, edit, |builder| builder.audit_sink(sink)).await
+}
+
+/// The same, with what `more` tells its builder.
+pub(crate) async fn mesh_of(
+    ca: &Ca,
+    name: &str,
+    edit: impl FnOnce(&mut Config),
+    more: impl FnOnce(MeshBuilder) -> MeshBuilder,
+) -> Mesh {
     let trust_domain = TrustDomain::parse("td").unwrap();
     let source = PlugConfig::new("memory", &serde_json::json!({}));
     let mut config = Config::new(Workload::new(name, "shop"), IdentityConfig { trust_domain, source });
     config.no_policy = NoPolicy::Allow;
     edit(&mut config);
     let source = MemorySource::new(ca.issue(&format!("spiffe://td/ns/shop/sa/{name}"), DAY));
-    Mesh::builder().config(config).identity_source(Arc::new(source)).audit_sink(sink).start().await.unwrap()
+    more(Mesh::builder().config(config).identity_source(Arc::new(source))).start().await.unwrap()
 }
 
 /// An authority on the system's clock.

@@ -33,6 +33,7 @@ impl Config {
             if self.trust_domain_aliases.len() > Self::MAX_ALIASES {
                 at.error("trust_domain_aliases", format!("at most {} aliases", Self::MAX_ALIASES));
             }
+            at.range("custom_timeout", self.custom_timeout, Duration::from_millis(1)..=Duration::from_secs(30));
         });
         at.below("reload", |at| {
             at.range("interval", self.poll_interval, Duration::from_millis(50)..=Duration::from_secs(60));

@@ -61,6 +61,12 @@ pub struct ListenerConfig {
     pub tls: TlsConfig,
     /// Gateways that may name their clients; absent: none.
     pub forwarded_identity: Option<ForwardedConfig>,
+    /// How many trusted proxies stand between the client and this listener, for `remoteIpBlocks` and `remote.ip` of
+    /// policies: the client is the entry of `x-forwarded-for` that the outermost of them wrote, the last but
+    /// `trusted_hops - 1`. Taken from peers with an SVID only; where it has fewer entries the peer itself is the client, and
+    /// an entry that is no address is answered with 400. Default 0: nobody is believed. At most 16. (Envoy,
+    /// `xff_num_trusted_hops`)
+    pub trusted_hops: u32,
     /// From accept to the end of the TLS handshake. Default 10 s, range 100 ms to 60 s.
     pub handshake_timeout: Duration,
     /// From accept to the end of the ClientHello, the first thing a TLS client says. Default 3 s, range 100 ms to 60 s.
@@ -137,6 +143,7 @@ impl ListenerConfig {
             mtls: Mtls::Strict,
             tls: TlsConfig::default(),
             forwarded_identity: None,
+            trusted_hops: 0,
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
@@ -198,6 +205,7 @@ impl Decode for ListenerConfig {
             mtls: Mtls::of(&mut fields),
             tls: fields.or("tls", default.tls),
             forwarded_identity: fields.optional("forwarded_identity"),
+            trusted_hops: fields.or("trusted_hops", default.trusted_hops),
             handshake_timeout: fields.or("handshake_timeout", default.handshake_timeout),
             hello_timeout: fields.or("hello_timeout", default.hello_timeout),
             header_timeout: fields.or("header_timeout", default.header_timeout),
@@ -235,6 +243,7 @@ impl ListenerConfig {
         if let Some(forwarded) = &self.forwarded_identity {
             at.below("forwarded_identity", |at| forwarded.check(at));
         }
+        at.range("trusted_hops", self.trusted_hops, 0..=16);
         at.range("handshake_timeout", self.handshake_timeout, TENTH..=60 * SECOND);
         at.range("hello_timeout", self.hello_timeout, TENTH..=60 * SECOND);
         at.range("header_timeout", self.header_timeout, TENTH..=300 * SECOND);

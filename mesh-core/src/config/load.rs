@@ -1,6 +1,7 @@
 //! From files to a [`Config`] and its policies, read whole and compared by content.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::issue::Errors;
 use super::issue::Place;
@@ -190,6 +191,7 @@ impl Decode for Config {
             config.root_namespace = authorization.root_namespace;
             config.trust_domain_aliases = authorization.trust_domain_aliases;
             config.canonical = authorization.canonical;
+            config.custom_timeout = authorization.custom_timeout;
         }
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
@@ -217,6 +219,7 @@ struct Authorization {
     root_namespace: String,
     trust_domain_aliases: Vec<TrustDomain>,
     canonical: Canonicalization,
+    custom_timeout: Duration,
 }
 
 impl Decode for Authorization {
@@ -228,8 +231,9 @@ impl Decode for Authorization {
         let root_namespace = fields.or("root_namespace", Config::ROOT_NAMESPACE.to_owned());
         let trust_domain_aliases = fields.optional("trust_domain_aliases").unwrap_or_default();
         let canonical = fields.or("canonical", Canonicalization::Reject);
+        let custom_timeout = fields.or("custom_timeout", Config::CUSTOM_TIMEOUT);
         fields.finish();
-        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases, canonical })
+        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases, canonical, custom_timeout })
     }
 }
 
@@ -261,7 +265,7 @@ impl Decode for Egress {
     }
 }
 
-struct Reload(std::time::Duration);
+struct Reload(Duration);
 
 impl Decode for Reload {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {

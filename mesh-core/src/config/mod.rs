@@ -120,6 +120,8 @@ pub struct Config {
     pub trust_domain_aliases: Vec<TrustDomain>,
     /// How the path of a request becomes what policy matches. Default `reject`.
     pub canonical: Canonicalization,
+    /// How long external authorizers of CUSTOM policies have for one request, all together. Default 1 s, range 1 ms to 30 s.
+    pub custom_timeout: Duration,
     /// Services that may be called, by name.
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
@@ -151,6 +153,9 @@ impl Config {
     /// The default namespace of policies that hold for every workload.
     pub const ROOT_NAMESPACE: &str = "istio-system";
 
+    /// The default time of external authorizers.
+    pub const CUSTOM_TIMEOUT: Duration = Duration::from_secs(1);
+
     /// Each principal of a policy is looked at under every alias of its trust domain.
     const MAX_ALIASES: usize = 64;
 
@@ -168,6 +173,7 @@ impl Config {
             root_namespace: Self::ROOT_NAMESPACE.to_owned(),
             trust_domain_aliases: Vec::new(),
             canonical: Canonicalization::Reject,
+            custom_timeout: Self::CUSTOM_TIMEOUT,
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
             limits: LimitsConfig::default(),

@@ -1,4 +1,4 @@
-//! What `mtls`, `tls`, `forwarded_identity` and `canonical` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
+//! What `mtls`, `tls`, `forwarded_identity`, `trusted_hops` and `canonical` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
 
 use std::time::SystemTime;
 
@@ -19,6 +19,10 @@ impl Config {
                 listener.tls.warn(at);
                 if let Some(forwarded) = &listener.forwarded_identity {
                     at.below("forwarded_identity", |at| forwarded.warn(at));
+                }
+                if listener.trusted_hops > 0 {
+                    let message = "the client's address in x-forwarded-for is believed from every peer with an SVID";
+                    at.error("trusted_hops", message);
                 }
             });
         }

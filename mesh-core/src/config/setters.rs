@@ -35,6 +35,7 @@ setters! {
         mtls: Mtls,
         tls: TlsConfig,
         forwarded_identity: ForwardedConfig => Some,
+        trusted_hops: u32,
         handshake_timeout: Duration,
         hello_timeout: Duration,
         header_timeout: Duration,

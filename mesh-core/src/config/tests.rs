@@ -18,13 +18,13 @@ const FULL: &str = "
 workload:  { name: orders, namespace: shop, service_account: oa, labels: { app: orders }, locality: { region: eu-west, zone: a } }
 identity:  { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
 listeners:
-  default: { address: '0.0.0.0:8443', mtls: strict, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, body_timeout: 1s, send_timeout: 1s, min_body_rate: 1KiB, idle_timeout: 3s, max_connection_age: 4m,
+  default: { address: '0.0.0.0:8443', mtls: strict, trusted_hops: 1, handshake_timeout: 1s, hello_timeout: 1s, header_timeout: 2s, body_timeout: 1s, send_timeout: 1s, min_body_rate: 1KiB, idle_timeout: 3s, max_connection_age: 4m,
              drain_timeout: 0s, shutdown_delay: 5s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
              max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B, decompress_requests: true }
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
 policies:  [ policies/, /abs/p.yaml ]
-authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes }
+authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes, custom_timeout: 2s }
 clusters:
   payments:
     discover:   { static: ['127.0.0.1:8443'] }
@@ -99,6 +99,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             mtls: Mtls::Strict,
             tls: TlsConfig { min_version: TlsVersion::V1_3, resumption: false },
             forwarded_identity: None,
+            trusted_hops: 0,
             handshake_timeout: secs(10),
             hello_timeout: secs(3),
             header_timeout: secs(10),
@@ -288,7 +289,7 @@ routes: { a: [{ cluster: paymens }], b: [] }
 limits: { max_concurrent_requests: 0, rate: { per_second: 0, burst: -1 } }
 audit: { queue: 15 }
 reload: { interval: 10ms }
-authorization: { no_policy: Allow, root_namespace: '', canonical: merge_slashes }
+authorization: { no_policy: Allow, root_namespace: '', canonical: merge_slashes, custom_timeout: 1m }
 ",
             &[
                 "mesh.yaml:5:53: clusters.payments.identities: at least one SPIFFE ID is required: without it any workload could pose as this one",
@@ -305,6 +306,7 @@ authorization: { no_policy: Allow, root_namespace: '', canonical: merge_slashes 
                 "mesh.yaml:11:29: authorization.no_policy: unknown value `Allow`; did you mean `allow`?",
                 "mesh.yaml:11:52: authorization.root_namespace: the root namespace cannot be empty",
                 "mesh.yaml:11:67: authorization.canonical: unknown value `merge_slashes`; did you mean `merge-slashes`?",
+                "mesh.yaml:11:98: authorization.custom_timeout: 1m is out of range: expected 1ms to 30s",
             ],
         ),
         (

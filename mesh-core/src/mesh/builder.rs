@@ -143,6 +143,7 @@ impl MeshBuilder {
         let mut updates = source.watch();
         let identity = Snapshot::new(judge.first(&mut updates).await?);
         let revision = Snapshot::new(revision);
+        let routeless = compiler.routeless.clone();
         metrics.runtime.config_generation.set(1);
 
         let tasks = tasks::Tasks::new(Arc::clone(&metrics));
@@ -181,6 +182,7 @@ impl MeshBuilder {
             context,
             registry,
             authorizers,
+            routeless,
             extensions,
             refresher,
             tasks,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::keys::KeyRing;
 use super::origin::Loaded;
-use super::{Authorizers, Revision};
+use super::{Authorizers, Revision, routeless};
 use crate::config::{Config, Errors, NoPolicy};
 use crate::plugin::{Context, Registry};
 use crate::policy::{EngineOptions, PolicyEngine};
@@ -18,6 +18,7 @@ pub(super) struct Compiler {
     pub(super) context: Context,
     pub(super) metrics: Arc<Metrics>,
     authorizers: Arc<Authorizers>,
+    pub(super) routeless: routeless::Count,
     keys: KeyRing,
 }
 
@@ -28,7 +29,14 @@ impl Compiler {
         metrics: Arc<Metrics>,
         authorizers: Arc<Authorizers>,
     ) -> Self {
-        Self { registry, context, metrics, authorizers, keys: KeyRing::default() }
+        Self {
+            registry,
+            context,
+            metrics,
+            authorizers,
+            routeless: routeless::Count::default(),
+            keys: KeyRing::default(),
+        }
     }
 
     /// A whole revision, or a note of everything that is wrong. Nothing is kept of one that failed.
@@ -50,8 +58,15 @@ impl Compiler {
         if !errors.is_empty() {
             return None;
         }
+        let policy = PolicyEngine::compile(&loaded.policies, &config.workload, &EngineOptions::of(config));
+        if self.routeless.any() {
+            routeless::refuse(&policy, errors);
+            if !errors.is_empty() {
+                return None;
+            }
+        }
         let revision = Revision {
-            policy: Arc::new(PolicyEngine::compile(&loaded.policies, &config.workload, &EngineOptions::of(config))),
+            policy: Arc::new(policy),
             tokens: Arc::new(keys.verifier(config)),
             routes: Arc::new(RouteTable::compile(config, previous.map(|previous| &*previous.routes))),
             config: Arc::new(config.clone()),

@@ -19,6 +19,7 @@ mod keys;
 mod origin;
 mod refresh;
 mod reload;
+mod routeless;
 mod tasks;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 
 pub use builder::MeshBuilder;
 pub use check::{CheckReport, ClusterReport, check, load};
+pub use routeless::Routeless;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -101,6 +103,7 @@ struct Inner {
     context: Context,
     registry: Arc<Registry>,
     authorizers: Arc<Authorizers>,
+    routeless: routeless::Count,
     extensions: extensions::Extensions,
     refresher: refresh::Refresher,
     tasks: tasks::Tasks,
@@ -130,6 +133,21 @@ impl Mesh {
     /// Whom CUSTOM policies ask under this name.
     pub fn authorizer(&self, name: &str) -> Option<&Arc<dyn ExternalAuthorizer>> {
         self.inner.authorizers.get(name)
+    }
+
+    /// Says that something is served here whose routes nobody knows, until the guard is dropped. While there is one, a
+    /// policy that names a `route` is a problem of the configuration: its DENY rules would match everything, its ALLOW
+    /// rules nothing.
+    ///
+    /// # Errors
+    ///
+    /// The policies in force that name a route.
+    pub fn without_routes(&self) -> Result<Routeless, ConfigError> {
+        // Counted first, looked at second: a reload in between sees the one or is seen by the other.
+        let guard = self.inner.routeless.guard();
+        let mut errors = Errors::default();
+        routeless::refuse(&self.revision().load().policy, &mut errors);
+        errors.finish(Some(guard))
     }
 
     /// SVIDs and bundles as they are now.

@@ -81,6 +81,17 @@ pub enum CustomAnswer {
 }
 
 impl CustomAnswer {
+    /// Its name in logs and metrics, for example `timeout`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// Why this answer denies; `None` where it does not.
     pub(super) fn denies(answer: Option<Self>) -> Option<Reason> {
         match answer {

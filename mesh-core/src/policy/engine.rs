@@ -67,6 +67,8 @@ pub struct PolicyEngine {
     dry_run: Verdicts,
     /// Whether any rule in force looks at the token at all.
     asks_for_tokens: bool,
+    /// The policies of which a rule names a route.
+    naming_routes: Vec<usize>,
     no_policy: NoPolicy,
 }
 
@@ -108,6 +110,7 @@ impl PolicyEngine {
             enforced: Verdicts::default(),
             dry_run: Verdicts::default(),
             asks_for_tokens: false,
+            naming_routes: Vec::new(),
             no_policy: options.no_policy,
         };
         let compiler = Compiler { mode: options.mode, trust_domains: &TrustDomains::new(options) };
@@ -141,7 +144,11 @@ impl PolicyEngine {
         }
         let sets = [&engine.custom, &engine.enforced.deny, &engine.enforced.allow];
         let asks_for_tokens = sets.into_iter().flat_map(RuleSet::rules).any(CompiledRule::asks_for_tokens);
-        Self { asks_for_tokens, ..engine }
+        let names_route = |rule: &&CompiledRule| rule.tests().any(|test| matches!(test.check, Check::Route(_)));
+        let mut naming_routes: Vec<usize> = engine.rules().filter(names_route).map(|rule| rule.policy).collect();
+        naming_routes.sort_unstable();
+        naming_routes.dedup();
+        Self { asks_for_tokens, naming_routes, ..engine }
     }
 
     /// The verdict where nobody was asked: [`decide_with`](Self::decide_with) no answers. A CUSTOM rule that matches
@@ -315,7 +322,12 @@ impl PolicyEngine {
     /// Whether any rule names a `route`. Where nobody knows routes, such a policy must be refused at start: its DENY
     /// rules would match everything, its ALLOW rules nothing.
     pub fn needs_route(&self) -> bool {
-        self.rules().any(|rule| rule.tests().any(|test| matches!(test.check, Check::Route(_))))
+        !self.naming_routes.is_empty()
+    }
+
+    /// The policies that [need a route](Self::needs_route).
+    pub fn naming_routes(&self) -> impl Iterator<Item = &PolicySummary> {
+        self.naming_routes.iter().filter_map(|policy| self.policies.get(*policy))
     }
 
     /// Every rule in the order of evaluation - CUSTOM, DENY, ALLOW - then those that decide nothing.

@@ -16,7 +16,7 @@ pub use client::{
 pub use histogram::LatencyHistogram;
 pub use runtime::{IdentityRefresh, KeyLookup, RuntimeMetrics, UpdateResult};
 pub use series::Series;
-pub use server::{DenialLabels, RejectLabels, RequestLabels, ServerMetrics};
+pub use server::{CustomLabels, DenialLabels, RejectLabels, RequestLabels, ServerMetrics};
 pub use transport::{OpenConnection, TransportMetrics};
 
 use prometheus_client::registry::Registry;

@@ -45,6 +45,15 @@ pub struct RejectLabels {
     pub reason: &'static str,
 }
 
+/// What became of a question to an external authorizer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CustomLabels {
+    /// `spec.provider.name`.
+    pub provider: Arc<str>,
+    /// `allow`, `deny`, `error`, `timeout` or `unknown`: see [`crate::policy::CustomAnswer`].
+    pub outcome: &'static str,
+}
+
 /// What the server side counts.
 #[derive(Debug)]
 pub struct ServerMetrics {
@@ -59,6 +68,7 @@ pub struct ServerMetrics {
     requests: Series<RequestLabels, LatencyHistogram>,
     denied: Series<DenialLabels, Counter<u64, AtomicU64>>,
     rejected: Series<RejectLabels, Counter<u64, AtomicU64>>,
+    custom: Series<CustomLabels, LatencyHistogram>,
 }
 
 impl ServerMetrics {
@@ -75,6 +85,7 @@ impl ServerMetrics {
             ),
             denied: Series::new(MAX_SERIES, DenialLabels { policy: dash, rule: -1, reason: "other" }),
             rejected: Series::new(MAX_SERIES, RejectLabels { reason: "other" }),
+            custom: Series::new(MAX_SERIES, CustomLabels { provider: Arc::from("-"), outcome: "other" }),
         };
         registry.register("requests_in_flight", "Requests being answered now", metrics.in_flight.clone());
         registry.register("panics", "Handlers and layers that panicked", metrics.panics.clone());
@@ -91,6 +102,11 @@ impl ServerMetrics {
         );
         registry.register("denied", "Requests that policy kept out", metrics.denied.clone());
         registry.register("rejected", "Requests that another stage refused", metrics.rejected.clone());
+        registry.register(
+            "custom_duration_seconds",
+            "Questions to external authorizers, and how long their answers took",
+            metrics.custom.clone(),
+        );
         metrics
     }
 
@@ -104,6 +120,11 @@ impl ServerMetrics {
         self.denied.with(labels, |counter| {
             counter.inc();
         });
+    }
+
+    /// Counts a question to an external authorizer.
+    pub fn asked(&self, labels: &CustomLabels, took: Duration) {
+        self.custom.with(labels, |latency| latency.observe(took));
     }
 
     /// Counts a refusal by any other stage.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use mesh_core::Mesh;
-use mesh_core::config::suggestion;
+use mesh_core::config::{ConfigError, suggestion};
 
 /// Why a server did not start.
 #[derive(thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum ServeError {
         /// The nearest name, or all.
         hint: String,
     },
+    /// A policy names a `route`, and what is served is no router.
+    #[error(transparent)]
+    Routes(ConfigError),
     /// The listener is unusable.
     #[error("the listener has no local address: {0}")]
     Listener(#[source] io::Error),

@@ -54,8 +54,8 @@ pub fn serve<L: Accept>(mesh: &Mesh, listener: L, router: Router) -> Serve<L, We
 
 /// Serves any service on `listener`, behind mutual TLS and the mesh's server stack.
 ///
-/// Like [`serve`], for what is no axum router. Policies that name a matched `route` cannot be decided here, because
-/// only a router knows its routes.
+/// Like [`serve`], for what is no axum router. Only a router knows its routes: a policy that names a matched `route` is
+/// [`ServeError::Routes`] here, and while this runs no reload brings one in.
 pub fn serve_service<L: Accept, S: HttpApp>(mesh: &Mesh, listener: L, service: S) -> Serve<L, Opaque<S>> {
     Serve::new(mesh, listener, Opaque(service))
 }
@@ -64,7 +64,7 @@ pub fn serve_service<L: Accept, S: HttpApp>(mesh: &Mesh, listener: L, service: S
 ///
 /// The outermost must be a [`TelemetryLayer`]: it lets no answer out that no
 /// [`AuthorizeLayer`] below it permitted. Install [`RouteLayer`] in a router yourself, so that
-/// labels and audit records know its routes.
+/// labels and audit records know its routes. Policies that name a `route` are refused, as by [`serve_service`].
 ///
 /// ```no_run
 /// use mesh_tower::server::{AuthenticateLayer, AuthorizeLayer, CanonicalLayer, HandlerLayer, TelemetryLayer};

@@ -18,7 +18,7 @@ use super::error::ServeError;
 use super::shutdown_signal;
 use crate::accept::{self, Accept};
 use crate::admin;
-use crate::server::{self, RouteLayer};
+use crate::server::{self, MethodLayer, RouteLayer};
 use crate::transport::Ground;
 
 /// The listener that is used unless another is named.
@@ -84,8 +84,8 @@ impl<L: Accept> IntoFuture for Serve<L, Web> {
 
     fn into_future(self) -> Self::IntoFuture {
         let http = self.app.http.layer(RouteLayer);
-        let routes = Routes { http, grpc: self.app.grpc.map(|router| router.layer(RouteLayer)) };
-        let service = server::stack(&self.mesh, routes);
+        let routes = Routes { http, grpc: self.app.grpc.map(|router| router.layer(MethodLayer)) };
+        let service = server::stack_of_routers(&self.mesh, routes);
         Box::pin(run(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
     }
 }
@@ -96,7 +96,7 @@ impl<L: Accept, S: HttpApp> IntoFuture for Serve<L, Opaque<S>> {
 
     fn into_future(self) -> Self::IntoFuture {
         let service = server::stack(&self.mesh, self.app.0.into_service());
-        Box::pin(run(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
+        Box::pin(run_routeless(self.mesh, self.listener, self.name, service, (self.signal, self.cut)))
     }
 }
 
@@ -109,8 +109,25 @@ where
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(run(self.mesh, self.listener, self.name, self.app.0, (self.signal, self.cut)))
+        Box::pin(run_routeless(self.mesh, self.listener, self.name, self.app.0, (self.signal, self.cut)))
     }
+}
+
+/// [`run`] of what has no routes that the mesh could know.
+async fn run_routeless<L, S>(
+    mesh: Mesh,
+    listener: L,
+    name: String,
+    service: S,
+    signals: (Option<BoxFuture<()>>, Option<BoxFuture<()>>),
+) -> Result<(), ServeError>
+where
+    L: Accept,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let _routeless = mesh.without_routes().map_err(ServeError::Routes)?;
+    run(mesh.clone(), listener, name, service, signals).await
 }
 
 async fn run<L, S>(

@@ -1,7 +1,9 @@
 //! Servers over real sockets.
 
 mod audit_cost;
+mod custom;
 mod decompression;
+mod routes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::audit::NotAudited;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -69,24 +68,39 @@ where
         let Some(exchange) = Exchange::of(&request) else {
             return refused(unwired(&self.mesh, "audited", &request));
         };
-        if !exchange.requires_audit() {
+        // Where policy waits for the route, so does the record of what it decides.
+        if !exchange.requires_audit() || exchange.is_put_off() {
             return ResponseFuture { state: State::Inner { future: self.inner.call(request) } };
         }
         if !exchange.awaits_handler() {
             return refused(exchange.refuse(Reject::WIRING));
         }
-        let timeout = exchange.revision.config.audit.required_timeout;
-        let (ticket, written) = self.mesh.audit().commit(record(&exchange, 0, None), timeout);
-        if let Err(reject) = exchange.set_ticket(ticket) {
-            return refused(exchange.refuse(reject));
-        }
+        let written = match commit(&exchange) {
+            Ok(written) => written,
+            Err(reject) => return refused(exchange.refuse(reject)),
+        };
         // The one that is ready goes with the request.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
         let held = Some(Box::new(Held { inner, request }));
-        ResponseFuture { state: State::Waiting { written: Box::pin(written), held } }
+        ResponseFuture { state: State::Waiting { written, held } }
     }
 }
+
+/// Begins to write the record of a request that was let in; ends when it is written, or with the refusal.
+pub(super) fn commit(exchange: &Exchange) -> Result<Written, Reject> {
+    let timeout = exchange.revision.config.audit.required_timeout;
+    let (ticket, written) = exchange.mesh.audit().commit(record(exchange, 0, None), timeout);
+    exchange.set_ticket(ticket)?;
+    Ok(Box::pin(async move {
+        written.await.map_err(|error| {
+            tracing::debug!(%error, "the audit record of a request that needs one was not written");
+            Reject::new(Kind::Overloaded, "audit_unavailable")
+        })
+    }))
+}
+
+type Written = Pin<Box<dyn Future<Output = Result<(), Reject>> + Send>>;
 
 /// A request that may not go on yet.
 struct Held<S> {
@@ -108,7 +122,7 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, F> {
-        Waiting { written: Pin<Box<dyn Future<Output = Result<(), NotAudited>> + Send>>, held: Option<Box<Held<S>>> },
+        Waiting { written: Written, held: Option<Box<Held<S>>> },
         Inner { #[pin] future: F },
         Refused { response: Option<Box<Response<Body>>> },
     }
@@ -133,9 +147,7 @@ where
             let Some(mut held) = held else { return Poll::Pending };
             let next = match written {
                 Ok(()) => State::Inner { future: held.inner.call(held.request) },
-                Err(error) => {
-                    tracing::debug!(%error, "the audit record of a request that needs one was not written");
-                    let reject = Reject::new(Kind::Overloaded, "audit_unavailable");
+                Err(reject) => {
                     let refuse = |exchange: std::sync::Arc<Exchange>| exchange.refuse(reject);
                     State::Refused { response: Exchange::of(&held.request).map(refuse).map(Box::new) }
                 }

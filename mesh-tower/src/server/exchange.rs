@@ -4,6 +4,7 @@
 //! above it did their part. Only [`TelemetryLayer`](super::TelemetryLayer) makes one, and only for a request that
 //! came with a [`Connection`]; a layer that finds none, or finds it in the wrong state, denies with reason `wiring`.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -12,12 +13,13 @@ use http::{HeaderMap, Request, Response, Uri};
 use mesh_core::audit::Ticket;
 use mesh_core::config::AuditMode;
 use mesh_core::identity::SpiffeId;
-use mesh_core::policy::{Decision, Verdict};
+use mesh_core::policy::{CustomAnswers, Decision, Verdict};
 use mesh_core::snapshot::Versioned;
 use mesh_core::telemetry::DenialLabels;
 use mesh_core::{Mesh, Revision};
 use tokio::time::Instant;
 
+use super::rate_limit::RateLimitLayer;
 use crate::canonical::Canonical;
 use crate::connection::{Connection, Fate, Unfit};
 use crate::context::{RequestContext, TraceContext};
@@ -38,8 +40,16 @@ pub(crate) struct Exchange {
     canonical: OnceLock<(Canonical, RequestContext)>,
     /// Whom the peer, a pinned gateway, names as its client.
     forwarded: OnceLock<SpiffeId>,
-    route: OnceLock<Arc<str>>,
+    /// The matched route, and whether it is a gRPC method.
+    route: OnceLock<(Arc<str>, bool)>,
+    /// Whom trusted proxies name as the client.
+    remote_ip: OnceLock<IpAddr>,
     principal: OnceLock<Principal>,
+    /// Whether policy waits for the route, and with it the rate limit.
+    put_off: AtomicBool,
+    rate_limit: OnceLock<RateLimitLayer>,
+    /// What external authorizers said.
+    answers: OnceLock<CustomAnswers>,
     decision: OnceLock<Decision>,
     /// The revision under which the permit was found good last.
     permit_generation: AtomicU64,
@@ -77,7 +87,11 @@ impl Exchange {
             canonical: OnceLock::new(),
             forwarded: OnceLock::new(),
             route: OnceLock::new(),
+            remote_ip: OnceLock::new(),
             principal: OnceLock::new(),
+            put_off: AtomicBool::new(false),
+            rate_limit: OnceLock::new(),
+            answers: OnceLock::new(),
             decision: OnceLock::new(),
             revoked: AtomicBool::new(false),
             handling: AtomicBool::new(false),
@@ -128,12 +142,26 @@ impl Exchange {
     }
 
     pub(super) fn route(&self) -> Option<&Arc<str>> {
-        self.route.get()
+        self.route.get().map(|(route, _)| route)
     }
 
-    /// Notes the matched route; the outermost router that knows one wins.
-    pub(crate) fn set_route(&self, route: &str) {
-        let _ = self.route.set(Arc::from(route));
+    /// The route as policies write it: its template, or the gRPC method that was called.
+    pub(super) fn policy_route(&self) -> Option<&str> {
+        let (route, grpc) = self.route.get()?;
+        if *grpc { self.canonical().map(Canonical::path) } else { Some(route) }
+    }
+
+    /// Notes the matched route, which may be one of gRPC; the outermost router that knows one wins.
+    pub(super) fn set_route(&self, route: &str, grpc: bool) {
+        let _ = self.route.set((Arc::from(route), grpc));
+    }
+
+    pub(super) fn remote_ip(&self) -> Option<IpAddr> {
+        self.remote_ip.get().copied()
+    }
+
+    pub(super) fn set_remote_ip(&self, ip: IpAddr) -> Result<(), Reject> {
+        self.remote_ip.set(ip).map_err(|_| Reject::WIRING)
     }
 
     pub(crate) fn principal(&self) -> Option<&Principal> {
@@ -142,6 +170,40 @@ impl Exchange {
 
     pub(super) fn set_principal(&self, principal: Principal) -> Result<(), Reject> {
         self.principal.set(principal).map_err(|_| Reject::WIRING)
+    }
+
+    /// Lets policy wait for the route; `false` where it has decided already.
+    pub(super) fn put_off(&self) -> bool {
+        self.decision().is_none() && !self.put_off.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether policy waits for the route.
+    pub(super) fn is_put_off(&self) -> bool {
+        self.put_off.load(Ordering::Relaxed)
+    }
+
+    /// Whether policy waited for the route, and is to be asked now.
+    pub(super) fn take_up(&self) -> bool {
+        self.put_off.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lets the rate limit wait for policy; `false` where policy has decided.
+    pub(super) fn put_off_rate_limit(&self, layer: &RateLimitLayer) -> bool {
+        self.is_put_off() && self.rate_limit.set(layer.clone()).is_ok()
+    }
+
+    /// The rate limit that waits for policy.
+    pub(super) fn rate_limit(&self) -> Option<&RateLimitLayer> {
+        self.rate_limit.get()
+    }
+
+    pub(super) fn answers(&self) -> &CustomAnswers {
+        static NONE: CustomAnswers = CustomAnswers::NONE;
+        self.answers.get().unwrap_or(&NONE)
+    }
+
+    pub(super) fn set_answers(&self, answers: CustomAnswers) -> Result<(), Reject> {
+        self.answers.set(answers).map_err(|_| Reject::WIRING)
     }
 
     pub(super) fn decision(&self) -> Option<&Decision> {
@@ -173,9 +235,9 @@ impl Exchange {
         self.decision().is_some_and(|decision| decision.verdict == Verdict::Allow)
     }
 
-    /// Whether policy let the request in and no handler has it yet.
+    /// Whether policy let the request in, or is asked before the handler, and no handler has it yet.
     pub(super) fn awaits_handler(&self) -> bool {
-        self.permitted() && !self.handling.load(Ordering::Relaxed)
+        (self.permitted() || self.is_put_off()) && !self.handling.load(Ordering::Relaxed)
     }
 
     pub(super) fn begin_handling(&self) {

@@ -85,7 +85,10 @@ where
             return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
         };
         // Nobody wrote down what is about to be done.
-        if exchange.requires_audit() && exchange.ticket().is_none_or(|ticket| !ticket.is_written()) {
+        if exchange.requires_audit()
+            && !exchange.is_put_off()
+            && exchange.ticket().is_none_or(|ticket| !ticket.is_written())
+        {
             return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
         }
         let request = match decompressed(request) {

@@ -13,7 +13,7 @@
 //! | [`AuditedLayer`] | no handler without its record, on routes that say so | 503 / UNAVAILABLE |
 //! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
 //! | [`ValidateLayer`] | inside a router: body size and type, depth of JSON, headers and query of a route | 400, 413, 414, 415, 431 |
-//! | [`RouteLayer`] | inside a router: the matched route, for labels and records | |
+//! | [`RouteLayer`] | inside a router: the matched route, for labels, records and policies that name one | as policy |
 //!
 //! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit, audited and rate limit may
 //! be left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
@@ -34,6 +34,7 @@
 //! ```
 
 mod admission;
+mod ask;
 mod audit;
 mod audited;
 mod authenticate;
@@ -48,6 +49,7 @@ mod gate;
 mod handler;
 mod permit;
 mod rate_limit;
+mod remote;
 mod request_body;
 mod response_body;
 mod route;
@@ -70,6 +72,7 @@ pub(crate) use exchange::Exchange;
 pub use gate::Gated;
 pub use handler::{Handler, HandlerLayer};
 pub use rate_limit::{RateLimit, RateLimitLayer};
+pub(crate) use route::MethodLayer;
 pub use route::{RouteLayer, RouteService};
 pub use telemetry::{Telemetry, TelemetryLayer};
 pub use validate::{Validate, ValidateLayer};
@@ -94,6 +97,30 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
     S::Future: Send,
 {
+    stack_with(mesh, AuthorizeLayer::new(mesh), inner)
+}
+
+/// [`stack`] around routers of which each has a [`RouteLayer`] over all of its routes and fallbacks.
+pub(crate) fn stack_of_routers<S>(
+    mesh: &Mesh,
+    inner: S,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + use<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+    S::Future: Send,
+{
+    stack_with(mesh, AuthorizeLayer::before_router(mesh), inner)
+}
+
+fn stack_with<S>(
+    mesh: &Mesh,
+    authorize: AuthorizeLayer,
+    inner: S,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + use<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+    S::Future: Send,
+{
     ServiceBuilder::new()
         .layer(TelemetryLayer::new(mesh))
         .layer(AuditLayer::new(mesh))
@@ -101,7 +128,7 @@ where
         .layer(AdmissionLayer::new(mesh))
         .layer(DeadlineLayer::new(mesh))
         .layer(AuthenticateLayer::new(mesh))
-        .layer(AuthorizeLayer::new(mesh))
+        .layer(authorize)
         .layer(RateLimitLayer::new(mesh))
         .layer(AuditedLayer::new(mesh))
         .layer(HandlerLayer::new(mesh))

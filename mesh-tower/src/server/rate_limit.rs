@@ -58,9 +58,17 @@ impl Gate for RateLimitLayer {
     }
 
     fn pass(&self, exchange: &Arc<Exchange>, _request: &mut Request<Body>) -> Result<(), Reject> {
-        let Some(principal) = exchange.principal().filter(|_| exchange.awaits_handler()) else {
+        if !exchange.awaits_handler() {
             return Err(Reject::WIRING);
-        };
+        }
+        if exchange.put_off_rate_limit(self) { Ok(()) } else { self.spend(exchange) }
+    }
+}
+
+impl RateLimitLayer {
+    /// Takes a request of the principal out of its bucket.
+    pub(super) fn spend(&self, exchange: &Exchange) -> Result<(), Reject> {
+        let principal = exchange.principal().ok_or(Reject::WIRING)?;
         let Some(rate) = &exchange.revision.config.limits.rate else { return Ok(()) };
         let spent = match principal.spiffe_id() {
             Some(id) => self.buckets.spend(id.as_str(), rate, exchange.started),

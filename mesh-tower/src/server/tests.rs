@@ -18,13 +18,14 @@ use mesh_core::audit::{AuditOutcome, AuditRecord, MemorySink};
 use mesh_core::config::{Errors, ListenerConfig, Mtls};
 use mesh_core::identity::{Peer, SpiffeId, TrustDomain, VerifiedSvid};
 use mesh_core::policy::{EngineOptions, PolicyEngine, parse_documents};
-use mesh_core::{Mesh, Revision};
+use mesh_core::{Mesh, MeshBuilder, Revision};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 
 mod audited;
+mod custom;
 mod forwarded;
 mod tokens;
 
@@ -66,6 +67,11 @@ impl Kit {
 
     /// With a key set in `keys.json`.
     async fn with_keys(more: &str, keys: &str) -> Self {
+        Self::built(more, keys, |builder| builder).await
+    }
+
+    /// With what `build` tells its builder.
+    async fn built(more: &str, keys: &str, build: impl FnOnce(MeshBuilder) -> MeshBuilder) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("keys.json"), keys).unwrap();
         let config = format!(
@@ -77,7 +83,7 @@ impl Kit {
         std::fs::write(dir.path().join("policy.yaml"), ALLOW_WEB).unwrap();
         let audit = MemorySink::default();
         let builder = Mesh::builder().config_file(dir.path().join("mesh.yaml")).audit_sink(Box::new(audit.clone()));
-        Self { mesh: builder.start().await.unwrap(), audit, _dir: dir }
+        Self { mesh: build(builder).start().await.unwrap(), audit, _dir: dir }
     }
 
     /// Makes the listener permissive until then, keeping what else it is.
