@@ -102,7 +102,8 @@ impl PolicyArgs {
             no_policy: self.no_policy.unwrap_or(no_policy),
         };
         let mut errors = Errors::default();
-        let documents = Sources::read(&self.policies).parse(self.mode, canonical, &mut errors);
+        // Connections are no part of a request: `PeerAuthentication` is read and says nothing here.
+        let documents = Sources::read(&self.policies).parse(self.mode, canonical, &mut errors).policies;
         Ok(errors.finish(Some(Policies { documents, options, canonical })))
     }
 }

@@ -11,7 +11,7 @@ use super::yaml::{self, Node};
 use super::{Config, ConfigError, IdentityConfig, NoPolicy, PlugConfig, Workload};
 use crate::identity::TrustDomain;
 use crate::policy::canonical::Canonicalization;
-use crate::policy::{AuthorizationPolicy, Mode, parse_documents_as, refuse_duplicates};
+use crate::policy::{Documents, Mode, parse_file, refuse_duplicates};
 
 /// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
 const MAX_POLICY_FILES: usize = 1_000;
@@ -42,12 +42,12 @@ impl Sources {
 
     /// The policies as `mode` reads them for requests whose paths are `canonical`, or a note of everything that is wrong
     /// with them. A file without any policy is a problem: it is more likely torn than meant.
-    pub fn parse(&self, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Vec<AuthorizationPolicy> {
+    pub fn parse(&self, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Documents {
         if let Some(file) = self.policies.get(MAX_POLICY_FILES) {
             errors.push(&Place::file(&file.name), format!("more than {MAX_POLICY_FILES} policy files"));
-            return Vec::new();
+            return Documents::default();
         }
-        let mut documents = Vec::new();
+        let mut documents = Documents::default();
         for file in &self.policies {
             let text = match &file.text {
                 Ok(text) => text,
@@ -56,12 +56,11 @@ impl Sources {
                     continue;
                 }
             };
-            let (problems, mut found) =
-                (errors.issues().len(), parse_documents_as(mode, canonical, &file.name, text, errors));
+            let (problems, found) = (errors.issues().len(), parse_file(mode, canonical, &file.name, text, errors));
             if found.is_empty() && errors.issues().len() == problems {
                 errors.push(&Place::file(&file.name), "holds no policy; delete the file if that is meant");
             }
-            documents.append(&mut found);
+            documents.append(found);
         }
         refuse_duplicates(&documents, errors);
         documents

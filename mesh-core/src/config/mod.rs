@@ -69,6 +69,7 @@ pub use limits::{LimitsConfig, RateLimitConfig};
 pub use listener::{HealthConfig, ListenerConfig};
 pub use load::Sources;
 pub use mtls::Mtls;
+pub(crate) use mtls::Timestamp;
 #[cfg(test)]
 mod tests;
 
@@ -108,7 +109,7 @@ pub struct Config {
     pub health: Option<HealthConfig>,
     /// Whose JWTs are accepted. Empty: a bearer token is refused, because nobody could vouch for it.
     pub tokens: Vec<IssuerConfig>,
-    /// Files and directories with `AuthorizationPolicy` documents (`*.yaml`, `*.yml`), resolved.
+    /// Files and directories with `AuthorizationPolicy` and `PeerAuthentication` documents (`*.yaml`, `*.yml`), resolved.
     pub policies: Vec<PathBuf>,
     /// How policies are read and judged. Default strict.
     pub policy_mode: Mode,

@@ -100,7 +100,7 @@ impl Mtls {
 }
 
 /// A calendar time as RFC 3339 writes it.
-struct Timestamp(SystemTime);
+pub(crate) struct Timestamp(pub(crate) SystemTime);
 
 impl Decode for Timestamp {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {

@@ -76,7 +76,7 @@ impl Compiler {
         for opt_in in config.opt_ins(now, loaded.root.as_ref()) {
             tracing::warn!(%opt_in, "weaker than the default");
         }
-        for doubt in loaded.policies.iter().flat_map(|policy| &policy.doubts) {
+        for doubt in loaded.policies.iter().flat_map(|policy| &policy.doubts).chain(&loaded.doubts) {
             tracing::warn!(%doubt, "read as Istio reads it");
         }
         for policy in revision.policy.policies() {

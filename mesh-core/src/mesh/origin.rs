@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tasks;
-use crate::config::{Config, ConfigError, Errors, Node, Place, Sources, base_dir, read_text};
-use crate::policy::AuthorizationPolicy;
+use crate::config::{Config, ConfigError, ConfigIssue, Errors, Node, Place, Sources, base_dir, read_text};
+use crate::policy::{AuthorizationPolicy, Documents, PeerPolicy};
 
 /// Changes a configuration after it was read.
 pub(super) type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -49,6 +49,8 @@ pub(super) struct Loaded {
     /// The file's tree, for places.
     pub(super) root: Option<Node>,
     pub(super) policies: Vec<AuthorizationPolicy>,
+    /// What is odd about the other documents.
+    pub(super) doubts: Vec<ConfigIssue>,
 }
 
 impl Reading {
@@ -66,9 +68,16 @@ impl Origin {
         // Nothing comes of policies beside a configuration that cannot be read, but what is wrong with them is said.
         let read = config.map(|(config, _)| (config.policy_mode, config.canonical));
         let (mode, canonical) = read.unwrap_or_default();
-        let mut policies = reading.policies.parse(mode, canonical, &mut errors);
+        let Documents { mut policies, peers, .. } = reading.policies.parse(mode, canonical, &mut errors);
         policies.extend_from_slice(&self.policies);
-        errors.finish(config.map(|(config, root)| Loaded { config: config.clone(), root: root.clone(), policies }))
+        let loaded = config.map(|(config, root)| {
+            let mut config = config.clone();
+            let demanded = PeerPolicy::of(&peers, &config.workload, &config.root_namespace);
+            demanded.apply(&mut config, &mut errors);
+            let doubts = peers.iter().flat_map(|peer| &peer.doubts).chain(demanded.doubts()).cloned().collect();
+            Loaded { config, root: root.clone(), policies, doubts }
+        });
+        errors.finish(loaded)
     }
 
     /// The directory that relative paths in settings start at.

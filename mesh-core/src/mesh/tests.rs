@@ -99,6 +99,28 @@ async fn dev_identity(dir: &Path) -> Identity {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_authentication_makes_a_permissive_listener_strict_at_the_next_reload() {
+    let home = Home::new();
+    let now = time::OffsetDateTime::now_utc() + Duration::from_secs(86_400);
+    let near = now.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let listeners = format!(
+        "listeners: {{ default: {{ address: '127.0.0.1:0', mtls: permissive, permissive_until: '{near}' }} }}\n"
+    );
+    home.write("mesh.yaml", &format!("{MESH}{listeners}"));
+    let mesh = home.builder().start().await.unwrap();
+    let permissive =
+        || matches!(mesh.revision().load().config.listeners["default"].mtls, crate::config::Mtls::Permissive { .. });
+    assert!(permissive(), "the control: without a document the listener's own setting holds");
+    let peer = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                metadata: { name: default, namespace: shop }\nspec: { mtls: { mode: STRICT } }\n";
+    home.write("policies/peer.yaml", peer);
+    until("strict", || !permissive()).await;
+    home.write("policies/peer.yaml", &peer.replace("STRICT", "DISABLE"));
+    until("refused", || mesh.reload_error().is_some()).await;
+    assert!(!permissive(), "the last good one stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_reload_keeps_the_last_good_one_and_says_why() {
     let home = Home::new();
     let mesh = home.builder().start().await.unwrap();

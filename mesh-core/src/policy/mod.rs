@@ -10,6 +10,7 @@
 //! | values that could match no request are errors too | `unmatched`, by `canonical` |
 //! | where Istio's reading is wider, and when it holds | [`Mode`] |
 //! | the document | [`AuthorizationPolicy`] |
+//! | whom a port lets connect | [`PeerAuthentication`] |
 //! | the documents that select a workload, as alternatives of tests | `compile` |
 //! | which rules can match a caller at all | `index` |
 //! | Istio's order: CUSTOM, DENY, then ALLOW, then deny | [`PolicyEngine`] |
@@ -32,6 +33,7 @@ pub mod lint;
 mod mode;
 mod parse;
 mod pattern;
+mod peer_authentication;
 mod reach;
 mod request;
 mod request_principal;
@@ -53,8 +55,9 @@ pub use engine::{EngineOptions, PolicyEngine, PolicySummary};
 pub use explain::{ExplainStep, Explanation, Miss};
 pub use ip::IpBlock;
 pub use mode::Mode;
-pub use parse::{parse_documents, parse_documents_as, refuse_duplicates};
+pub use parse::{Documents, parse_documents, parse_documents_as, parse_file, refuse_duplicates};
 pub use pattern::{Pattern, PatternError};
+pub use peer_authentication::{PeerAuthentication, PeerMode, PeerPolicy};
 pub use reach::{PeerView, Reach};
 pub use request::{Headers, NoHeaders, Protocol, Request};
 pub use request_principal::RequestPrincipal;

@@ -77,7 +77,7 @@ pub(super) fn scope(fields: &mut Fields<'_>, reading: &Reading<'_>) -> Option<Sc
     Some(Scope { selector: selector?, target_services })
 }
 
-fn selector(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<BTreeMap<String, String>> {
+pub(super) fn selector(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<BTreeMap<String, String>> {
     let mut fields = Fields::of(node, errors)?;
     let labels: Option<BTreeMap<String, String>> = fields.optional("matchLabels");
     for (key, value) in labels.iter().flatten() {

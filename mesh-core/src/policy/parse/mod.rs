@@ -6,12 +6,14 @@
 //! | part | file |
 //! |---|---|
 //! | name, namespace, annotations, selector, targets | `metadata` |
+//! | all of `PeerAuthentication` | `peer_authentication` |
 //! | `from[].source` | `source` |
 //! | `to[].operation` | `operation` |
 //! | `when[]` | `when` |
 
 mod metadata;
 mod operation;
+mod peer_authentication;
 mod source;
 mod when;
 
@@ -28,6 +30,7 @@ use super::Mode;
 use super::canonical::Canonicalization;
 use super::document::{Action, AuthorizationPolicy, Clause, Rule};
 use super::pattern::Pattern;
+use super::peer_authentication::PeerAuthentication;
 use crate::config::yaml::{self, Value};
 use crate::config::{ConfigError, ConfigIssue, Errors, Fields, Node, Place};
 
@@ -46,16 +49,64 @@ pub fn parse_documents_as(
     text: &str,
     errors: &mut Errors,
 ) -> Vec<AuthorizationPolicy> {
+    let Documents { policies, peers } = parse_file(mode, canonical, file, text, errors);
+    for peer in peers {
+        errors.push(
+            &peer.place.field("kind"),
+            "kind `PeerAuthentication` is not supported here: expected `AuthorizationPolicy`",
+        );
+    }
+    policies
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Documents {
+    /// `AuthorizationPolicy`.
+    pub policies: Vec<AuthorizationPolicy>,
+    /// `PeerAuthentication`.
+    pub peers: Vec<PeerAuthentication>,
+}
+
+impl Documents {
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty() && self.peers.is_empty()
+    }
+
+    /// Takes over what another file holds.
+    pub fn append(&mut self, mut other: Self) {
+        self.policies.append(&mut other.policies);
+        self.peers.append(&mut other.peers);
+    }
+}
+
+/// Reads the documents of one file, each by its `kind`.
+///
+/// A document with a problem is noted in `errors` and left out: use none of them unless `errors` stayed empty.
+pub fn parse_file(mode: Mode, canonical: Canonicalization, file: &str, text: &str, errors: &mut Errors) -> Documents {
     let nodes = yaml::parse(file, text, errors);
-    let mut documents = Vec::new();
+    let mut documents = Documents::default();
     // `---` at the end of a file makes an empty document.
     for node in nodes.iter().filter(|node| node.value != Value::Null) {
         let before = errors.issues().len();
         let document = document(node, mode, canonical, errors);
-        documents.extend(document.filter(|_| errors.issues().len() == before));
+        match document.filter(|_| errors.issues().len() == before) {
+            Some(Document::Policy(policy)) => documents.policies.push(*policy),
+            Some(Document::Peer(peer)) => documents.peers.push(*peer),
+            None => {}
+        }
     }
     documents
 }
+
+enum Document {
+    Policy(Box<AuthorizationPolicy>),
+    Peer(Box<PeerAuthentication>),
+}
+
+const PEER_AUTHENTICATION: &str = "PeerAuthentication";
 
 impl AuthorizationPolicy {
     /// Reads the documents of a YAML text, for [`MeshBuilder::policies`](crate::MeshBuilder::policies).
@@ -84,15 +135,14 @@ impl AuthorizationPolicy {
     }
 }
 
-/// Refuses two documents of one name, across files: one of them would be forgotten or doubled.
-pub fn refuse_duplicates(documents: &[AuthorizationPolicy], errors: &mut Errors) {
-    let mut seen: BTreeMap<&str, &AuthorizationPolicy> = BTreeMap::new();
-    for document in documents {
-        if let Some(first) = seen.insert(&document.name, document) {
-            errors.push(
-                &document.place,
-                format!("`{}` is already defined at {}:{}", document.name, first.place.file, first.place.line),
-            );
+/// Refuses two documents of one kind and name, across files: one of them would be forgotten or doubled.
+pub fn refuse_duplicates(documents: &Documents, errors: &mut Errors) {
+    let policies = documents.policies.iter().map(|it| ("AuthorizationPolicy", &it.name, &it.place));
+    let peers = documents.peers.iter().map(|it| (PEER_AUTHENTICATION, &it.name, &it.place));
+    let mut seen: BTreeMap<(&str, &str), &Place> = BTreeMap::new();
+    for (kind, name, place) in policies.chain(peers) {
+        if let Some(first) = seen.insert((kind, &**name), place) {
+            errors.push(place, format!("`{name}` is already defined at {}:{}", first.file, first.line));
         }
     }
 }
@@ -120,13 +170,14 @@ impl Reading<'_> {
     }
 }
 
-fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Option<AuthorizationPolicy> {
+fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Option<Document> {
     let mut fields = Fields::of(node, errors)?;
     let version: String = fields.required("apiVersion")?;
     let kind: String = fields.required("kind")?;
-    if kind != "AuthorizationPolicy" {
+    if !matches!(&*kind, "AuthorizationPolicy" | PEER_AUTHENTICATION) {
         let place = fields.place("kind");
-        fields.errors().push(&place, format!("kind `{kind}` is not supported: expected `AuthorizationPolicy`"));
+        let expected = "expected `AuthorizationPolicy` or `PeerAuthentication`";
+        fields.errors().push(&place, format!("kind `{kind}` is not supported: {expected}"));
         return None;
     }
     if !matches!(version.as_str(), "security.istio.io/v1" | "security.istio.io/v1beta1") {
@@ -141,6 +192,10 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
     // What Kubernetes writes back; it says nothing about the verdict.
     let _ = fields.node("status");
     fields.finish();
+    if kind == PEER_AUTHENTICATION {
+        let document = peer_authentication::document(node, &metadata?, &spec?, mode, errors);
+        return document.map(Box::new).map(Document::Peer);
+    }
     let Metadata { namespace, name, dry_run } = metadata.and_then(|node| metadata::metadata(&node, errors))?;
     let spec = spec?;
     let action = action(&spec, errors)?;
@@ -150,7 +205,7 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
     let reading = Reading { mode, canonical, namespace: &namespace, action, doubts: RefCell::default() };
     let Spec { scope, provider, rules, rule_places } = self::spec(&spec, &reading, errors)?;
     let doubts = reading.doubts.into_inner();
-    Some(AuthorizationPolicy {
+    Some(Document::Policy(Box::new(AuthorizationPolicy {
         name: format!("{namespace}/{name}").into(),
         namespace: namespace.as_str().into(),
         selector: scope.selector,
@@ -162,7 +217,7 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
         rule_places,
         doubts,
         place: node.place.clone(),
-    })
+    })))
 }
 
 /// `spec.action`, read first: what the other fields may hold depends on it.

@@ -237,7 +237,8 @@ fn a_bad_document_is_left_out_and_all_problems_are_said_at_once() {
 
 #[test]
 fn one_name_is_given_once() {
-    let (documents, _) = parse(&format!("{}---\n{}", document("{}"), document("{ rules: [{}] }")));
+    let (policies, _) = parse(&format!("{}---\n{}", document("{}"), document("{ rules: [{}] }")));
+    let documents = Documents { policies, peers: Vec::new() };
     let mut errors = Errors::default();
     refuse_duplicates(&documents, &mut errors);
     let [issue] = errors.issues() else { panic!("{errors:?}") };
