@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn remote_ip_blocks_see_the_entry_that_the_outermost_trusted_proxy_wrote() {
-        let table: [(u32, &[&str], Result<Option<&str>, Unreadable>); 13] = [
+        type Row = (u32, &'static [&'static str], Result<Option<&'static str>, Unreadable>);
+        let table: [Row; 13] = [
             (1, &[], Ok(None)),
             (1, &["192.0.2.1"], Ok(Some("192.0.2.1"))),
             (1, &["198.51.100.7, 192.0.2.1"], Ok(Some("192.0.2.1"))),

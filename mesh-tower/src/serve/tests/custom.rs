@@ -132,7 +132,7 @@ async fn custom_any_matching_custom_that_does_not_allow_denies() {
         guarded.mesh.audit().flush().await;
         let [record] = &guarded.audit.records()[..] else { panic!("one record: {does:?}") };
         let expected = if allowed { AuditOutcome::Allow } else { AuditOutcome::Deny };
-        assert_eq!((record.outcome, &*record.reason), (expected, reason), "{does:?}");
+        assert_eq!((record.outcome, record.reason), (expected, reason), "{does:?}");
         if !allowed {
             assert_eq!((record.policy.as_deref(), record.rule), (Some("shop/guarded"), Some(1)), "{does:?}");
             let denied = format!("denied_total{{policy=\"shop/guarded\",rule=\"1\",reason=\"{reason}\"}} 1\n");
@@ -184,5 +184,5 @@ spec: { action: CUSTOM, provider: { name: second }, rules: [ {} ] }
     }
     guarded.mesh.audit().flush().await;
     let records = guarded.audit.records();
-    assert_eq!(records.iter().map(|record| &*record.reason).collect::<Vec<_>>(), ["custom_timeout"]);
+    assert_eq!(records.iter().map(|record| record.reason).collect::<Vec<_>>(), ["custom_timeout"]);
 }

@@ -148,7 +148,7 @@ async fn a_required_record_says_what_policy_decided_in_the_router() {
     }
     orders.audit().flush().await;
     let records = audit.records();
-    let reasons: Vec<_> = records.iter().map(|record| (&*record.reason, record.policy.as_deref())).collect();
+    let reasons: Vec<_> = records.iter().map(|record| (record.reason, record.policy.as_deref())).collect();
     assert!(reasons.contains(&("allow_rule", Some("shop/routes"))), "{reasons:?}");
     assert!(reasons.iter().all(|(reason, _)| matches!(*reason, "allow_rule" | "no_allow_rule")), "{reasons:?}");
 }
