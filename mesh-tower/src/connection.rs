@@ -7,9 +7,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use mesh_core::audit::AuditOrigin;
 use mesh_core::config::Config;
 use mesh_core::identity::{Peer, SpiffeId};
+use mesh_core::policy::{CallerPolicy, PeerView, PolicyEngine};
 
 use crate::places::Places;
 
@@ -27,6 +29,8 @@ pub struct Connection {
     /// The requests of this peer over all of its connections to this listener.
     requests: Arc<Places>,
     audit: Audited,
+    /// What of the policies concerns the peer, as of the last request.
+    policy: ArcSwapOption<CallerPolicy>,
 }
 
 /// What every audit record of a connection says, made once.
@@ -87,7 +91,7 @@ impl Connection {
             serial: svid.map(|svid| svid.serial.as_str().into()),
             origin: Arc::default(),
         };
-        Self { peer, chain, local_addr, listener, http, requests, audit }
+        Self { peer, chain, local_addr, listener, http, requests, audit, policy: ArcSwapOption::empty() }
     }
 
     /// With what the handshake said beside the identity.
@@ -132,6 +136,23 @@ impl Connection {
 
     pub(crate) fn requests_of_peer(&self) -> &Arc<Places> {
         &self.requests
+    }
+
+    /// The peer as policy sees it before any request.
+    pub(crate) fn peer_view(&self) -> PeerView<'_> {
+        let (peer, local) = (self.peer(), self.local_addr);
+        let (id, ip) = (peer.svid.as_deref().map(|svid| &svid.id), peer.address.ip().to_canonical());
+        PeerView::new(id, Some(ip), local.port()).to(local.ip().to_canonical(), self.sni())
+    }
+
+    /// What of `engine` concerns the peer: told apart at the first request under each engine.
+    pub(crate) fn policy(&self, engine: &Arc<PolicyEngine>) -> Arc<CallerPolicy> {
+        if let Some(known) = self.policy.load_full().filter(|known| known.is_of(engine)) {
+            return known;
+        }
+        let known = Arc::new(engine.for_peer(&self.peer_view()));
+        self.policy.store(Some(Arc::clone(&known)));
+        known
     }
 
     /// The peer, if its listener pins it as a gateway that speaks for others.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::compile::{Check, CompiledRule, Compiler, Token, TrustDomains};
 use super::custom::{CustomAnswer, CustomAnswers, CustomMatch};
 use super::decision::{DryRun, DryRunMatch};
-use super::index::RuleSet;
+use super::index::{Candidates, RuleSet};
 use super::{Action, AuthorizationPolicy, Decision, Mode, PeerView, Reach, Reason, Request, Verdict};
 use crate::config::{Config, NoPolicy, Place, Workload};
 use crate::identity::TrustDomain;
@@ -59,12 +59,9 @@ impl EngineOptions {
 #[derive(Debug)]
 pub struct PolicyEngine {
     policies: Vec<PolicySummary>,
-    custom: RuleSet,
-    audit: RuleSet,
-    /// What counts.
-    enforced: Verdicts,
-    /// What would count.
-    dry_run: Verdicts,
+    rules: Sets<RuleSet>,
+    enforced: Count,
+    dry_run: Count,
     /// Whether any rule in force looks at the token at all.
     asks_for_tokens: bool,
     /// The policies of which a rule names a route.
@@ -72,15 +69,45 @@ pub struct PolicyEngine {
     no_policy: NoPolicy,
 }
 
-/// The rules that deny and allow.
+/// CUSTOM, DENY and ALLOW policies, those without rules too.
 #[derive(Debug, Default)]
-struct Verdicts {
-    /// CUSTOM, DENY and ALLOW policies, those without rules too.
-    policies: usize,
-    allow_policies: usize,
-    deny: RuleSet,
-    allow: RuleSet,
+struct Count {
+    all: usize,
+    allow: usize,
 }
+
+/// Something for each action.
+#[derive(Debug, Default)]
+pub(super) struct Sets<T> {
+    custom: T,
+    deny: T,
+    allow: T,
+    audit: T,
+    dry_deny: T,
+    dry_allow: T,
+}
+
+impl<T> Sets<T> {
+    fn map<'a, U>(&'a self, make: impl Fn(&'a T) -> U) -> Sets<U> {
+        let Self { custom, deny, allow, audit, dry_deny, dry_allow } = self;
+        Sets {
+            custom: make(custom),
+            deny: make(deny),
+            allow: make(allow),
+            audit: make(audit),
+            dry_deny: make(dry_deny),
+            dry_allow: make(dry_allow),
+        }
+    }
+
+    /// In the order of evaluation, then what decides nothing.
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.custom, &self.deny, &self.allow, &self.audit, &self.dry_deny, &self.dry_allow].into_iter()
+    }
+}
+
+/// What is left of the rules for the caller of a request, if somebody told them apart before.
+type Known<'a> = Option<&'a Sets<Candidates>>;
 
 /// A policy in force or under trial, for reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,52 +130,53 @@ pub struct PolicySummary {
 impl PolicyEngine {
     /// Keeps the documents that select `workload` and compiles them.
     pub fn compile(documents: &[AuthorizationPolicy], workload: &Workload, options: &EngineOptions) -> Self {
-        let mut engine = Self {
-            policies: Vec::new(),
-            custom: RuleSet::default(),
-            audit: RuleSet::default(),
-            enforced: Verdicts::default(),
-            dry_run: Verdicts::default(),
-            asks_for_tokens: false,
-            naming_routes: Vec::new(),
-            no_policy: options.no_policy,
-        };
         let compiler = Compiler { mode: options.mode, trust_domains: &TrustDomains::new(options) };
+        let (mut policies, mut rules) = (Vec::new(), Sets::<Vec<CompiledRule>>::default());
+        let (mut enforced, mut dry_run) = (Count::default(), Count::default());
         for document in documents.iter().filter(|document| document.selects(workload, &options.root_namespace)) {
-            let policy = engine.policies.len();
-            let verdicts = if document.dry_run { &mut engine.dry_run } else { &mut engine.enforced };
+            let trial = document.dry_run;
+            let count = if trial { &mut dry_run } else { &mut enforced };
             // AUDIT changes no verdict: that it is there must not open a workload that no other policy selects.
-            verdicts.policies += usize::from(document.action != Action::Audit);
-            let rules = match document.action {
-                Action::Custom => &mut engine.custom,
-                Action::Deny => &mut verdicts.deny,
-                Action::Allow => {
-                    verdicts.allow_policies += 1;
-                    &mut verdicts.allow
-                }
-                Action::Audit => &mut engine.audit,
+            count.all += usize::from(document.action != Action::Audit);
+            count.allow += usize::from(document.action == Action::Allow);
+            let set = match document.action {
+                Action::Custom => &mut rules.custom,
+                Action::Deny if trial => &mut rules.dry_deny,
+                Action::Deny => &mut rules.deny,
+                Action::Allow if trial => &mut rules.dry_allow,
+                Action::Allow => &mut rules.allow,
+                Action::Audit => &mut rules.audit,
             };
-            for (index, rule) in (0..).zip(&document.rules) {
-                if let Some(rule) = CompiledRule::new(policy, index, document.action, rule, &compiler) {
-                    rules.push(rule);
-                }
-            }
-            engine.policies.push(PolicySummary {
+            let numbered = (0..).zip(&document.rules);
+            set.extend(numbered.filter_map(|(index, rule)| {
+                CompiledRule::new(policies.len(), index, document.action, rule, &compiler)
+            }));
+            policies.push(PolicySummary {
                 name: Arc::clone(&document.name),
                 action: document.action,
                 provider: document.provider.clone(),
-                dry_run: document.dry_run,
+                dry_run: trial,
                 rules: document.rules.len(),
                 place: document.place.clone(),
             });
         }
-        let sets = [&engine.custom, &engine.enforced.deny, &engine.enforced.allow];
-        let asks_for_tokens = sets.into_iter().flat_map(RuleSet::rules).any(CompiledRule::asks_for_tokens);
+        let Sets { custom, deny, allow, .. } = &rules;
+        let asks_for_tokens = [custom, deny, allow].into_iter().flatten().any(CompiledRule::asks_for_tokens);
         let names_route = |rule: &&CompiledRule| rule.tests().any(|test| matches!(test.check, Check::Route(_)));
-        let mut naming_routes: Vec<usize> = engine.rules().filter(names_route).map(|rule| rule.policy).collect();
+        let mut naming_routes: Vec<usize> =
+            rules.iter().flatten().filter(names_route).map(|rule| rule.policy).collect();
         naming_routes.sort_unstable();
         naming_routes.dedup();
-        Self { asks_for_tokens, naming_routes, ..engine }
+        let Sets { custom, deny, allow, audit, dry_deny, dry_allow } = rules;
+        let rules = Sets {
+            custom: RuleSet::new(custom),
+            deny: RuleSet::new(deny),
+            allow: RuleSet::new(allow),
+            audit: RuleSet::new(audit),
+            dry_deny: RuleSet::new(dry_deny),
+            dry_allow: RuleSet::new(dry_allow),
+        };
+        Self { policies, rules, enforced, dry_run, asks_for_tokens, naming_routes, no_policy: options.no_policy }
     }
 
     /// The verdict where nobody was asked: [`decide_with`](Self::decide_with) no answers. A CUSTOM rule that matches
@@ -163,47 +191,59 @@ impl PolicyEngine {
     /// Does not allocate unless an AUDIT rule matches or a policy is under trial. The first matching rule in the order
     /// of the documents is the one that is named.
     pub fn decide_with(&self, request: &Request<'_>, answers: &CustomAnswers) -> Decision {
-        let mut decision = self.evaluate(request, Token::AsSent, answers);
+        self.decide_of(request, answers, None)
+    }
+
+    pub(super) fn decide_of(&self, request: &Request<'_>, answers: &CustomAnswers, known: Known<'_>) -> Decision {
+        let mut decision = self.evaluate(request, Token::AsSent, answers, known);
         decision.token_would_help = self.asks_for_tokens
             && decision.verdict == Verdict::Deny
             && request.token.is_none()
-            && self.evaluate(request, Token::Ideal, answers).verdict == Verdict::Allow;
-        self.audit.each_match(request, Token::AsSent, &mut |rule| {
+            && self.evaluate(request, Token::Ideal, answers, known).verdict == Verdict::Allow;
+        self.rules.audit.each_match(request, Token::AsSent, known.map(|known| &known.audit), |rule| {
             if let Some(policy) = self.name(rule).filter(|name| !decision.audit.contains(name)) {
                 decision.audit.push(policy);
             }
         });
         decision.audit.sort_unstable();
-        decision.dry_run = self.try_out(request, &decision);
+        if self.dry_run.all > 0 {
+            decision.dry_run = Some(Box::new(self.try_out(request, &decision, known)));
+        }
         decision
     }
 
-    fn evaluate(&self, request: &Request<'_>, token: Token, answers: &CustomAnswers) -> Decision {
-        if let Some((reason, rule)) = self.refused(request, token, answers) {
+    fn evaluate(&self, request: &Request<'_>, token: Token, answers: &CustomAnswers, known: Known<'_>) -> Decision {
+        if let Some((reason, rule)) = self.refused(request, token, answers, known) {
             return self.decided(Verdict::Deny, reason, Some(rule));
         }
-        if let Some(rule) = self.enforced.deny.first_match(request, token) {
+        if let Some(rule) = self.rules.deny.first_match(request, token, known.map(|known| &known.deny)) {
             return self.decided(Verdict::Deny, Reason::DenyRule, Some(rule));
         }
-        if self.enforced.policies == 0 {
+        if self.enforced.all == 0 {
             return match self.no_policy {
                 NoPolicy::Deny => self.decided(Verdict::Deny, Reason::NoPolicyDeny, None),
                 NoPolicy::Allow => self.decided(Verdict::Allow, Reason::NoPolicyAllow, None),
             };
         }
-        if self.enforced.allow_policies == 0 {
+        if self.enforced.allow == 0 {
             return self.decided(Verdict::Allow, Reason::NoPolicyAllow, None);
         }
-        match self.enforced.allow.first_match(request, token) {
+        match self.rules.allow.first_match(request, token, known.map(|known| &known.allow)) {
             Some(rule) => self.decided(Verdict::Allow, Reason::AllowRule, Some(rule)),
             None => self.decided(Verdict::Deny, Reason::NoAllowRule, None),
         }
     }
 
     /// The first CUSTOM rule that matches and was not answered with yes.
-    fn refused(&self, request: &Request<'_>, token: Token, answers: &CustomAnswers) -> Option<(Reason, &CompiledRule)> {
+    fn refused(
+        &self,
+        request: &Request<'_>,
+        token: Token,
+        answers: &CustomAnswers,
+        known: Known<'_>,
+    ) -> Option<(Reason, &CompiledRule)> {
         let mut first: Option<(Reason, &CompiledRule)> = None;
-        self.custom.each_match(request, token, &mut |rule| {
+        self.rules.custom.each_match(request, token, known.map(|known| &known.custom), |rule| {
             let earlier = first.is_none_or(|(_, first)| (rule.policy, rule.index) < (first.policy, first.index));
             let denies = || CustomAnswer::denies(self.provider(rule).and_then(|provider| answers.of(provider)));
             if let Some(reason) = earlier.then(denies).flatten() {
@@ -215,8 +255,13 @@ impl PolicyEngine {
 
     /// Who must be asked before [`decide_with`](Self::decide_with), each once. Allocates only where there is somebody.
     pub fn custom(&self, request: &Request<'_>) -> Vec<CustomMatch> {
+        self.custom_of(request, None)
+    }
+
+    pub(super) fn custom_of(&self, request: &Request<'_>, known: Known<'_>) -> Vec<CustomMatch> {
         let mut rules: Vec<&CompiledRule> = Vec::new();
-        self.custom.each_match(request, Token::AsSent, &mut |rule| rules.push(rule));
+        let known = known.map(|known| &known.custom);
+        self.rules.custom.each_match(request, Token::AsSent, known, |rule| rules.push(rule));
         rules.sort_unstable_by_key(|rule| (rule.policy, rule.index));
         let mut matches: Vec<CustomMatch> = Vec::new();
         for rule in rules {
@@ -232,24 +277,26 @@ impl PolicyEngine {
         self.policies.get(rule.policy)?.provider.as_ref()
     }
 
-    /// What would be decided if the policies under trial counted; `None` without any.
-    fn try_out(&self, request: &Request<'_>, decision: &Decision) -> Option<Box<DryRun>> {
-        let trial = &self.dry_run;
-        if trial.policies == 0 {
-            return None;
-        }
-        let deny = trial.deny.first_match(request, Token::AsSent);
-        let allow = trial.allow.first_match(request, Token::AsSent);
+    /// What would be decided if the policies under trial counted.
+    fn try_out(&self, request: &Request<'_>, decision: &Decision, known: Known<'_>) -> DryRun {
+        let Sets { dry_deny, dry_allow, .. } = &self.rules;
+        let deny = dry_deny.first_match(request, Token::AsSent, known.map(|known| &known.dry_deny));
+        let allow = dry_allow.first_match(request, Token::AsSent, known.map(|known| &known.dry_allow));
         let denied =
             decision.verdict == Verdict::Deny && !matches!(decision.reason, Reason::NoAllowRule | Reason::NoPolicyDeny);
-        let no_allow = trial.allow_policies + self.enforced.allow_policies == 0;
+        let no_allow = self.dry_run.allow + self.enforced.allow == 0;
         let allowed = no_allow || allow.is_some() || decision.reason == Reason::AllowRule;
         let verdict = if denied || deny.is_some() || !allowed { Verdict::Deny } else { Verdict::Allow };
         let matched = deny
             .into_iter()
             .chain(allow)
             .filter_map(|rule| Some(DryRunMatch { policy: self.name(rule)?, rule: rule.index, action: rule.action }));
-        Some(Box::new(DryRun { verdict, matched: matched.collect() }))
+        DryRun { verdict, matched: matched.collect() }
+    }
+
+    /// What is left of the rules for one caller. Costs a test of each rule that may concern it.
+    pub(super) fn told_apart(&self, caller: &PeerView<'_>) -> Sets<Candidates> {
+        self.rules.map(|set| set.told_apart(caller))
     }
 
     /// Whether any request of `caller` could be allowed, whatever token, path or header it came with.
@@ -259,7 +306,7 @@ impl PolicyEngine {
     /// cost.
     pub fn reach(&self, caller: &PeerView<'_>) -> Reach {
         let mut shut: Option<&CompiledRule> = None;
-        self.enforced.deny.each_of(caller, &mut |rule| {
+        self.rules.deny.each_of(caller, |rule| {
             let earlier = shut.is_none_or(|first| (rule.policy, rule.index) < (first.policy, first.index));
             if earlier && rule.must_match(caller) {
                 shut = Some(rule);
@@ -272,14 +319,14 @@ impl PolicyEngine {
         if shut.is_some() {
             return impossible(Reason::DenyRule, shut);
         }
-        if self.enforced.policies == 0 && self.no_policy == NoPolicy::Deny {
+        if self.enforced.all == 0 && self.no_policy == NoPolicy::Deny {
             return impossible(Reason::NoPolicyDeny, None);
         }
-        if self.enforced.allow_policies == 0 {
+        if self.enforced.allow == 0 {
             return Reach::Possible;
         }
         let mut open = false;
-        self.enforced.allow.each_of(caller, &mut |rule| open = open || rule.may_match(caller));
+        self.rules.allow.each_of(caller, |rule| open = open || rule.may_match(caller));
         if open { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
     }
 
@@ -316,7 +363,7 @@ impl PolicyEngine {
 
     /// Whether a policy that decides something is in force: not only AUDIT or a dry run.
     pub fn enforces(&self) -> bool {
-        self.enforced.policies > 0
+        self.enforced.all > 0
     }
 
     /// Whether any rule names a `route`. Where nobody knows routes, such a policy must be refused at start: its DENY
@@ -330,11 +377,18 @@ impl PolicyEngine {
         self.naming_routes.iter().filter_map(|policy| self.policies.get(*policy))
     }
 
+    /// Rules that every caller is held against, as policy and 0-based index: they name nobody, or name callers only by
+    /// `*`, by trust domains, addresses, negative lists or headers, which cannot be looked up.
+    ///
+    /// Each connection tests them once; what its peer decides costs its requests nothing.
+    pub fn unindexed(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
+        let rules = self.rules.iter().flat_map(RuleSet::of_anybody);
+        rules.filter_map(|rule| Some((&self.policies.get(rule.policy)?.name, rule.index)))
+    }
+
     /// Every rule in the order of evaluation - CUSTOM, DENY, ALLOW - then those that decide nothing.
     pub(super) fn rules(&self) -> impl Iterator<Item = &CompiledRule> {
-        let Self { enforced, dry_run, .. } = self;
-        let sets = [&self.custom, &enforced.deny, &enforced.allow, &self.audit, &dry_run.deny, &dry_run.allow];
-        sets.into_iter().flat_map(RuleSet::rules)
+        self.rules.iter().flat_map(RuleSet::rules)
     }
 }
 

@@ -1,95 +1,137 @@
 //! Finds the rules that could match a request without looking at the others.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::PeerView;
 use super::account::ServiceAccount;
 use super::compile::{Alternative, Check, CompiledRule, Token};
+use super::lookup::Lookup;
 use super::pattern::{Pattern, PatternSet};
 use super::request::{Protocol, Request};
 
 /// The rules of one action, indexed by the callers they name, and where these are many, by the paths they name.
 ///
-/// A rule whose every source names principals or namespaces can match nobody else; it is found through them. The same
-/// holds of operations and their paths. What is found is only a candidate: the whole rule is tested. The rest is
-/// looked at for every request.
-#[derive(Debug, Default)]
+/// A rule whose every source names principals, accounts or namespaces can match nobody else; it is found through them.
+/// The same holds of operations and their paths. What is found is only a candidate: the whole rule is tested. The rest
+/// is looked at for every request of a caller that it may match.
+#[derive(Debug)]
 pub(super) struct RuleSet {
     rules: Vec<CompiledRule>,
-    by_principal: Index<Bucket>,
-    by_namespace: Index<Bucket>,
-    of_anybody: Bucket,
+    /// The first one is of anybody.
+    buckets: Vec<Bucket>,
+    by_principal: Lookup<u32>,
+    by_namespace: Lookup<u32>,
 }
 
 /// Looking at so many rules one by one costs no more than finding them by their path.
 const FEW: usize = 8;
 
+/// So many rules are told apart for one caller at most; the rest is told apart at each of its requests. Costs 4 bytes
+/// each, for each connection.
+const TOLD_APART: usize = 4_096;
+
+const ANYBODY: u32 = 0;
+
 /// Rules of the same caller, each list ascending.
 #[derive(Debug, Default)]
 struct Bucket {
     /// The first ones, and those that name no path.
-    plain: Vec<usize>,
-    by_path: Index<Vec<usize>>,
+    plain: Vec<u32>,
+    by_path: Lookup<Vec<u32>>,
 }
 
-/// What stands under patterns of a string. A lookup costs one hash for each length that prefixes and suffixes have.
-#[derive(Debug)]
-struct Index<T> {
-    exact: HashMap<Arc<str>, T>,
-    prefixes: Affixes<T>,
-    suffixes: Affixes<T>,
+/// What is left of a [`RuleSet`] for one caller, after every test that its connection decides.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// Whose caller fits; ascending.
+    settled: Box<[u32]>,
+    /// Of which only a request can say whether the caller fits; ascending.
+    open: Box<[u32]>,
+    /// Buckets whose rules are found by path, or are too many to be told apart.
+    buckets: Box<[u32]>,
+    /// Whether the plain rules of `buckets` are not in the lists above.
+    many: bool,
 }
 
-#[derive(Debug)]
-struct Affixes<T> {
-    /// Every length that occurs, once.
-    lengths: Vec<usize>,
-    by_text: HashMap<Arc<str>, T>,
-}
+/// Rules to look at, and whether their callers are known to fit.
+type Found<'a> = (&'a [u32], bool);
 
 enum Key {
     Principal(Pattern),
     Namespace(Pattern),
 }
 
+impl Default for RuleSet {
+    fn default() -> Self {
+        let buckets = vec![Bucket::default()];
+        Self { rules: Vec::new(), buckets, by_principal: Lookup::default(), by_namespace: Lookup::default() }
+    }
+}
+
 impl RuleSet {
-    pub(super) fn push(&mut self, rule: CompiledRule) {
-        let id = self.rules.len();
-        let paths = paths(&rule.to);
-        match callers(&rule.from) {
-            Some(keys) => {
-                for key in &keys {
-                    let bucket = match key {
-                        Key::Principal(pattern) => self.by_principal.entry(pattern),
-                        Key::Namespace(pattern) => self.by_namespace.entry(pattern),
-                    };
-                    // Always: `callers` gives no key that has no entry.
-                    bucket.unwrap_or(&mut self.of_anybody).push(id, paths.as_deref());
+    pub(super) fn new(rules: Vec<CompiledRule>) -> Self {
+        let mut set = Self::default();
+        for (id, rule) in (0..).zip(&rules) {
+            let paths = paths(&rule.to);
+            let keys = callers(&rule.from);
+            for key in keys.iter().flatten() {
+                let (lookup, pattern) = match key {
+                    Key::Principal(pattern) => (&mut set.by_principal, pattern),
+                    Key::Namespace(pattern) => (&mut set.by_namespace, pattern),
+                };
+                // Documents are far too small for more than `u32` counts.
+                let next = u32::try_from(set.buckets.len()).unwrap_or(ANYBODY);
+                // Always there: `callers` gives no key that cannot be looked up.
+                let bucket = lookup.entry(pattern, || next).map_or(ANYBODY, |bucket| *bucket);
+                if bucket == next {
+                    set.buckets.push(Bucket::default());
                 }
+                set.push(bucket, id, paths.as_deref());
             }
-            None => self.of_anybody.push(id, paths.as_deref()),
+            if keys.is_none() {
+                set.push(ANYBODY, id, paths.as_deref());
+            }
         }
-        self.rules.push(rule);
+        set.by_principal.finish();
+        set.by_namespace.finish();
+        set.buckets.iter_mut().for_each(|bucket| bucket.by_path.finish());
+        Self { rules, ..set }
+    }
+
+    fn push(&mut self, bucket: u32, id: u32, paths: Option<&[Pattern]>) {
+        if let Some(bucket) = self.buckets.get_mut(bucket as usize) {
+            bucket.push(id, paths);
+        }
     }
 
     pub(super) fn rules(&self) -> &[CompiledRule] {
         &self.rules
     }
 
-    /// The first rule, in the order of the documents, that matches.
-    pub(super) fn first_match(&self, request: &Request<'_>, token: Token) -> Option<&CompiledRule> {
-        let mut first: Option<usize> = None;
-        self.candidates(request, &mut |ids| {
+    fn rule(&self, id: u32) -> Option<&CompiledRule> {
+        self.rules.get(id as usize)
+    }
+
+    fn bucket(&self, id: u32) -> Option<&Bucket> {
+        self.buckets.get(id as usize)
+    }
+
+    /// The first rule, in the order of the documents, that matches. `known` is what is left of the set for the caller.
+    pub(super) fn first_match(
+        &self,
+        request: &Request<'_>,
+        token: Token,
+        known: Option<&Candidates>,
+    ) -> Option<&CompiledRule> {
+        let mut first: Option<(u32, &CompiledRule)> = None;
+        self.candidates(request, known, |(ids, settled)| {
             // Each list ascends: the first hit in it is its lowest, and nothing beyond the best so far is of interest.
-            let hit = ids
-                .iter()
-                .copied()
-                .take_while(|id| first.is_none_or(|best| *id < best))
-                .find(|id| self.rules.get(*id).is_some_and(|rule| rule.matches(request, token)));
-            first = hit.or(first);
+            for id in ids.iter().copied().take_while(|id| first.is_none_or(|(best, _)| *id < best)) {
+                if let Some(rule) = self.rule(id).filter(|rule| rule.matches_from(request, token, settled)) {
+                    first = Some((id, rule));
+                    break;
+                }
+            }
         });
-        first.and_then(|id| self.rules.get(id))
+        first.map(|(_, rule)| rule)
     }
 
     /// Calls `each` with every rule that matches, in no order, some of them twice.
@@ -97,132 +139,123 @@ impl RuleSet {
         &'a self,
         request: &Request<'_>,
         token: Token,
-        each: &mut dyn FnMut(&'a CompiledRule),
+        known: Option<&Candidates>,
+        mut each: impl FnMut(&'a CompiledRule),
     ) {
-        self.candidates(request, &mut |ids| {
-            let rules = ids.iter().filter_map(|id| self.rules.get(*id));
-            rules.filter(|rule| rule.matches(request, token)).for_each(&mut *each);
+        self.candidates(request, known, |(ids, settled)| {
+            let rules = ids.iter().filter_map(|id| self.rule(*id));
+            rules.filter(|rule| rule.matches_from(request, token, settled)).for_each(&mut each);
         });
     }
 
     /// Calls `look` with lists of all rules that could match.
-    fn candidates(&self, request: &Request<'_>, look: &mut dyn FnMut(&[usize])) {
+    fn candidates(&self, request: &Request<'_>, known: Option<&Candidates>, mut look: impl FnMut(Found<'_>)) {
         if self.rules.is_empty() {
             return;
         }
-        let mut look_in = |bucket: &Bucket| {
-            look(&bucket.plain);
+        let mut look_in = |bucket: &Bucket, plain: bool| {
+            if plain {
+                look((&bucket.plain, false));
+            }
             if request.protocol == Protocol::Tcp {
                 // There is no path to look for, and rules that name one may match all the same.
-                bucket.by_path.values().for_each(|ids| look(ids));
+                bucket.by_path.values().for_each(|ids| look((ids, false)));
             } else {
-                request.paths().for_each(|path| bucket.by_path.each(path, |ids| look(ids)));
+                request.paths().for_each(|path| bucket.by_path.each(path, |ids| look((ids, false))));
             }
         };
-        if let Some(principal) = request.peer_principal() {
-            self.by_principal.each(principal, &mut look_in);
+        match known {
+            None => self.of(&request.peer_view(), |bucket| look_in(bucket, true)),
+            Some(Candidates { settled, open, buckets, many }) => {
+                buckets.iter().filter_map(|id| self.bucket(*id)).for_each(|bucket| look_in(bucket, *many));
+                look((settled, true));
+                look((open, false));
+            }
         }
-        if let Some(namespace) = request.peer_namespace().filter(|_| !self.by_namespace.is_empty()) {
-            self.by_namespace.each(namespace, &mut look_in);
-        }
-        look_in(&self.of_anybody);
     }
-}
 
-impl RuleSet {
-    /// Calls `each` with every rule that could match some request of `caller`, some of them twice.
-    pub(super) fn each_of<'a>(&'a self, caller: &PeerView<'_>, each: &mut dyn FnMut(&'a CompiledRule)) {
-        let mut look_in = |bucket: &'a Bucket| {
-            let ids = bucket.plain.iter().chain(bucket.by_path.values().flatten());
-            ids.filter_map(|id| self.rules.get(*id)).for_each(&mut *each);
+    /// The buckets of a caller.
+    fn of<'a>(&'a self, caller: &PeerView<'_>, mut found: impl FnMut(&'a Bucket)) {
+        self.ids_of(caller, |id| self.bucket(id).into_iter().for_each(&mut found));
+    }
+
+    fn ids_of(&self, caller: &PeerView<'_>, mut found: impl FnMut(u32)) {
+        if !self.by_principal.is_empty()
+            && let Some(principal) = caller.principal()
+        {
+            self.by_principal.each(principal, |id| found(*id));
+        }
+        if !self.by_namespace.is_empty()
+            && let Some(namespace) = caller.namespace()
+        {
+            self.by_namespace.each(namespace, |id| found(*id));
+        }
+        found(ANYBODY);
+    }
+
+    /// What is left of the set for one caller. Costs a test of each of its rules.
+    pub(super) fn told_apart(&self, caller: &PeerView<'_>) -> Candidates {
+        let mut ids = Vec::new();
+        self.ids_of(caller, |id| ids.push(id));
+        let plain = || ids.iter().filter_map(|id| self.bucket(*id)).flat_map(|bucket| &bucket.plain);
+        let found = |all: bool| {
+            ids.iter()
+                .copied()
+                .filter(move |id| self.bucket(*id).is_some_and(|bucket| all || !bucket.by_path.is_empty()))
         };
-        if let Some(principal) = caller.principal() {
-            self.by_principal.each(principal, &mut look_in);
+        if plain().count() > TOLD_APART {
+            return Candidates { buckets: found(true).collect(), many: true, ..Candidates::default() };
         }
-        if let Some(namespace) = caller.namespace() {
-            self.by_namespace.each(namespace, &mut look_in);
-        }
-        look_in(&self.of_anybody);
+        let mut all: Vec<u32> = plain().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|id| self.rule(*id).is_some_and(|rule| rule.may_match(caller)));
+        let fits = |id: &u32| self.rule(*id).is_some_and(|rule| rule.caller_fits(caller));
+        let (settled, open) = all.into_iter().partition::<Vec<u32>, _>(fits);
+        Candidates { settled: settled.into(), open: open.into(), buckets: found(false).collect(), many: false }
+    }
+
+    /// Calls `each` with every rule that could match some request of `caller`, some of them twice.
+    pub(super) fn each_of<'a>(&'a self, caller: &PeerView<'_>, mut each: impl FnMut(&'a CompiledRule)) {
+        self.of(caller, |bucket| {
+            let ids = bucket.plain.iter().chain(bucket.by_path.values().flatten());
+            ids.filter_map(|id| self.rule(*id)).for_each(&mut each);
+        });
+    }
+
+    /// Rules that are looked at for every caller: nobody is named in a way that can be looked up.
+    pub(super) fn of_anybody(&self) -> impl Iterator<Item = &CompiledRule> {
+        let bucket = self.bucket(ANYBODY).into_iter();
+        let ids = bucket.flat_map(|bucket| bucket.plain.iter().chain(bucket.by_path.values().flatten()));
+        ids.filter_map(|id| self.rule(*id))
     }
 }
 
 impl Bucket {
     /// Adds the highest id so far; a rule that comes here by two names is added once.
-    fn push(&mut self, id: usize, paths: Option<&[Pattern]>) {
-        let add = |ids: &mut Vec<usize>| {
+    fn push(&mut self, id: u32, paths: Option<&[Pattern]>) {
+        fn add(ids: &mut Vec<u32>, id: u32) {
             if ids.last() != Some(&id) {
                 ids.push(id);
             }
-        };
+        }
         let Some(paths) = paths.filter(|_| self.plain.len() >= FEW && self.plain.last() != Some(&id)) else {
-            return add(&mut self.plain);
+            return add(&mut self.plain, id);
         };
         for path in paths {
-            add(self.by_path.entry(path).unwrap_or(&mut self.plain));
+            match self.by_path.entry(path, Vec::new) {
+                Some(ids) => add(ids, id),
+                None => add(&mut self.plain, id),
+            }
         }
-    }
-}
-
-impl<T> Default for Index<T> {
-    fn default() -> Self {
-        let affixes = || Affixes { lengths: Vec::new(), by_text: HashMap::new() };
-        Self { exact: HashMap::new(), prefixes: affixes(), suffixes: affixes() }
-    }
-}
-
-impl<T> Index<T> {
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefixes.lengths.is_empty() && self.suffixes.lengths.is_empty()
-    }
-
-    /// Calls `found` with what stands under each pattern that matches `value`.
-    fn each<'a>(&'a self, value: &str, mut found: impl FnMut(&'a T)) {
-        if !self.exact.is_empty()
-            && let Some(exact) = self.exact.get(value)
-        {
-            found(exact);
-        }
-        // An affix that ends within a character is none.
-        let heads = self.prefixes.lengths.iter().filter_map(|length| value.get(..*length));
-        heads.filter_map(|head| self.prefixes.by_text.get(head)).for_each(&mut found);
-        let starts = self.suffixes.lengths.iter().filter_map(|length| value.len().checked_sub(*length));
-        let tails = starts.filter_map(|start| value.get(start..));
-        tails.filter_map(|tail| self.suffixes.by_text.get(tail)).for_each(&mut found);
-    }
-}
-
-impl<T> Index<T> {
-    fn values(&self) -> impl Iterator<Item = &T> {
-        let affixes = self.prefixes.by_text.values().chain(self.suffixes.by_text.values());
-        self.exact.values().chain(affixes)
-    }
-}
-
-impl<T: Default> Index<T> {
-    /// `None` for `*`, which cannot be looked up.
-    fn entry(&mut self, pattern: &Pattern) -> Option<&mut T> {
-        match pattern {
-            Pattern::Exact(text) => Some(self.exact.entry(Arc::clone(text)).or_default()),
-            Pattern::Prefix(text) => Some(self.prefixes.entry(text)),
-            Pattern::Suffix(text) => Some(self.suffixes.entry(text)),
-            Pattern::Present => None,
-        }
-    }
-}
-
-impl<T: Default> Affixes<T> {
-    fn entry(&mut self, text: &Arc<str>) -> &mut T {
-        if !self.lengths.contains(&text.len()) {
-            self.lengths.push(text.len());
-        }
-        self.by_text.entry(Arc::clone(text)).or_default()
     }
 }
 
 /// The callers that a rule names, if it can match nobody else.
 fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
     named(from, |tests| {
-        let principals = tests.iter().filter(|test| !test.negated).find_map(|test| match &test.check {
+        let positive = || tests.iter().filter(|test| !test.negated);
+        let principals = positive().find_map(|test| match &test.check {
             Check::Principal(set) => Some(lookable(set)?.map(Key::Principal).collect()),
             // Whatever their trust domain.
             Check::ServiceAccount { accounts, anywhere: false } => {
@@ -232,7 +265,7 @@ fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
             _ => None,
         });
         let namespaces = || {
-            tests.iter().filter(|test| !test.negated).find_map(|test| match &test.check {
+            positive().find_map(|test| match &test.check {
                 Check::Namespace(set) => Some(lookable(set)?.map(Key::Namespace).collect()),
                 _ => None,
             })
@@ -264,7 +297,6 @@ fn named<K>(alternatives: &[Alternative], keys: impl Fn(&Alternative) -> Option<
 fn lookable(set: &PatternSet) -> Option<impl Iterator<Item = Pattern>> {
     set.patterns().all(|pattern| pattern != Pattern::Present).then(|| set.patterns())
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,12 +348,12 @@ mod tests {
                 let mut errors = Errors::default();
                 let documents = parse_documents("<test>", &text, &mut errors);
                 assert!(errors.is_empty(), "{:?}\n{text}", errors.issues());
-                let mut set = RuleSet::default();
                 let domains = TrustDomains::new(&EngineOptions::new(TrustDomain::parse("td").unwrap()));
                 let compiler = Compiler { mode: Mode::Strict, trust_domains: &domains };
-                for (index, rule) in (0..).zip(&documents[0].rules) {
-                    set.push(CompiledRule::new(0, index, Action::Allow, rule, &compiler).unwrap());
-                }
+                let compiled = (0..)
+                    .zip(&documents[0].rules)
+                    .map(|(index, rule)| CompiledRule::new(0, index, Action::Allow, rule, &compiler).unwrap());
+                let set = RuleSet::new(compiled.collect());
                 for peer in ["ns/a/sa/x", "ns/a/sa/y", "ns/b/sa/x", "ns/bb/sa/yy", "ns/c/sa/z", "other", "ns/d/sa/é"] {
                     let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
                     for path in ["/a", "/a/b", "/a/", "/c", "/d/b", "/e", "/", "/f"] {
@@ -334,9 +366,12 @@ mod tests {
                             port: 1,
                             ..Request::UNKNOWN
                         };
-                        let seen = set.first_match(&request, Token::AsSent).map(|rule| rule.index);
                         let naive = set.rules.iter().find(|rule| rule.matches(&request, Token::AsSent));
-                        assert_eq!(seen, naive.map(|rule| rule.index), "{peer:?} {path}\n{text}");
+                        let naive = naive.map(|rule| rule.index);
+                        let known = set.told_apart(&request.peer_view());
+                        let seen = set.first_match(&request, Token::AsSent, None).map(|rule| rule.index);
+                        let by_peer = set.first_match(&request, Token::AsSent, Some(&known)).map(|rule| rule.index);
+                        assert_eq!((seen, by_peer), (naive, naive), "{peer:?} {path}\n{text}");
                         found += usize::from(seen.is_some());
                     }
                 }

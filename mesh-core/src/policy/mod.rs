@@ -13,6 +13,7 @@
 //! | whom a port lets connect | [`PeerAuthentication`] |
 //! | the documents that select a workload, as alternatives of tests | `compile` |
 //! | which rules can match a caller at all | `index` |
+//! | what a connection decides for all of its requests | [`CallerPolicy`] |
 //! | Istio's order: CUSTOM, DENY, then ALLOW, then deny | [`PolicyEngine`] |
 //! | whom CUSTOM asks, and what an answer means | [`ExternalAuthorizer`] |
 //! | the way to the verdict, for people | [`Explanation`] |
@@ -20,6 +21,7 @@
 //! | whether a caller could get anything through at all, for its open connections | [`Reach`] |
 
 mod account;
+mod caller;
 pub mod canonical;
 mod compile;
 mod custom;
@@ -30,6 +32,7 @@ mod explain;
 mod index;
 mod ip;
 pub mod lint;
+mod lookup;
 mod mode;
 mod parse;
 mod pattern;
@@ -43,9 +46,12 @@ mod unmatched;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;
 
 pub use account::ServiceAccount;
+pub use caller::CallerPolicy;
 pub use custom::{
     Authorizing, CustomAnswer, CustomAnswers, CustomMatch, ExternalAuthorizer, ExternalError, ExternalVerdict,
 };

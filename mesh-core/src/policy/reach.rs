@@ -34,9 +34,9 @@ impl<'a> PeerView<'a> {
         Self { peer, source_ip, destination_ip: None, port, sni: None }
     }
 
-    /// The same caller of this local address.
-    pub const fn to(self, destination_ip: IpAddr) -> Self {
-        Self { destination_ip: Some(destination_ip), ..self }
+    /// The same caller of this local address, by this server name.
+    pub const fn to(self, destination_ip: IpAddr, sni: Option<&'a str>) -> Self {
+        Self { destination_ip: Some(destination_ip), sni, ..self }
     }
 }
 
@@ -82,10 +82,15 @@ impl CompiledRule {
         any(&self.from, may) && any(&self.to, may) && may(&self.when)
     }
 
+    /// Whether one of its sources fits every request of the caller.
+    pub(super) fn caller_fits(&self, caller: &PeerView<'_>) -> bool {
+        any(&self.from, |tests| tests.iter().all(|test| test.outcome(caller) == Some(true)))
+    }
+
     /// Whether every request of the caller matches.
     pub(super) fn must_match(&self, caller: &PeerView<'_>) -> bool {
         let must = |tests: &[Test]| tests.iter().all(|test| test.outcome(caller) == Some(true));
-        any(&self.from, must) && any(&self.to, must) && must(&self.when)
+        self.caller_fits(caller) && any(&self.to, must) && must(&self.when)
     }
 }
 

@@ -119,7 +119,7 @@ where
     let Some(view) = view(&exchange, &headers) else {
         return ResponseFuture::refused(exchange.refuse(Reject::WIRING));
     };
-    let policy = &exchange.revision.policy;
+    let policy = exchange.connection.policy(&exchange.revision.policy);
     let custom = policy.custom(&view);
     let audited = put_off && exchange.requires_audit();
     if custom.is_empty() && !audited {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use mesh_core::Revision;
 use mesh_core::identity::{Identity, PeerRole, SvidError, verify_svid};
-use mesh_core::policy::{PeerView, Reach};
+use mesh_core::policy::Reach;
 use mesh_core::snapshot::Versioned;
 
 use super::lifetime::CloseReason;
@@ -107,19 +107,13 @@ impl Standing {
             state.policy = revision.generation();
             // A gateway calls in the names of others: what it is itself says nothing of what it may.
             let speaks_for_others = self.connection.gateway(&revision.config).is_some();
-            let reach = if speaks_for_others { Reach::Possible } else { revision.policy.reach(&self.view()) };
+            let reach =
+                if speaks_for_others { Reach::Possible } else { revision.policy.reach(&self.connection.peer_view()) };
             if state.reach.replace(reach.is_possible()) == Some(true) && !reach.is_possible() {
                 return Some(Finding::PolicyRemoved(reach));
             }
         }
         None
-    }
-
-    fn view(&self) -> PeerView<'_> {
-        let peer = self.connection.peer();
-        let (peer_id, ip) = (peer.svid.as_deref().map(|svid| &svid.id), peer.address.ip().to_canonical());
-        let local = self.connection.local_addr();
-        PeerView::new(peer_id, Some(ip), local.port()).to(local.ip().to_canonical())
     }
 
     /// An order to end at once stands, whatever comes before it is carried out.

@@ -86,8 +86,13 @@ impl CompiledRule {
         self.tests().any(|test| test.check.is_about_token())
     }
 
-    /// On raw TCP an ALLOW rule that looks at HTTP matches nothing. (Istio)
     pub(super) fn matches(&self, request: &Request<'_>, token: Token) -> bool {
+        self.matches_from(request, token, false)
+    }
+
+    /// `settled`: one of its sources is known to fit. On raw TCP an ALLOW rule that looks at HTTP matches nothing.
+    /// (Istio)
+    pub(super) fn matches_from(&self, request: &Request<'_>, token: Token, settled: bool) -> bool {
         if self.http && request.protocol == Protocol::Tcp && self.action == Action::Allow {
             return false;
         }
@@ -95,7 +100,7 @@ impl CompiledRule {
         let any = |alternatives: &[Alternative]| {
             alternatives.is_empty() || alternatives.iter().any(|alternative| all(alternative))
         };
-        any(&self.from) && any(&self.to) && all(&self.when)
+        (settled || any(&self.from)) && any(&self.to) && all(&self.when)
     }
 }
 

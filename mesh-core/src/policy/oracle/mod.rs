@@ -8,6 +8,7 @@ mod naive;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use generate::{Generator, Policy};
 use naive::{Judged, Naive};
@@ -53,7 +54,7 @@ fn compile(policies: &[Policy], naive: &Naive) -> PolicyEngine {
 /// The engine's answer in the evaluator's words.
 fn judged(engine: &PolicyEngine, request: &Request<'_>, answers: &CustomAnswers) -> Judged {
     let decision = engine.decide_with(request, answers);
-    let name = |name: &std::sync::Arc<str>| name.to_string();
+    let name = |name: &Arc<str>| name.to_string();
     Judged {
         verdict: decision.verdict,
         reason: decision.reason,
@@ -97,7 +98,7 @@ fn the_engine_decides_as_a_naive_reading_of_the_documents() {
         let naive = Naive { mode, trust_domains, no_policy, regexes: shared.take().unwrap_or_default() };
         let generator = Generator { rng, mode };
         let policies = generator.policies();
-        let engine = compile(&policies, &naive);
+        let engine = Arc::new(compile(&policies, &naive));
         for _ in 0..REQUESTS {
             let sent = generator.request();
             let request = sent.request();
@@ -116,8 +117,13 @@ fn the_engine_decides_as_a_naive_reading_of_the_documents() {
 }
 
 /// What must hold of every decision, whatever it is.
-fn hold(engine: &PolicyEngine, request: &Request<'_>, answers: &CustomAnswers, context: &dyn Fn() -> String) {
+fn hold(engine: &Arc<PolicyEngine>, request: &Request<'_>, answers: &CustomAnswers, context: &dyn Fn() -> String) {
     let decision = engine.decide_with(request, answers);
+    let (own, other) = (engine.for_peer(&request.peer_view()), engine.for_peer(&PeerView::new(None, None, 1)));
+    for peer in [&own, &other] {
+        assert_eq!(peer.decide_with(request, answers), decision, "{}", context());
+        assert_eq!(peer.custom(request), engine.custom(request), "{}", context());
+    }
     let explanation = engine.explain_with(request, answers);
     assert_eq!(explanation.decision, decision, "{}", context());
     if let (Some(rule), Some(policy)) = (decision.rule, &decision.policy) {
