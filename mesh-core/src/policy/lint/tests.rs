@@ -232,7 +232,7 @@ fn a_finding_stands_where_its_rule_does() {
     assert_eq!(
         said,
         [
-            "p.yaml:15:18: spec.rules[0].from[0].source: warning [allows_anonymous] shop/p rule 0: it excludes identities \
+            "p.yaml:16:18: spec.rules[0].from[0].source: warning [allows_anonymous] shop/p rule 0: it excludes identities \
           and demands none: a caller over plaintext has none, and is let in; demand an identity beside it: \
           `principals: [\"*\"]`"
         ]
