@@ -17,7 +17,7 @@ const PROTOCOLS: [(&str, Protocol); 3] = [("http", Protocol::Http), ("grpc", Pro
 #[command(
     name = "mesh",
     version,
-    about = "Checks and explains a mesh configuration",
+    about = "Checks and explains configurations and policies of a mesh, and judges SVIDs, tokens and audit trails",
     after_help = "Exit codes: 0 yes (valid, allowed, done), 1 no (invalid, denied, no SVID), 2 wrong command line, \
                   3 cannot read or write."
 )]

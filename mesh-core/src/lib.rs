@@ -16,8 +16,10 @@
 //! | configure in code, or know what a field of `mesh.yaml` means | [`config`], [`Config`] |
 //! | name workloads and callers | [`identity::SpiffeId`], [`identity::Principal`] |
 //! | add a kind of identity source, resolver, key source, token source or audit sink | [`plugin`], [`Plugin`] |
-//! | read policies, ask them, explain what they say | [`policy`] |
-//! | know who was let in | [`audit`] |
+//! | read policies, ask them, explain what they say, lint them | [`policy`], [`policy::lint`] |
+//! | be asked by CUSTOM policies | [`policy::ExternalAuthorizer`], [`MeshBuilder::authorizer`] |
+//! | know who was let in, and whether a trail is whole | [`audit`], [`audit::AuditVerifier`] |
+//! | fetch issuers' keys with an HTTP client of your own | [`fetch::Fetch`], [`Plugin::fetch`] |
 //! | judge certificates and tokens yourself | [`identity::verify_svid`], [`token::TokenVerifier`] |
 //!
 //! The other modules are what `mesh_tower` is built of: [`balance`], [`cluster`], [`health`], [`retry`], [`route`],

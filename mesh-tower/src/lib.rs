@@ -36,6 +36,7 @@
 //! | listen on, or connect over, something other than TCP | [`accept::Accept`], [`connect::Connector`] |
 //! | test a service with its policies | `test_util::TestMesh` (feature `test-util`) |
 //! | fetch issuers' keys over HTTPS | [`fetch::plugin`] |
+//! | ask policy about requests that nobody sent, in a tool | [`offline`] |
 //! | export spans | `otel::Otlp` (feature `otel`) |
 //! | configure in code, write a plugin | [`mesh_core`], exported from here |
 //!

@@ -35,7 +35,8 @@ pub(crate) fn run(command: &PolicyCommand) -> Result<Said, Failure> {
 /// Which policies, and how they are read.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
-    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy documents.
+    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy documents; PeerAuthentication is read and says
+    /// nothing here.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     policies: Vec<PathBuf>,
     /// Policies of this namespace hold for every workload.

@@ -95,6 +95,10 @@ use crate::policy::canonical::Canonicalization;
 /// Everything a mesh is told.
 ///
 /// Only `workload` and `identity` have no default: who a process is cannot be guessed.
+///
+/// A file has most fields under the same names. `authorization:` has `mode`, `no_policy`, `root_namespace`,
+/// `trust_domain_aliases`, `canonical` and `custom_timeout`; [`poll_interval`](Self::poll_interval) is
+/// `reload: { interval: 500ms }`. `egress: registry_only` may be written, and is always so: only clusters can be called.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {

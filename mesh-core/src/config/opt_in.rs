@@ -1,4 +1,5 @@
-//! What `mtls`, `tls`, `forwarded_identity`, `trusted_hops` and `canonical` allow that their defaults do not: said at start, at each reload, and by `mesh check`.
+//! What `mtls`, `tls`, `forwarded_identity`, `trusted_hops` and `canonical` allow that their defaults do not: said at
+//! start, at each reload, and by `mesh check`.
 
 use std::time::SystemTime;
 

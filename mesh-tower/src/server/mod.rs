@@ -8,14 +8,15 @@
 //! | [`AdmissionLayer`] | concurrency limits, of all and of each peer | 503 / UNAVAILABLE |
 //! | [`DeadlineLayer`] | no work for callers that stopped waiting | 504 / DEADLINE_EXCEEDED |
 //! | [`AuthenticateLayer`] | certificate and token make one principal | 401 / UNAUTHENTICATED |
-//! | [`AuthorizeLayer`] | policy | 403 / PERMISSION_DENIED, 401 |
+//! | [`AuthorizeLayer`] | policy, and whom CUSTOM asks | 403 / PERMISSION_DENIED, 401 |
 //! | [`RateLimitLayer`] | quota of each principal | 429 / RESOURCE_EXHAUSTED |
 //! | [`AuditedLayer`] | no handler without its record, on routes that say so | 503 / UNAVAILABLE |
 //! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
 //! | [`ValidateLayer`] | inside a router: body size and type, depth of JSON, headers and query of a route | 400, 413, 414, 415, 431 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels, records and policies that name one | as policy |
 //!
-//! [`stack`] is all of them in this order. In a stack made by hand, admission, deadline, audit, audited and rate limit may
+//! [`stack`] is all of them down to [`HandlerLayer`], in this order; of the others [`serve`](crate::serve()) puts
+//! [`RouteLayer`] around each router. In a stack made by hand, admission, deadline, audit, audited and rate limit may
 //! be left out; every other layer denies with reason `wiring` if one that it needs is missing or stands below it.
 //!
 //! ```
