@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use mesh_core::config::{ConfigError, Errors, NoPolicy, Sources, Workload};
+use mesh_core::config::{Config, ConfigError, Errors, NoPolicy, Sources, Workload};
 use mesh_core::identity::TrustDomain;
 use mesh_core::policy::canonical::Canonicalization;
 use mesh_core::policy::{AuthorizationPolicy, Decision, EngineOptions, Mode, Protocol, Verdict};
@@ -40,7 +40,7 @@ pub(crate) struct PolicyArgs {
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     policies: Vec<PathBuf>,
     /// Policies of this namespace hold for every workload.
-    #[arg(long, value_name = "NAMESPACE", default_value = EngineOptions::ROOT_NAMESPACE)]
+    #[arg(long, value_name = "NAMESPACE", default_value = Config::ROOT_NAMESPACE)]
     root_namespace: String,
     /// What `cluster.local` in a principal means.
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]

@@ -136,21 +136,6 @@ impl<'a> Fields<'a> {
         T::decode_within(node, &range, self.errors)
     }
 
-    /// A list that must be there and hold something.
-    pub fn non_empty<T: Decode>(&mut self, name: &'static str) -> Option<Vec<T>> {
-        let list: Vec<T> = self.required(name)?;
-        if list.is_empty() {
-            // Items that could not be read were noted themselves.
-            if let Some(node) =
-                self.node(name).filter(|node| matches!(&node.value, Value::List(items) if items.is_empty()))
-            {
-                self.errors.push(&node.place, "at least one is required");
-            }
-            return None;
-        }
-        Some(list)
-    }
-
     /// The raw node of a field, marked as read.
     pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
         if !self.asked.contains(&name) {

@@ -26,13 +26,10 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Istio's root namespace, for reading its policies unchanged.
-    pub const ROOT_NAMESPACE: &'static str = "istio-system";
-
     /// Istio's defaults, except that a workload that no policy selects denies.
     pub fn new(trust_domain: TrustDomain) -> Self {
         Self {
-            root_namespace: Self::ROOT_NAMESPACE.to_owned(),
+            root_namespace: Config::ROOT_NAMESPACE.to_owned(),
             trust_domain,
             trust_domain_aliases: Vec::new(),
             mode: Mode::Strict,

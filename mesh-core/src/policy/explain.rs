@@ -54,13 +54,6 @@ pub struct Miss {
     pub found: Option<String>,
 }
 
-impl ExplainStep {
-    /// The first field that did not match, for example `from[0].source.principals`.
-    pub fn failed_field(&self) -> Option<&str> {
-        self.misses.first().map(|miss| miss.field.as_str())
-    }
-}
-
 fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
 }

@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 pub use code::{LintCode, Severity};
 
-use super::{AuthorizationPolicy, EngineOptions};
-use crate::config::{Place, Workload};
+use super::AuthorizationPolicy;
+use crate::config::{Config, Place, Workload};
 
 /// What is known beside the documents.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ pub struct LintOptions<'a> {
 impl Default for LintOptions<'_> {
     /// Nothing is known, so plaintext may come.
     fn default() -> Self {
-        Self { root_namespace: EngineOptions::ROOT_NAMESPACE, workloads: &[], plaintext: true }
+        Self { root_namespace: Config::ROOT_NAMESPACE, workloads: &[], plaintext: true }
     }
 }
 

@@ -211,11 +211,6 @@ impl Pool {
     pub fn connections(&self) -> usize {
         self.shared.lock().alive.len()
     }
-
-    /// Why the last connect failed, if no connection was made since.
-    pub fn last_failure(&self) -> Option<Arc<str>> {
-        self.shared.lock().failure.as_ref().map(|failure| Arc::clone(&failure.message))
-    }
 }
 
 impl Drop for Pool {
