@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::kit::{Reached, soon, until};
+use crate::kit::{Reached, from_env, soon, until};
 use crate::memory;
 
 const WEB: &str = "spiffe://test/ns/test/sa/web";
@@ -194,12 +194,6 @@ fn replaced(mesh: &Mesh) -> u64 {
 
 fn list(values: impl Iterator<Item: ToString>) -> String {
     values.map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-fn from_env(name: &str, default: impl FnOnce() -> u64) -> u64 {
-    let value = std::env::var(name).ok().map_or_else(default, |value| value.parse().unwrap());
-    println!("{name}={value}");
-    value
 }
 
 /// Resident memory in MiB.

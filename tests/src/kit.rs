@@ -51,6 +51,13 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
+/// A number that whoever runs the tests may choose; it is printed.
+pub(crate) fn from_env(name: &str, default: impl FnOnce() -> u64) -> u64 {
+    let value = std::env::var(name).ok().map_or_else(default, |value| value.parse().unwrap());
+    println!("{name}={value}");
+    value
+}
+
 /// How often a handler was reached.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reached(Arc<AtomicUsize>);
@@ -85,16 +92,29 @@ pub(crate) async fn tls(
     certificate: Option<&SvidPem>,
     alpn: &str,
 ) -> io::Result<TlsStream<TcpStream>> {
+    handshake(address, presenting(certificate), alpn).await
+}
+
+/// The same over a connection that is there, to a server of this `name`.
+pub(crate) async fn tls_over(
+    stream: TcpStream,
+    certificate: Option<&SvidPem>,
+    name: ServerName<'static>,
+    alpn: &str,
+) -> io::Result<TlsStream<TcpStream>> {
+    over(stream, presenting(certificate), name, alpn).await
+}
+
+fn presenting(certificate: Option<&SvidPem>) -> ClientConfig {
     let builder = gullible();
-    let config = match certificate {
+    match certificate {
         Some(pem) => {
             let chain = CertificateDer::pem_slice_iter(pem.certificate.as_bytes()).map(Result::unwrap).collect();
             let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
         None => builder.with_no_client_auth(),
-    };
-    handshake(address, config, alpn).await
+    }
 }
 
 /// The same, with whatever `certificate` presents.
@@ -115,11 +135,19 @@ fn gullible() -> ConfigBuilder<ClientConfig, WantsClientCert> {
         .with_custom_certificate_verifier(Arc::new(Gullible(provider)))
 }
 
-async fn handshake(address: SocketAddr, mut config: ClientConfig, alpn: &str) -> io::Result<TlsStream<TcpStream>> {
-    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+async fn handshake(address: SocketAddr, config: ClientConfig, alpn: &str) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let name = ServerName::from(address.ip());
+    over(stream, config, ServerName::from(address.ip()), alpn).await
+}
+
+async fn over(
+    stream: TcpStream,
+    mut config: ClientConfig,
+    name: ServerName<'static>,
+    alpn: &str,
+) -> io::Result<TlsStream<TcpStream>> {
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     soon("the handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
 }
 

@@ -1,5 +1,6 @@
 //! Tokens for tests, signed by a key that lives as long as the test.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -70,6 +71,11 @@ impl TestIssuer {
         let message = format!("{}.{}", encode(&header), encode(&Value::Object(all)));
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes())?;
         Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
+    }
+
+    /// The file with its key set.
+    pub fn keys(&self) -> &Path {
+        self.jwks.path()
     }
 
     /// What a service must be told to accept these tokens for `audience`.

@@ -17,8 +17,8 @@ use mesh_tower::Client;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Leave, PART, STREAMS, Service, caller, from_env, hold_all, let_go, quiet, replaced, request, start};
-use crate::kit::{soon, until};
+use super::{Leave, PART, STREAMS, Service, caller, hold_all, let_go, quiet, replaced, request, start};
+use crate::kit::{from_env, soon, until};
 
 /// What a busy machine may add to a request's time.
 const NOISE: Duration = Duration::from_millis(10);

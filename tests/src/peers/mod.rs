@@ -11,6 +11,7 @@ mod oidc;
 mod openssl;
 mod paths;
 mod process;
+mod rbac;
 mod sds;
 mod sds_rotation;
 
