@@ -38,7 +38,8 @@ pub struct AuditConfig {
     pub checkpoint: CheckpointConfig,
     /// What is written of token subjects.
     pub subject: SubjectConfig,
-    /// Which requests must not go on before their record is written. The first that matches counts; default: none.
+    /// Which requests must not go on before their record is written. The first that matches counts; default: none. Every
+    /// reading of a path is asked for, and HEAD as GET too: one that is `required` is enough.
     pub routes: Vec<AuditRoute>,
     /// How long such a request waits for its record before it is refused with 503 / UNAVAILABLE, reason
     /// `audit_unavailable`. Default 500 ms, range 10 ms to 10 s.

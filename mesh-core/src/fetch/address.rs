@@ -15,10 +15,10 @@ pub enum Reach {
     Never,
 }
 
-/// Metadata services that do not live at link-local addresses: Azure's wire server, Alibaba, Oracle, AWS over IPv6.
+/// Metadata services that do not live at link-local addresses: Azure's wire server, Alibaba, Oracle; below, over IPv6, those
+/// of AWS and Google.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Judges an address; IPv4 inside of IPv6 (mapped, compatible, NAT64, 6to4) is judged as what it leads to.
 pub fn reach(address: IpAddr) -> Reach {
@@ -51,7 +51,7 @@ fn v6(address: Ipv6Addr) -> Reach {
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 0] => Reach::Never,
         [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Loopback,
-        _ if address == METADATA_V6 => Reach::Never,
+        [0xfd00, 0xec2, 0, 0, ..] | [0xfd20, 0xce, 0, 0, ..] => Reach::Never,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
         // Multicast, link-local, the site-local range that was before unique local ones.
@@ -100,6 +100,9 @@ mod tests {
             ("100.100.100.200", Reach::Never),
             ("192.0.0.192", Reach::Never),
             ("fd00:ec2::254", Reach::Never),
+            ("fd00:ec2::23", Reach::Never),
+            ("fd20:ce::254", Reach::Never),
+            ("fd20:ce:1::1", Reach::Private),
             ("fe80::1", Reach::Never),
             ("fec0::1", Reach::Never),
             ("0.0.0.0", Reach::Never),

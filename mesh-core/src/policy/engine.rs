@@ -191,6 +191,11 @@ impl PolicyEngine {
         self.decide_of(request, answers, None)
     }
 
+    /// The verdict of [`decide_with`](Self::decide_with) alone: AUDIT rules and policies under trial are not asked.
+    pub fn judge_with(&self, request: &Request<'_>, answers: &CustomAnswers) -> Decision {
+        self.evaluate(request, Token::AsSent, answers, None)
+    }
+
     pub(super) fn decide_of(&self, request: &Request<'_>, answers: &CustomAnswers, known: Known<'_>) -> Decision {
         let mut decision = self.evaluate(request, Token::AsSent, answers, known);
         decision.token_would_help = self.asks_for_tokens

@@ -181,9 +181,10 @@ fn permit(exchange: &Exchange, decision: Decision, request: &mut Request<Body>) 
     exchange.rate_limit().map_or(Ok(()), |layer| layer.spend(exchange))
 }
 
-/// What `engine` says of the request with the answers it has; `None` if a layer above did not do its part.
-pub(super) fn decide(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn Headers) -> Option<Decision> {
-    Some(engine.decide_with(&view(exchange, headers)?, exchange.answers()))
+/// What `engine` says of the request with the answers it has, by what decides alone; `None` if a layer above did not do its
+/// part.
+pub(super) fn judge(exchange: &Exchange, engine: &PolicyEngine, headers: &dyn Headers) -> Option<Decision> {
+    Some(engine.judge_with(&view(exchange, headers)?, exchange.answers()))
 }
 
 /// The request as policy sees it; `None` if a layer above did not do its part.

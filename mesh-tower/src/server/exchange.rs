@@ -222,12 +222,21 @@ impl Exchange {
         self.ticket.set(ticket).map_err(|_| Reject::WIRING)
     }
 
-    /// Whether no handler may run before the record of this request is written.
+    /// Whether no handler may run before the record of this request is written: by any reading of it.
     pub(super) fn requires_audit(&self) -> bool {
         let audit = &self.revision.config.audit;
+        let required = |canonical: &Canonical| {
+            let (sent, resolved) = canonical.readings();
+            // As a router takes it: the handler of GET answers HEAD too.
+            let get = (canonical.method() == "HEAD").then_some("GET");
+            let paths = [Some(canonical.path()), Some(sent), resolved];
+            paths.into_iter().flatten().any(|path| {
+                let mut methods = [Some(canonical.method()), get].into_iter().flatten();
+                methods.any(|method| audit.mode(method, path) == AuditMode::Required)
+            })
+        };
         // Most have no routes at all; a request that has no reading does not come this far.
-        !audit.routes.is_empty()
-            && self.canonical().is_none_or(|it| audit.mode(it.method(), it.path()) == AuditMode::Required)
+        !audit.routes.is_empty() && self.canonical().is_none_or(required)
     }
 
     /// Whether policy let the request in.

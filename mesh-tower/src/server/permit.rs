@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use mesh_core::policy::{Decision, Headers, Verdict};
 use tokio::time::sleep;
 
-use super::authorize::decide;
+use super::authorize::judge;
 use super::exchange::Exchange;
 use crate::reject::{Kind, Reject};
 
@@ -69,7 +69,8 @@ fn revoked_with_token(exchange: &Exchange) -> Option<Reject> {
 
 /// Whether newer trust in a forwarded caller, or a policy newer than the permit, would not have let the request in.
 ///
-/// A policy that reads headers, which are gone by now, revokes too: the caller may ask again and is judged anew.
+/// A policy that decides by headers, which are gone by now, revokes too: the caller may ask again and is judged anew. What
+/// decides nothing, AUDIT and dry runs, revokes nothing.
 pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
     if let Some(reject) = revoked_with_trust(exchange) {
         return Some(reject);
@@ -84,7 +85,7 @@ pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
         return Some(REVOKED);
     }
     let headers = HeadersGone::default();
-    let decision = decide(exchange, &revision.policy, &headers);
+    let decision = judge(exchange, &revision.policy, &headers);
     if !headers.0.load(Ordering::Relaxed)
         && decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Allow)
     {

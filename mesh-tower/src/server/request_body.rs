@@ -37,9 +37,10 @@ impl RequestBody {
     }
 }
 
-/// Whether trailers hold a field that has no place there.
-fn claims(trailers: &HeaderMap) -> bool {
-    trailers.keys().any(|name| is_forbidden_trailer(name.as_str()))
+/// Whether trailers hold a field that has no place there, or one that only a token's claims are written to.
+fn claims(trailers: &HeaderMap, exchange: &Exchange) -> bool {
+    let locations = exchange.revision.tokens.locations();
+    trailers.keys().any(|name| is_forbidden_trailer(name.as_str()) || locations.is_output(name.as_str()))
 }
 
 impl HttpBody for RequestBody {
@@ -54,8 +55,8 @@ impl HttpBody for RequestBody {
             return cut(reject.reason);
         }
         match this.inner.as_mut().poll_frame(cx) {
-            // HTTP/1.1 never comes so far: the transport refuses the message.
-            Poll::Ready(Some(Ok(frame))) if frame.trailers_ref().is_some_and(claims) => {
+            // What no request may have there comes over HTTP/2 only: of HTTP/1.1 the transport refuses the message.
+            Poll::Ready(Some(Ok(frame))) if frame.trailers_ref().is_some_and(|it| claims(it, this.exchange)) => {
                 this.exchange.set_unfit(Unfit::Trailer);
                 cut(Reject::unfit(Unfit::Trailer).reason)
             }

@@ -132,19 +132,49 @@ async fn a_required_record_is_written_before_its_handler_runs() {
 async fn a_required_route_without_its_layer_is_denied() {
     let called = Arc::new(AtomicUsize::new(0));
     let (mesh, _dir) = audited(REQUIRED, Box::new(MemorySink::default())).await;
-    let service = tower::ServiceBuilder::new()
-        .layer(TelemetryLayer::new(&mesh))
-        .layer(AuditLayer::new(&mesh))
-        .layer(CanonicalLayer::new(&mesh))
-        .layer(AuthenticateLayer::new(&mesh))
-        .layer(AuthorizeLayer::new(&mesh))
-        .layer(HandlerLayer::new(&mesh))
-        .service(ok(&called));
     for (path, expected) in [("/charges/7", 500), ("/orders/7", 200)] {
-        let response = service.clone().oneshot(request(WEB, path)).await.unwrap();
-        assert_eq!(response.status(), expected, "{path}");
+        assert_eq!(ask_without_layer(&mesh, &called, "POST", path).await, expected, "{path}");
     }
     assert_eq!(called.load(Ordering::Relaxed), 1);
+}
+
+/// 500 where a record is required.
+async fn ask_without_layer(mesh: &Mesh, called: &Arc<AtomicUsize>, method: &str, path: &str) -> StatusCode {
+    let service = tower::ServiceBuilder::new()
+        .layer(TelemetryLayer::new(mesh))
+        .layer(AuditLayer::new(mesh))
+        .layer(CanonicalLayer::new(mesh))
+        .layer(AuthenticateLayer::new(mesh))
+        .layer(AuthorizeLayer::new(mesh))
+        .layer(HandlerLayer::new(mesh))
+        .service(ok(called));
+    let mut request = request(WEB, path);
+    *request.method_mut() = method.parse().unwrap();
+    service.oneshot(request).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn no_second_reading_of_a_request_leaves_its_record_out() {
+    let dual = REQUIRED.replace("POST", "GET") + "\nauthorization: { canonical: dual }";
+    let called = Arc::new(AtomicUsize::new(0));
+    let (mesh, _dir) = audited(&dual, Box::new(MemorySink::default())).await;
+    for (method, path, expected) in [
+        ("GET", "/charges/7", 500),
+        // The handler of GET answers it.
+        ("HEAD", "/charges/7", 500),
+        ("GET", "/orders/../charges/7", 500),
+        ("GET", "/orders/%2e%2e/charges/7", 500),
+        ("HEAD", "/orders;x/..%2fcharges/7", 500),
+        ("GET", "/charges;x/7", 500),
+        ("GET", "/charges/../orders/7", 500),
+        // Controls.
+        ("POST", "/charges/7", 200),
+        ("GET", "/orders/7", 200),
+        ("HEAD", "/orders/charges/7", 200),
+    ] {
+        assert_eq!(ask_without_layer(&mesh, &called, method, path).await, expected, "{method} {path}");
+    }
+    assert_eq!(called.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]

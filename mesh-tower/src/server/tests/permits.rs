@@ -168,3 +168,28 @@ async fn an_announced_length_does_not_outlive_policy() {
     sleep(Duration::from_secs(1)).await;
     assert!(handler.is_finished(), "still read after policy shut its caller out");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_decides_nothing_ends_no_stream() {
+    let reads_headers = |action: &str, annotations: &str| {
+        format!(
+            "{ALLOW_WEB}---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{ name: more, namespace: shop, annotations: {{ {annotations} }} }}\n\
+             spec: {{ action: {action}, rules: [{{ when: [{{ key: 'request.headers[x-a]', values: [b] }}] }}] }}\n"
+        )
+    };
+    for (action, annotations, ends) in
+        [("AUDIT", "", false), ("DENY", "istio.io/dry-run: 'true'", false), ("DENY", "", true)]
+    {
+        let kit = Kit::new("").await;
+        let reads = service_fn(|request: Request<Body>| async {
+            drop(request.into_body().collect().await);
+            Ok(Response::new(Body::from("read to its end")))
+        });
+        let handler = tokio::spawn(stack(&kit.mesh, reads).oneshot(request(WEB, "/a").map(|_| silent())));
+        sleep(Duration::from_secs(1)).await;
+        kit.publish(&reads_headers(action, annotations));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(handler.is_finished(), ends, "{action} {annotations}");
+    }
+}

@@ -144,6 +144,25 @@ async fn row_20_claims_reach_the_handler_in_headers_that_nobody_can_bring() {
 }
 
 #[tokio::test]
+async fn row_20_nobody_brings_claims_behind_the_body() {
+    let kit = Kit::with_keys(ISSUERS, &Key::new().set("k")).await;
+    let reads = service_fn(|request: Request<Body>| async {
+        let read = request.into_body().collect().await;
+        Ok(Response::new(Body::from(read.map_or_else(|error| error.to_string(), |_| "read".to_owned()))))
+    });
+    for (name, expected) in
+        [("x-user", "stream cut: trailer"), ("x_user", "stream cut: trailer"), ("x-other", "read"), ("x-users", "read")]
+    {
+        let trailers = http::HeaderMap::from_iter([(name.parse().unwrap(), "root".parse().unwrap())]);
+        let frames = [Ok::<_, Infallible>(http_body::Frame::<bytes::Bytes>::trailers(trailers))];
+        let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let response = stack(&kit.mesh, reads).oneshot(request(WEB, "/a").map(|_| body)).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(String::from_utf8_lossy(&body), expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn row_22_a_bound_token_passes_on_the_connection_of_its_certificate_alone() {
     let key = Key::new();
     let kit = Kit::with_keys(ISSUERS, &key.set("k")).await;
