@@ -6,6 +6,8 @@
 //! | serve tonic services | [`serve`] |
 //! | serve them beside axum's | [`router`], in [`mesh_tower::Serve::grpc`] |
 //! | know the caller in a handler | [`RequestExt::principal`] |
+//! | read the claims of its token | [`RequestExt::claims`] |
+//! | ask for a scope or a role | [`mesh_tower::require`], around [`router`] |
 //! | turn the mesh's errors into statuses | [`status()`] |
 //!
 //! Thin on purpose: gRPC's wire facts are [`mesh_tower::grpc`], so that another gRPC crate may take tonic's place.

@@ -37,6 +37,11 @@ fn text(text: impl Into<String>) -> Text {
     Text { text: text.into() }
 }
 
+#[derive(serde::Deserialize)]
+struct Tenant {
+    tenant: String,
+}
+
 type Codec = ProstCodec<Text, Text>;
 type Texts = Pin<Box<dyn Stream<Item = Result<Text, Status>> + Send>>;
 type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
@@ -53,6 +58,12 @@ impl Payments {
     async fn charge(request: Request<Text>) -> Result<Response<Text>, Status> {
         let caller = request.principal()?.to_string();
         Ok(Response::new(text(format!("{caller}: {}", request.into_inner().text))))
+    }
+
+    /// `Tenant`: whom the token speaks for.
+    async fn tenant(request: Request<Text>) -> Result<Response<Text>, Status> {
+        let Tenant { tenant } = request.claims()?;
+        Ok(Response::new(text(tenant)))
     }
 
     /// `Remaining`: the milliseconds until the caller gives up.
@@ -119,6 +130,7 @@ impl Service<http::Request<Body>> for Payments {
             let mut grpc = tonic::server::Grpc::new(Codec::default());
             Ok(match request.uri().path() {
                 "/shop.Payments/Charge" => grpc.unary(Method(Self::charge), request).await,
+                "/shop.Payments/Tenant" => grpc.unary(Method(Self::tenant), request).await,
                 "/shop.Payments/Remaining" => grpc.unary(Method(Self::remaining), request).await,
                 "/shop.Payments/Watch" => grpc.server_streaming(Method(Self::watch), request).await,
                 "/shop.Payments/Flaky" => {
@@ -262,6 +274,48 @@ async fn a_missing_token_is_unauthenticated_and_a_good_one_makes_the_principal()
 }
 
 #[tokio::test]
+async fn claims_and_scopes_that_are_not_there_are_denials() {
+    let issuer = TestIssuer::new("https://idp.test").unwrap();
+    let routes = || mesh_tonic::router(tonic::service::Routes::new(Payments::default()));
+    let bare = TestService::new("payments").grpc(move |_| Ok(routes()));
+    let scoped =
+        TestService::new("payments").grpc(move |_| Ok(routes().route_layer(mesh_tower::require::scope("pay"))));
+    let sign = |more: &str| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let claims = format!("{{\"sub\":\"ann\",\"aud\":\"payments\",\"iat\":{now},\"exp\":{}{more}}}", now + 300);
+        issuer.sign(&serde_json::from_str(&claims).unwrap()).unwrap()
+    };
+    let (good, other, unfit) =
+        (sign(r#","scope":"pay","tenant":"t1""#), sign(r#","scope":"see","tenant":"t1""#), sign(r#","scope":"pay""#));
+    let (missing, forbidden) = ((Code::Unauthenticated, "unauthenticated"), (Code::PermissionDenied, "forbidden"));
+    for (service, rows) in [
+        (
+            bare,
+            [("", Err(missing), "claims_missing"), (&*other, Ok("t1"), ""), (&*unfit, Err(forbidden), "claims_unfit")],
+        ),
+        (
+            scoped,
+            [("", Err(missing), "require_scope"), (&*other, Err(forbidden), "require_scope"), (&*good, Ok("t1"), "")],
+        ),
+    ] {
+        let mesh = start(service.issuer(&issuer, "payments")).await;
+        let mut web = client(&mesh, WEB).await;
+        for (token, expected, reason) in rows {
+            let mut request = Request::new(text(""));
+            if !token.is_empty() {
+                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            }
+            let found = web.unary("/shop.Payments/Tenant", request).await.map(|answer| answer.into_inner().text);
+            let found = found.as_deref().map_err(|status| (status.code(), status.message()));
+            assert_eq!(found, expected, "{reason}");
+            let record = mesh.take_audit("payments").await.unwrap().pop().unwrap();
+            let denied = record.outcome == mesh_core::audit::AuditOutcome::Deny;
+            assert_eq!((denied, denied && record.reason == reason), (found.is_err(), found.is_err()), "{record:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_calls_timeout_is_the_servers_deadline() {
     let mesh = start(payments()).await;
     let mut web = client(&mesh, WEB).await;
@@ -306,6 +360,7 @@ async fn a_retry_sees_unavailable_in_trailers() {
 #[tokio::test]
 async fn without_the_mesh_there_is_no_principal_and_without_endpoints_the_status_is_unavailable() {
     assert_eq!(Request::new(()).principal().unwrap_err().code(), Code::Internal);
+    assert_eq!(Request::new(()).claims::<Tenant>().err().map(|status| status.code()), Some(Code::Internal));
 
     let mesh = start(payments()).await;
     mesh.stop("payments").unwrap();

@@ -28,6 +28,8 @@
 //! | serve an axum router, and gRPC beside it | [`serve()`], [`Serve::grpc`] with `mesh_tonic::router` |
 //! | serve any other tower service | [`serve_service`] |
 //! | know the caller in a handler | [`Principal`], as an extractor |
+//! | read the claims of the caller's token | [`Claims`], as an extractor |
+//! | ask for a scope or a role where the route is | [`require::scope`], [`require::any_scope`], [`require::role`] |
 //! | call another service | [`Client`]: builds requests, and is a `tower::Service` |
 //! | know why a call failed, or pass it on with `?` | [`Error`], [`ErrorKind`] |
 //! | keep trace and deadline in spawned work | [`context::spawn`], [`RequestContext`] |
@@ -60,6 +62,7 @@ pub mod accept;
 pub mod admin;
 mod axum;
 mod canonical;
+mod claims;
 pub mod classify;
 pub mod client;
 pub mod connect;
@@ -85,6 +88,7 @@ pub mod tls;
 mod transport;
 
 pub use axum::PrincipalRejection;
+pub use claims::{Claims, ClaimsRejection};
 pub use client::Client;
 pub use connection::Connection;
 pub use context::RequestContext;
@@ -94,3 +98,4 @@ pub use principal::Principal;
 pub use serve::{
     HttpApp, Opaque, Serve, ServeError, Stack, Web, bind, serve, serve_service, serve_stack, shutdown_signal,
 };
+pub use server::require;

@@ -35,6 +35,8 @@ mod recheck;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod require;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod rotation;

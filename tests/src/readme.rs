@@ -13,13 +13,19 @@ fn blocks<'a>(language: &str) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn the_configuration_and_the_policy_are_accepted() {
-    let [config, policy] = blocks("yaml")[..] else { panic!("the README has two YAML blocks") };
+    let [config, policy, roles] = blocks("yaml")[..] else { panic!("the README has three YAML blocks") };
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("policies")).unwrap();
     fs::write(dir.path().join("policies/orders.yaml"), policy).unwrap();
     fs::write(dir.path().join("mesh.yaml"), config).unwrap();
     let report = mesh_core::check(dir.path().join("mesh.yaml")).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((report.policies, report.clusters.len()), (1, 1), "{report:?}");
+    fs::write(dir.path().join("mesh.yaml"), format!("{config}{roles}")).unwrap();
+    let report = mesh_core::check(dir.path().join("mesh.yaml")).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((report.policies, report.selected, report.warnings.len()), (3, 3, 0), "{report:?}");
+    let (_, policies) = mesh_core::load(dir.path().join("mesh.yaml")).unwrap();
+    let names: Vec<_> = policies.iter().map(|policy| &*policy.name).collect();
+    assert_eq!(names, ["shop/orders", "shop/role:orders-reader/web", "shop/role:orders-writer/staff"]);
 }
 
 #[test]

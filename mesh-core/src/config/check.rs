@@ -42,6 +42,7 @@ impl Config {
         at.below("audit", |at| self.audit.check(at));
         self.check_listeners(at);
         self.check_tokens(at);
+        self.check_roles(at);
         for (name, cluster) in &self.clusters {
             at.below(&format!("clusters.{name}"), |at| cluster.check(at));
         }

@@ -96,7 +96,7 @@ fn find<'n>(node: &'n Node, path: &str) -> Option<&'n Node> {
 }
 
 /// Where the field stands; a field that was left out stands where its mapping does.
-fn place(root: Option<&Node>, path: &str) -> Place {
+pub(crate) fn place(root: Option<&Node>, path: &str) -> Place {
     let Some(root) = root else { return Place { path: path.to_owned(), ..Place::code() } };
     let mut shorter = path;
     loop {

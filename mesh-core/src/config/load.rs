@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::issue::Errors;
 use super::issue::Place;
+use super::roles::ClaimPath;
 use super::walk::Fields;
 use super::yaml::Decode;
 use super::yaml::{self, Node};
@@ -191,7 +192,10 @@ impl Decode for Config {
             config.trust_domain_aliases = authorization.trust_domain_aliases;
             config.canonical = authorization.canonical;
             config.custom_timeout = authorization.custom_timeout;
+            config.groups_claim = authorization.groups_claim;
         }
+        config.roles = fields.optional("roles").unwrap_or_default();
+        config.bindings = fields.optional("bindings").unwrap_or_default();
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
         config.limits = fields.optional("limits").unwrap_or_default();
@@ -219,6 +223,7 @@ struct Authorization {
     trust_domain_aliases: Vec<TrustDomain>,
     canonical: Canonicalization,
     custom_timeout: Duration,
+    groups_claim: Vec<String>,
 }
 
 impl Decode for Authorization {
@@ -231,8 +236,9 @@ impl Decode for Authorization {
         let trust_domain_aliases = fields.optional("trust_domain_aliases").unwrap_or_default();
         let canonical = fields.or("canonical", Canonicalization::Reject);
         let custom_timeout = fields.or("custom_timeout", Config::CUSTOM_TIMEOUT);
+        let ClaimPath(groups_claim) = fields.or("groups_claim", ClaimPath(vec![Config::GROUPS_CLAIM.to_owned()]));
         fields.finish();
-        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases, canonical, custom_timeout })
+        Some(Self { mode, no_policy, root_namespace, trust_domain_aliases, canonical, custom_timeout, groups_claim })
     }
 }
 

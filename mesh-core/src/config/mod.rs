@@ -51,6 +51,7 @@ mod mtls;
 mod nearest;
 mod opt_in;
 mod plug;
+mod roles;
 mod route;
 mod setters;
 mod tls;
@@ -73,9 +74,11 @@ pub(crate) use mtls::Timestamp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use checker::place;
 pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
+pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
 pub use tls::{TlsConfig, TlsVersion};
 pub use token::{ClaimHeader, IssuerConfig, TokenHeader};
@@ -115,6 +118,13 @@ pub struct Config {
     pub tokens: Vec<IssuerConfig>,
     /// Files and directories with `AuthorizationPolicy` and `PeerAuthentication` documents (`*.yaml`, `*.yml`), resolved.
     pub policies: Vec<PathBuf>,
+    /// Who may do what, in short: what each role may do, by name. Compiled to policies that stand beside the others.
+    pub roles: BTreeMap<String, Vec<PermissionConfig>>,
+    /// Who has which role.
+    pub bindings: Vec<BindingConfig>,
+    /// Where in a token the groups are that `bindings` name: the names that lead to the claim, in a file one name
+    /// (`groups_claim: groups`) or a list (`groups_claim: [realm_access, roles]`). Default `groups`.
+    pub groups_claim: Vec<String>,
     /// How policies are read and judged. Default strict.
     pub policy_mode: Mode,
     /// What holds where no policy selects this workload. Default deny; in a file with `mode: compat`, allow.
@@ -161,6 +171,9 @@ impl Config {
     /// The default time of external authorizers.
     pub const CUSTOM_TIMEOUT: Duration = Duration::from_secs(1);
 
+    /// The default claim that holds the groups of a token's subject.
+    pub const GROUPS_CLAIM: &str = "groups";
+
     /// Each principal of a policy is looked at under every alias of its trust domain.
     const MAX_ALIASES: usize = 64;
 
@@ -173,6 +186,9 @@ impl Config {
             health: None,
             tokens: Vec::new(),
             policies: Vec::new(),
+            roles: BTreeMap::new(),
+            bindings: Vec::new(),
+            groups_claim: vec![Self::GROUPS_CLAIM.to_owned()],
             policy_mode: Mode::Strict,
             no_policy: NoPolicy::Deny,
             root_namespace: Self::ROOT_NAMESPACE.to_owned(),

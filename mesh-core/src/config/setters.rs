@@ -23,10 +23,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BudgetConfig, CheckpointConfig, ClaimHeader, ClusterConfig,
-    ForwardedConfig, HttpVersion, IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig, PathMatch,
-    PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig, RouteMatch, SubjectConfig, TelemetryConfig,
-    TlsConfig, TlsVersion, TokenHeader,
+    AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BudgetConfig, CheckpointConfig, ClaimHeader,
+    ClusterConfig, ForwardedConfig, HttpVersion, IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig,
+    PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig, RouteMatch,
+    SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
 };
 use crate::audit::SubjectMode;
 
@@ -154,8 +154,26 @@ setters! {
     TelemetryConfig {
         exporter: PlugConfig => Some,
     }
+    PermissionConfig {
+        methods: impl IntoIterator<Item = impl Into<String>> => some_strings,
+        paths: impl IntoIterator<Item = impl Into<String>> => some_strings,
+        grpc: impl IntoIterator<Item = impl Into<String>> => some_strings,
+    }
+    BindingConfig {
+        name: impl Into<String> => some_string,
+    }
+    SubjectsConfig {
+        identities: impl IntoIterator<Item = impl Into<String>> => some_strings,
+        request_principals: impl IntoIterator<Item = impl Into<String>> => some_strings,
+        groups: impl IntoIterator<Item = impl Into<String>> => some_strings,
+        scopes: impl IntoIterator<Item = impl Into<String>> => some_strings,
+    }
 }
 
 fn some_string(text: impl Into<String>) -> Option<String> {
     Some(text.into())
+}
+
+fn some_strings(all: impl IntoIterator<Item = impl Into<String>>) -> Option<Vec<String>> {
+    Some(all.into_iter().map(Into::into).collect())
 }

@@ -24,7 +24,11 @@ listeners:
 health:    { address: '0.0.0.0:8081' }
 tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
 policies:  [ policies/, /abs/p.yaml ]
-authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes, custom_timeout: 2s }
+authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes, custom_timeout: 2s, groups_claim: [realm_access, roles] }
+roles:
+  reader: [ { methods: [GET], paths: [/orders, '/a/{*}'] }, { grpc: [shop.Orders/Get] } ]
+bindings:
+  - { name: web, role: reader, to: { identities: ['spiffe://shop.example/web'], request_principals: ['i/alice'], groups: [staff], scopes: [read] } }
 clusters:
   payments:
     discover:   { static: ['127.0.0.1:8443'] }
@@ -200,6 +204,14 @@ fn every_field_can_be_written() {
     assert_eq!(config.canonical, Canonicalization::MergeSlashes);
     assert_eq!(config.policy_mode, Mode::Compat);
     assert_eq!(config.trust_domain_aliases, [TrustDomain::parse("old.example").unwrap()]);
+    assert_eq!(config.groups_claim, ["realm_access", "roles"]);
+    let reader = [
+        PermissionConfig::default().methods(["GET"]).paths(["/orders", "/a/{*}"]),
+        PermissionConfig::default().grpc(["shop.Orders/Get"]),
+    ];
+    assert_eq!(config.roles["reader"], reader);
+    let to = SubjectsConfig::default().identities(["spiffe://shop.example/web"]).request_principals(["i/alice"]);
+    assert_eq!(config.bindings, [BindingConfig::new("reader", to.groups(["staff"]).scopes(["read"])).name("web")]);
     let [charge, prefix] = config.routes["payments"].as_slice() else { panic!() };
     assert_eq!(charge.matches.path, Some(PathMatch::Exact("/shop.Payments/Charge".into())));
     assert_eq!(prefix.matches.path, Some(PathMatch::Prefix("/a/".into())));

@@ -17,7 +17,7 @@ const FIRST_ENDPOINTS: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Policies in all files.
+    /// Policies in all files, and those that bindings are compiled to.
     pub policies: usize,
     /// Those that select this workload.
     pub selected: usize,
@@ -25,7 +25,7 @@ pub struct CheckReport {
     pub issuers: Vec<String>,
     /// What can be called.
     pub clusters: Vec<ClusterReport>,
-    /// Settings that are weaker than their default.
+    /// Settings that are weaker than their default, and roles that nobody has.
     pub warnings: Vec<ConfigIssue>,
 }
 
@@ -97,13 +97,15 @@ impl MeshBuilder {
                 Err(_) => errors.push(place, format!("no endpoints within {FIRST_ENDPOINTS:?}")),
             }
         }
+        let mut warnings = config.opt_ins(now, loaded.root.as_ref());
+        warnings.extend(config.unbound_roles(loaded.root.as_ref()));
         let engine = PolicyEngine::compile(&loaded.policies, &config.workload, &EngineOptions::of(config));
         errors.finish(Some(CheckReport {
             policies: loaded.policies.len(),
             selected: engine.len(),
             issuers: config.tokens.iter().map(|token| token.issuer.clone()).collect(),
             clusters,
-            warnings: config.opt_ins(now, loaded.root.as_ref()),
+            warnings,
         }))
     }
 }

@@ -76,6 +76,9 @@ impl Compiler {
         for opt_in in config.opt_ins(now, loaded.root.as_ref()) {
             tracing::warn!(%opt_in, "weaker than the default");
         }
+        for role in config.unbound_roles(loaded.root.as_ref()) {
+            tracing::warn!(%role, "nobody has this role");
+        }
         for doubt in loaded.policies.iter().flat_map(|policy| &policy.doubts).chain(&loaded.doubts) {
             tracing::warn!(%doubt, "read as Istio reads it");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::tasks;
 use crate::config::{Config, ConfigError, ConfigIssue, Errors, Node, Place, Sources, base_dir, read_text};
-use crate::policy::{AuthorizationPolicy, Documents, PeerPolicy};
+use crate::policy::{AuthorizationPolicy, Documents, PeerPolicy, roles};
 
 /// Changes a configuration after it was read.
 pub(super) type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -72,6 +72,7 @@ impl Origin {
         policies.extend_from_slice(&self.policies);
         let loaded = config.map(|(config, root)| {
             let mut config = config.clone();
+            policies.extend(roles::policies(&config, root.as_ref()));
             let demanded = PeerPolicy::of(&peers, &config.workload, &config.root_namespace);
             demanded.apply(&mut config, &mut errors);
             let doubts = peers.iter().flat_map(|peer| &peer.doubts).chain(demanded.doubts()).cloned().collect();

@@ -11,7 +11,7 @@ use super::ip::IpBlock;
 use super::pattern::Pattern;
 use super::request_principal::RequestPrincipal;
 use super::template::PathTemplate;
-use crate::config::{ConfigIssue, Place};
+use crate::config::{ConfigIssue, Place, Workload};
 
 /// What a matching rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -65,8 +65,23 @@ pub struct AuthorizationPolicy {
     /// Values that Istio takes for what their author hardly meant. Only in [`Mode::Compat`](super::Mode::Compat): strict
     /// mode refuses them.
     pub doubts: Vec<ConfigIssue>,
+    /// The role that it gives to callers, where it is a binding of `mesh.yaml` and no document.
+    pub role: Option<Arc<str>>,
     /// Where it stands.
     pub place: Place,
+}
+
+impl AuthorizationPolicy {
+    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector, or its name and
+    /// its own namespace where services are targeted.
+    pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
+        let own = *self.namespace == *workload.namespace;
+        if !self.target_services.is_empty() {
+            return own && self.target_services.contains(&workload.name);
+        }
+        (own || *self.namespace == *root_namespace)
+            && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+    }
 }
 
 /// One rule: it matches if a source, an operation and every condition do. Where a part is empty, all match.
@@ -124,6 +139,17 @@ pub enum PathPattern {
     Template(PathTemplate),
 }
 
+impl PathPattern {
+    /// The template that is meant, or why it is none; `None` where `text` has nothing of one.
+    pub(super) fn template(text: &str) -> Option<Result<Self, String>> {
+        if PathTemplate::is_meant(text) {
+            return Some(PathTemplate::parse(text).map(Self::Template));
+        }
+        let braces = || Err(format!("`{text}`: braces are understood only as `{{*}}` and `{{**}}`"));
+        text.contains(['{', '}']).then(braces)
+    }
+}
+
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -171,6 +197,8 @@ pub enum Condition {
         /// What the header may be.
         values: Clause<Pattern>,
     },
+    /// A scope of the token, in `scope` or `scp`. Only bindings of `mesh.yaml` have it.
+    Scope(Clause<Pattern>),
     /// `route`: the route that matched, as the router writes it (`/orders/{id}`), or the gRPC method
     /// (`/pkg.Service/Method`). Istio does not have it.
     Route(Clause<Pattern>),
@@ -197,6 +225,11 @@ impl<T> Default for Clause<T> {
 }
 
 impl<T> Clause<T> {
+    /// Any of these.
+    pub(super) fn any_of(values: Vec<T>) -> Self {
+        Self { any_of: Some(values), none_of: None }
+    }
+
     /// Whether neither list is written.
     pub fn is_empty(&self) -> bool {
         self.any_of.is_none() && self.none_of.is_none()

@@ -6,9 +6,11 @@ use super::compile::{Check, CompiledRule, Compiler, Token, TrustDomains};
 use super::custom::{CustomAnswer, CustomAnswers, CustomMatch};
 use super::decision::{DryRun, DryRunMatch};
 use super::index::{Candidates, RuleSet};
-use super::{Action, AuthorizationPolicy, Decision, Mode, PeerView, Reach, Reason, Request, Verdict};
+use super::roles::Bound;
+use super::{Action, AuthorizationPolicy, Decision, Mode, PeerView, Reach, Reason, Request, RoleAnswer, Verdict};
 use crate::config::{Config, NoPolicy, Place, Workload};
-use crate::identity::TrustDomain;
+use crate::identity::{SpiffeId, TrustDomain};
+use crate::token::VerifiedToken;
 
 /// What evaluation depends on beside the documents.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ pub struct PolicyEngine {
     rules: Sets<RuleSet>,
     enforced: Count,
     dry_run: Count,
+    /// Who has which role.
+    roles: Bound,
     /// Whether any rule in force looks at the token at all.
     asks_for_tokens: bool,
     /// The policies of which a rule names a route.
@@ -129,7 +133,7 @@ impl PolicyEngine {
     pub fn compile(documents: &[AuthorizationPolicy], workload: &Workload, options: &EngineOptions) -> Self {
         let compiler = Compiler { mode: options.mode, trust_domains: &TrustDomains::new(options) };
         let (mut policies, mut rules) = (Vec::new(), Sets::<Vec<CompiledRule>>::default());
-        let (mut enforced, mut dry_run) = (Count::default(), Count::default());
+        let (mut enforced, mut dry_run, mut roles) = (Count::default(), Count::default(), Bound::default());
         for document in documents.iter().filter(|document| document.selects(workload, &options.root_namespace)) {
             let trial = document.dry_run;
             let count = if trial { &mut dry_run } else { &mut enforced };
@@ -148,6 +152,7 @@ impl PolicyEngine {
             set.extend(numbered.filter_map(|(index, rule)| {
                 CompiledRule::new(policies.len(), index, document.action, rule, &compiler)
             }));
+            roles.add(document, policies.len(), &compiler);
             policies.push(PolicySummary {
                 name: Arc::clone(&document.name),
                 action: document.action,
@@ -173,7 +178,8 @@ impl PolicyEngine {
             dry_deny: RuleSet::new(dry_deny),
             dry_allow: RuleSet::new(dry_allow),
         };
-        Self { policies, rules, enforced, dry_run, asks_for_tokens, naming_routes, no_policy: options.no_policy }
+        let no_policy = options.no_policy;
+        Self { policies, rules, enforced, dry_run, roles, asks_for_tokens, naming_routes, no_policy }
     }
 
     /// The verdict where nobody was asked: [`decide_with`](Self::decide_with) no answers. A CUSTOM rule that matches
@@ -332,6 +338,12 @@ impl PolicyEngine {
         if open { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
     }
 
+    /// Whether a caller has a role of `mesh.yaml`, whatever it calls: what some binding of the role says of its SPIFFE ID
+    /// and its verified token. Nobody has a role that there is none of.
+    pub fn role(&self, role: &str, peer: Option<&SpiffeId>, token: Option<&VerifiedToken>) -> RoleAnswer {
+        self.roles.answer(role, &Request { peer, token, ..Request::UNKNOWN })
+    }
+
     fn name(&self, rule: &CompiledRule) -> Option<Arc<str>> {
         self.policies.get(rule.policy).map(|policy| Arc::clone(&policy.name))
     }
@@ -391,18 +403,5 @@ impl PolicyEngine {
     /// Every rule in the order of evaluation - CUSTOM, DENY, ALLOW - then those that decide nothing.
     pub(super) fn rules(&self) -> impl Iterator<Item = &CompiledRule> {
         self.rules.iter().flat_map(RuleSet::rules)
-    }
-}
-
-impl AuthorizationPolicy {
-    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector, or its name and
-    /// its own namespace where services are targeted.
-    pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
-        let own = *self.namespace == *workload.namespace;
-        if !self.target_services.is_empty() {
-            return own && self.target_services.contains(&workload.name);
-        }
-        (own || *self.namespace == *root_namespace)
-            && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
     }
 }

@@ -18,6 +18,7 @@
 //! | whom CUSTOM asks, and what an answer means | [`ExternalAuthorizer`] |
 //! | the way to the verdict, for people | [`Explanation`] |
 //! | what is valid and may surprise | [`lint`] |
+//! | `roles:` and `bindings:` as documents; who has a role | `roles`, [`RoleAnswer`] |
 //! | whether a caller could get anything through at all, for its open connections | [`Reach`] |
 
 mod account;
@@ -40,6 +41,7 @@ mod peer_authentication;
 mod reach;
 mod request;
 mod request_principal;
+pub(crate) mod roles;
 mod template;
 mod unmatched;
 
@@ -67,4 +69,5 @@ pub use peer_authentication::{PeerAuthentication, PeerMode, PeerPolicy};
 pub use reach::{PeerView, Reach};
 pub use request::{Headers, NoHeaders, Protocol, Request};
 pub use request_principal::RequestPrincipal;
+pub use roles::RoleAnswer;
 pub use template::PathTemplate;

@@ -115,7 +115,7 @@ impl ServerMetrics {
         self.requests.with(labels, |latency| latency.observe(took));
     }
 
-    /// Counts a denial by policy.
+    /// Counts a denial by policy, or by what a route requires in code, whose name stands for the policy's.
     pub fn denied(&self, labels: &DenialLabels) {
         self.denied.with(labels, |counter| {
             counter.inc();

@@ -103,7 +103,8 @@ fn end(exchange: &Exchange, ticket: &Ticket, status: u16, grpc_status: Option<u8
     let event = AuditEvent::new(exchange.mesh.clock().now(), AuditEvent::REQUEST_END);
     let event = event.text("request", &ticket.id().to_string()).number("status", status.into());
     let event = grpc_status.into_iter().fold(event, |event, status| event.number("grpc_status", status.into()));
-    exchange.rejected().into_iter().fold(event, |event, reject| event.text("reason", reject.reason))
+    let event = exchange.rejected().into_iter().fold(event, |event, reject| event.text("reason", reject.reason));
+    exchange.denier().into_iter().fold(event, |event, denier| event.text("policy", denier))
 }
 
 impl Drop for Entry {
@@ -145,8 +146,8 @@ pub(super) fn record(exchange: &Exchange, status: u16, grpc_status: Option<u8>) 
         record.set_raw_path(exchange.target.path());
     }
     record.route = exchange.route().cloned();
-    record.policy = decision.and_then(|decision| decision.policy.clone());
-    record.rule = decision.and_then(|decision| decision.rule);
+    record.policy = exchange.denier().or(decision.and_then(|decision| decision.policy.as_ref())).cloned();
+    record.rule = decision.and_then(|decision| decision.rule).filter(|_| exchange.denier().is_none());
     record.audit_policies = decision.map(|decision| decision.audit.clone()).unwrap_or_default();
     if let Some(trial) = decision.and_then(|decision| decision.dry_run.as_deref()) {
         record.dry_run = Some(match trial.verdict {

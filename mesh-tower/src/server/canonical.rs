@@ -61,8 +61,8 @@ impl<S> Layer<S> for CanonicalLayer {
 impl Gate for CanonicalLayer {
     const NAME: &'static str = "canonical";
 
-    fn mesh(&self) -> &Mesh {
-        &self.mesh
+    fn mesh(&self) -> Option<&Mesh> {
+        Some(&self.mesh)
     }
 
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject> {

@@ -58,6 +58,10 @@ pub(crate) struct Exchange {
     /// Whether the handler was called; nothing may refuse below it.
     handling: AtomicBool,
     reject: OnceLock<Reject>,
+    /// What in the application's code denied, where it was not policy.
+    denier: OnceLock<Arc<str>>,
+    /// Roles that the caller had to have, and had.
+    roles: Mutex<Vec<Arc<str>>>,
     admission: Mutex<Option<AdmissionPermit>>,
     fate: Option<Arc<Fate>>,
     /// What the caller calls the request, where that can be written down.
@@ -96,6 +100,8 @@ impl Exchange {
             revoked: AtomicBool::new(false),
             handling: AtomicBool::new(false),
             reject: OnceLock::new(),
+            denier: OnceLock::new(),
+            roles: Mutex::default(),
             admission: Mutex::new(None),
             fate: request.extensions().get::<Arc<Fate>>().cloned(),
             request_id: request_id(request.headers()).map(Box::from),
@@ -270,8 +276,28 @@ impl Exchange {
         self.reject.get()
     }
 
+    /// What denied the request, where it was no policy: it stands in the policy's place.
+    pub(super) fn denier(&self) -> Option<&Arc<str>> {
+        self.denier.get()
+    }
+
+    /// Notes what is about to deny a request that policy has let in; the first one counts.
+    pub(crate) fn set_denier(&self, denier: Arc<str>) {
+        let _ = self.denier.set(denier);
+    }
+
+    /// Notes a role that the caller must not lose while a stream is open.
+    pub(super) fn add_role(&self, role: &Arc<str>) {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(role));
+    }
+
+    /// Whether one of those roles is `lost`.
+    pub(super) fn any_role(&self, lost: impl Fn(&str) -> bool) -> bool {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|role| lost(role))
+    }
+
     /// Refuses the request: once, counted, logged.
-    pub(super) fn refuse(&self, reject: Reject) -> Response<Body> {
+    pub(crate) fn refuse(&self, reject: Reject) -> Response<Body> {
         // A caller that never reads its refusal must not keep a place: whoever may do nothing could take them all.
         self.release();
         if self.reject.set(reject).is_ok() {
@@ -287,16 +313,14 @@ impl Exchange {
         let forwarded = self.forwarded().map(SpiffeId::as_str);
         let trace_id = format_args!("{:032x}", self.trace.trace_id());
         let denied = self.decision().filter(|decision| decision.verdict == Verdict::Deny);
-        if let Some(decision) = denied {
-            let policy = decision.policy.as_deref().unwrap_or("-");
-            let rule = decision.rule.map_or(-1, i64::from);
-            self.mesh.metrics().server.denied(&DenialLabels {
-                policy: decision.policy.clone().unwrap_or_else(|| Arc::from("-")),
-                rule,
-                reason: reject.reason,
-            });
-            tracing::info!(policy, rule, reason = reject.reason, peer_id, forwarded, peer.address = %peer.address, method, path,
-                trace_id, "request denied");
+        let denied = denied.map(|decision| (decision.policy.as_ref(), decision.rule));
+        if let Some((policy, rule)) = self.denier().map(|denier| (Some(denier), None)).or(denied) {
+            let policy = policy.map_or_else(|| Arc::from("-"), Arc::clone);
+            let rule = rule.map_or(-1, i64::from);
+            let route = self.route().map(|route| &**route);
+            tracing::info!(policy = &*policy, rule, reason = reject.reason, peer_id, forwarded, peer.address = %peer.address,
+                method, path, route, trace_id, "request denied");
+            self.mesh.metrics().server.denied(&DenialLabels { policy, rule, reason: reject.reason });
             return;
         }
         self.mesh.metrics().server.rejected(reject.reason);
@@ -345,8 +369,17 @@ fn request_id(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Refuses a request that came without an exchange: the stack is incomplete, or another server called it.
-pub(super) fn unwired(mesh: &Mesh, layer: &'static str, request: &Request<Body>) -> Response<Body> {
-    mesh.metrics().server.rejected(Reject::WIRING.reason);
+///
+/// A layer that knows no mesh has nowhere to count it.
+pub(super) fn unwired<'m>(
+    mesh: impl Into<Option<&'m Mesh>>,
+    layer: &'static str,
+    request: &Request<Body>,
+) -> Response<Body> {
+    let mesh: Option<&Mesh> = mesh.into();
+    if let Some(mesh) = mesh {
+        mesh.metrics().server.rejected(Reject::WIRING.reason);
+    }
     tracing::error!(
         layer,
         reason = Reject::WIRING.reason,

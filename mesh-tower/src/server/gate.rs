@@ -19,7 +19,8 @@ pub(crate) trait Gate {
     /// For the log, when it stands in the wrong place.
     const NAME: &'static str;
 
-    fn mesh(&self) -> &Mesh;
+    /// Who counts it; a layer that stands in a router alone may know none.
+    fn mesh(&self) -> Option<&Mesh>;
 
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject>;
 }

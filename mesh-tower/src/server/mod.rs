@@ -13,6 +13,7 @@
 //! | [`AuditedLayer`] | no handler without its record, on routes that say so | 503 / UNAVAILABLE |
 //! | [`HandlerLayer`] | request context, panics, permits of streams, decompression | 500 / INTERNAL, 400, 408, 413, 415 |
 //! | [`ValidateLayer`] | inside a router: body size and type, depth of JSON, headers and query of a route | 400, 413, 414, 415, 431 |
+//! | [`require`] | inside a router: scopes and roles that a route asks for | 401, 403 |
 //! | [`RouteLayer`] | inside a router: the matched route, for labels, records and policies that name one | as policy |
 //!
 //! [`stack`] is all of them down to [`HandlerLayer`], in this order; of the others [`serve`](crate::serve()) puts
@@ -52,6 +53,7 @@ mod permit;
 mod rate_limit;
 mod remote;
 mod request_body;
+pub mod require;
 mod response_body;
 mod route;
 mod telemetry;

@@ -1,8 +1,9 @@
 //! What let a request in, asked again for as long as the request or its response lasts.
 //!
 //! A request is judged when it begins, and a stream may go on for days. A permit ends when a newer policy would not have
-//! let the request in, when the token that it came with expires, and when the token's issuer, the gateway that named its
-//! caller, or the trust domain of a caller so named is accepted no more.
+//! let the request in, or does not give its caller a role that the route requires; when the token that it came with
+//! expires; and when the token's issuer, the gateway that named its caller, or the trust domain of a caller so named is
+//! accepted no more.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 
 use super::authorize::judge;
 use super::exchange::Exchange;
+use super::require::{ROLE_REASON, lost_role};
 use crate::reject::{Kind, Reject};
 
 const REVOKED: Reject = Reject::new(Kind::Forbidden, "permit_revoked");
@@ -86,6 +88,10 @@ pub(super) fn revoked_by_policy(exchange: &Exchange) -> Option<Reject> {
     }
     let headers = HeadersGone::default();
     let decision = judge(exchange, &revision.policy, &headers);
+    if lost_role(exchange, &revision.policy) {
+        report(exchange, None, ROLE_REASON);
+        return Some(REVOKED);
+    }
     if !headers.0.load(Ordering::Relaxed)
         && decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Allow)
     {

@@ -26,6 +26,7 @@ pub(in super::super) enum Check {
     Sni(PatternSet),
     RequestPrincipal(Box<[RequestPrincipal]>),
     Claim { path: Box<[String]>, values: PatternSet },
+    Scope(PatternSet),
     Host(Box<[Pattern]>),
     Method(PatternSet),
     Path { texts: PatternSet, templates: Box<[PathTemplate]> },
@@ -35,7 +36,7 @@ pub(in super::super) enum Check {
 
 impl Check {
     pub(super) fn is_about_token(&self) -> bool {
-        matches!(self, Self::RequestPrincipal(_) | Self::Claim { .. })
+        matches!(self, Self::RequestPrincipal(_) | Self::Claim { .. } | Self::Scope(_))
     }
 
     /// Whether raw TCP has nothing to compare.
@@ -43,6 +44,7 @@ impl Check {
         match self {
             Self::RequestPrincipal(_)
             | Self::Claim { .. }
+            | Self::Scope(_)
             | Self::Host(_)
             | Self::Method(_)
             | Self::Path { .. }
@@ -79,6 +81,7 @@ impl Check {
             Self::RemoteIp(_)
             | Self::RequestPrincipal(_)
             | Self::Claim { .. }
+            | Self::Scope(_)
             | Self::Host(_)
             | Self::Method(_)
             | Self::Path { .. }
@@ -97,6 +100,7 @@ impl Check {
             Self::Claim { path, values } => {
                 request.token.is_some_and(|token| claim::matches(&token.claims, path, values))
             }
+            Self::Scope(set) => request.token.is_some_and(|token| token.scopes().any(|scope| set.matches(scope))),
             Self::Host(patterns) => {
                 patterns.iter().any(|pattern| pattern.matches_ignoring_case(request.host.as_bytes()))
             }
@@ -134,6 +138,7 @@ impl Check {
             Self::Claim { path, .. } => {
                 request.token.and_then(|token| claim::at(&token.claims, path)).map(ToString::to_string)
             }
+            Self::Scope(_) => request.token.map(|token| token.scopes().collect::<Vec<_>>().join(" ")),
             Self::Host(_) => Some(request.host.to_owned()),
             Self::Method(_) => Some(request.method.to_owned()),
             Self::Path { .. } => Some(request.paths().collect::<Vec<_>>().join(", read as ")),
@@ -159,6 +164,7 @@ impl fmt::Display for Check {
             | Self::Sni(set)
             | Self::Method(set)
             | Self::Route(set)
+            | Self::Scope(set)
             | Self::Claim { values: set, .. } => set.fmt(f),
             Self::Header(rule) => rule.values.fmt(f),
             Self::Path { texts, templates } => {

@@ -222,6 +222,7 @@ impl Compiler<'_> {
                     Check::Header(HeaderRule::new(name, set(all), self.mode))
                 });
             }
+            Condition::Scope(values) => tests.add(values, field("scope"), |all| Check::Scope(set(all))),
             Condition::Route(values) => tests.add(values, field("route"), |all| Check::Route(set(all))),
             // Of an ALLOW rule nothing is left; any other one gets wider.
             Condition::Untranslatable { .. } => {}

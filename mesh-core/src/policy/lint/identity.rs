@@ -49,7 +49,7 @@ fn wants_token(rule: &Rule, source: Option<&Source>) -> bool {
     source.is_some_and(|source| source.request_principals.any_of.is_some())
         || rule.when.iter().any(|condition| match condition {
             Condition::RequestPrincipal(clause) => clause.any_of.is_some(),
-            Condition::Claim { values, .. } => values.any_of.is_some(),
+            Condition::Claim { values, .. } | Condition::Scope(values) => values.any_of.is_some(),
             _ => false,
         })
 }
@@ -109,6 +109,8 @@ fn asks_who(rule: &Rule) -> bool {
         positive || negative || !source.request_principals.is_empty()
     };
     let Demands { positive, negative } = Demands::of_when(rule);
-    let token = |condition: &Condition| matches!(condition, Condition::RequestPrincipal(_) | Condition::Claim { .. });
+    let token = |condition: &Condition| {
+        matches!(condition, Condition::RequestPrincipal(_) | Condition::Claim { .. } | Condition::Scope(_))
+    };
     positive || negative || rule.from.iter().any(who) || rule.when.iter().any(token)
 }

@@ -216,6 +216,7 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
         rules,
         rule_places,
         doubts,
+        role: None,
         place: node.place.clone(),
     })))
 }

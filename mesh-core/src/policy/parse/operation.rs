@@ -3,7 +3,7 @@
 use super::{Reading, clause, matchable, noted, port, text};
 use crate::config::{Errors, Fields, Node};
 use crate::policy::document::{Operation, PathPattern};
-use crate::policy::{PathTemplate, unmatched};
+use crate::policy::unmatched;
 
 pub(super) fn operation(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Operation> {
     let mut fields = Fields::of(node, errors)?;
@@ -27,12 +27,8 @@ pub(super) fn operation(node: &Node, reading: &Reading<'_>, errors: &mut Errors)
 
 fn path(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<PathPattern> {
     let text = text(node, errors)?;
-    if PathTemplate::is_meant(text) {
-        return noted(PathTemplate::parse(text), node, errors).map(PathPattern::Template);
-    }
-    if text.contains(['{', '}']) {
-        errors.push(&node.place, format!("`{text}`: braces are understood only as `{{*}}` and `{{**}}`"));
-        return None;
+    if let Some(template) = PathPattern::template(text) {
+        return noted(template, node, errors);
     }
     matchable(node, reading, errors, |path| unmatched::path(path, reading.canonical)).map(PathPattern::Text)
 }

@@ -193,3 +193,38 @@ async fn what_decides_nothing_ends_no_stream() {
         assert_eq!(handler.is_finished(), ends, "{action} {annotations}");
     }
 }
+
+/// The same policy as a binding of a role, or as a document of none.
+fn publish_as(kit: &Kit, role: Option<&str>) {
+    let mut documents = parse_documents("p.yaml", ALLOW_WEB, &mut Errors::default());
+    for document in &mut documents {
+        document.role = role.map(Into::into);
+    }
+    let options = EngineOptions::new(TrustDomain::parse("test.example").unwrap());
+    let policy = Arc::new(PolicyEngine::compile(&documents, kit.mesh.workload(), &options));
+    let now = kit.mesh.revision().load();
+    kit.mesh.revision().publish(Revision { policy, ..now.value().clone() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_role_that_its_route_required() {
+    for kept in [false, true] {
+        let kit = Kit::new("").await;
+        publish_as(&kit, Some("reader"));
+        let answers = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(silent())) });
+        let required = tower_layer::Layer::layer(&crate::require::role("reader"), answers);
+        let response = stack(&kit.mesh, required).oneshot(grpc(request(WEB, "/S/M"))).await.unwrap();
+        assert!(response.headers().get("grpc-status").is_none());
+        let end =
+            tokio::spawn(
+                async move { grpc::status(response.into_body().collect().await.unwrap().trailers().unwrap()) },
+            );
+        sleep(Duration::from_secs(10)).await;
+        publish_as(&kit, kept.then_some("reader"));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(end.is_finished(), !kept, "policy lets it in either way");
+        if !kept {
+            assert_eq!(end.await.unwrap(), Some(Code::PERMISSION_DENIED));
+        }
+    }
+}
