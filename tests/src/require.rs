@@ -7,6 +7,7 @@ use axum::{Json, Router};
 use http::Request;
 use http_body_util::BodyExt;
 use mesh_core::audit::AuditOutcome;
+use mesh_core::clock::{SystemClock, WallClock as _};
 use mesh_core::config::{BindingConfig, Config, PermissionConfig, SubjectsConfig};
 use mesh_tower::test_util::{RunningTestMesh, TestIssuer, TestMesh, TestService};
 use mesh_tower::{Claims, ClaimsRejection, require};
@@ -33,7 +34,13 @@ fn roles(config: &mut Config) {
     ];
 }
 
-fn routes(reached: &Reached, required: bool) -> Router {
+/// The gRPC method that stands for a path.
+fn method(prefix: &str, path: &str) -> String {
+    let name = path.split('/').nth(1).unwrap();
+    format!("/test.{}/{name}", if prefix.is_empty() { "Required" } else { "Bare" })
+}
+
+fn routes(reached: &Reached, required: bool, name: impl Fn(&str) -> String) -> Router {
     let layers = [
         ("/scope", require::scope("orders:write")),
         ("/any/{id}", require::any_scope(["orders:read", "orders:write"])),
@@ -49,14 +56,17 @@ fn routes(reached: &Reached, required: bool) -> Router {
             reached.note();
             ([("content-type", "application/grpc"), ("grpc-status", "0")], "")
         };
-        let route = Router::new().route(path, get(answer.clone()).post(answer));
+        let route = Router::new().route(&name(path), get(answer.clone()).post(answer));
         all = all.merge(if required { route.route_layer(layer) } else { route });
     }
     all
 }
 
-async fn start(issuer: &TestIssuer, app: impl Fn() -> Router + Send + Sync + Clone + 'static) -> RunningTestMesh {
-    let grpc = app.clone();
+async fn start(
+    issuer: &TestIssuer,
+    app: impl Fn() -> Router + Send + Sync + 'static,
+    grpc: impl Fn() -> Router + Send + Sync + 'static,
+) -> RunningTestMesh {
     let orders = TestService::new("orders").app(move |_| Ok(app())).grpc(move |_| Ok(grpc()));
     let orders = orders.issuer(issuer, "orders").config(roles);
     TestMesh::new().with(orders).start().await.unwrap()
@@ -64,7 +74,7 @@ async fn start(issuer: &TestIssuer, app: impl Fn() -> Router + Send + Sync + Clo
 
 /// A token of ann with more claims.
 fn token(issuer: &TestIssuer, more: &Value) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemClock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut claims = json!({ "sub": "ann", "aud": "orders", "iat": now, "exp": now + 300 });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     issuer.sign(&claims).unwrap()
@@ -83,8 +93,15 @@ async fn a_route_asks_for_scopes_and_roles() {
     let issuer = TestIssuer::new("https://idp.test").unwrap();
     let reached = Reached::default();
     let seen = reached.clone();
-    let app = move || routes(&seen, true).merge(Router::new().nest("/bare", routes(&seen, false)));
-    let mesh = start(&issuer, app).await;
+    let app = move || {
+        routes(&seen, true, str::to_owned).merge(Router::new().nest("/bare", routes(&seen, false, str::to_owned)))
+    };
+    let seen = reached.clone();
+    let grpc = move || {
+        let bare = routes(&seen, false, |path| method("/bare", path));
+        routes(&seen, true, |path| method("", path)).merge(bare)
+    };
+    let mesh = start(&issuer, app, grpc).await;
     let write = token(&issuer, &json!({ "scope": "orders:write other" }));
     let read = token(&issuer, &json!({ "scp": ["orders:read"], "groups": "staff" }));
     let plain = token(&issuer, &json!({ "scope": "orders:writer orders", "scopes": "orders:write" }));
@@ -135,7 +152,7 @@ async fn a_route_asks_for_scopes_and_roles() {
             };
             assert_eq!((&*told, challenged), (expected.0.as_bytes(), expected.1), "{name}");
             // The same of gRPC: one status for each.
-            let grpc = grpc_call(&mut sender, &format!("{prefix}{path}"), &headers).await;
+            let grpc = grpc_call(&mut sender, &method(prefix, path), &headers).await;
             let code = match status {
                 401 => "16",
                 403 => "7",
@@ -145,9 +162,9 @@ async fn a_route_asks_for_scopes_and_roles() {
 
             let records = mesh.take_audit("orders").await.unwrap();
             assert_eq!(records.len(), 2, "{name}: {records:?}");
-            for record in records {
-                let route = format!("{prefix}{}", path.replace('7', "{id}"));
-                assert_eq!(record.route.as_deref(), Some(&*route), "{name}");
+            let routes = [format!("{prefix}{}", path.replace('7', "{id}")), method(prefix, path)];
+            for (record, route) in records.iter().zip(&routes) {
+                assert_eq!(record.route.as_deref(), Some(&**route), "{name}");
                 let found = (record.outcome, record.reason, record.policy.as_deref(), record.rule);
                 if status == 200 {
                     assert_eq!(found, (AuditOutcome::Allow, "allow_rule", Some("test/role:everybody/all"), Some(0)));
@@ -173,7 +190,7 @@ struct Tenant {
 async fn claims_are_those_of_the_verified_token_or_nothing() {
     let issuer = TestIssuer::new("https://idp.test").unwrap();
     let stranger = TestIssuer::new("https://idp.test").unwrap();
-    let mesh = start(&issuer, || {
+    let app = || {
         let one = |Claims(tenant): Claims<Tenant>| async move { format!("{} {}", tenant.sub, tenant.tenant) };
         let maybe = |claims: Option<Claims<Tenant>>| async move { format!("{:?}", claims.map(|it| it.0.tenant)) };
         let caught = |claims: Result<Claims<Tenant>, ClaimsRejection>| async move {
@@ -185,8 +202,8 @@ async fn claims_are_those_of_the_verified_token_or_nothing() {
             .route("/maybe", get(maybe))
             .route("/caught", get(caught))
             .route("/any", get(any))
-    })
-    .await;
+    };
+    let mesh = start(&issuer, app, Router::new).await;
     let fits = token(&issuer, &json!({ "tenant": 7, "more": [1] }));
     let unfit = token(&issuer, &json!({ "tenant": "secret" }));
     let forged = token(&stranger, &json!({ "tenant": 8 }));
@@ -232,8 +249,9 @@ async fn alone_they_let_nobody_through() {
     let reached = Reached::default();
     let note = reached.clone();
     let claims = |_: Option<Claims<Value>>| async {};
-    let app =
-        routes(&reached, true).route("/claims", post(claims)).route("/bare", get(move || async move { note.note() }));
+    let app = routes(&reached, true, str::to_owned)
+        .route("/claims", post(claims))
+        .route("/bare", get(move || async move { note.note() }));
     for path in ["/scope", "/any/7", "/none", "/writer", "/printer", "/typo", "/claims"] {
         let mut request = Request::post(path).header("authorization", "Bearer a.b.c");
         request = request.header("x-mesh-principal", WEB);
