@@ -16,6 +16,7 @@ use axum::Router;
 use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
+use mesh_core::clock::{SystemClock, WallClock as _};
 use mesh_core::config::{RetryConfig, RouteConfig};
 use mesh_tonic::{Channel, RequestExt};
 use mesh_tower::test_util::{RunningTestMesh, TestIssuer, TestMesh, TestService};
@@ -281,7 +282,7 @@ async fn claims_and_scopes_that_are_not_there_are_denials() {
     let scoped =
         TestService::new("payments").grpc(move |_| Ok(routes().route_layer(mesh_tower::require::scope("pay"))));
     let sign = |more: &str| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = SystemClock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let claims = format!("{{\"sub\":\"ann\",\"aud\":\"payments\",\"iat\":{now},\"exp\":{}{more}}}", now + 300);
         issuer.sign(&serde_json::from_str(&claims).unwrap()).unwrap()
     };
