@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Failure};
 use crate::cli::CheckArgs;
+use crate::findings::count;
 use crate::load::{self, Loaded};
-use crate::policy::lint::count;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
     let file = args.config.display().to_string();

@@ -16,6 +16,7 @@ mod claims;
 mod cli;
 mod dev_ca;
 mod explain;
+mod findings;
 mod id;
 mod lines;
 mod load;

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use mesh_core::config::Workload;
-use mesh_core::policy::lint::{Finding, LintOptions, Severity, lint};
+use mesh_core::policy::lint::{Finding, LintOptions, lint};
 use serde_json::{Value, json};
 
 use super::{PolicyArgs, label, labelled, word, workload};
 use crate::answer::{Answer, Failure};
 use crate::check;
+use crate::findings::count;
 
 #[derive(Debug, Args)]
 #[command(
@@ -46,12 +47,6 @@ pub(super) fn run(args: &LintArgs) -> Result<Answer, Failure> {
         "findings": findings.iter().map(to_json).collect::<Vec<_>>(),
     });
     Ok(Answer { yes: warnings == 0, text, json })
-}
-
-/// How many warnings and notes.
-pub(crate) fn count(findings: &[Finding]) -> (usize, usize) {
-    let warnings = findings.iter().filter(|finding| finding.code.severity() == Severity::Warning).count();
-    (warnings, findings.len() - warnings)
 }
 
 fn to_json(finding: &Finding) -> Value {

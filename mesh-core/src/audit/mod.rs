@@ -20,7 +20,6 @@
 
 mod canonical;
 mod chain;
-mod drain;
 mod event;
 mod file;
 mod json;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::drain::Drain;
+mod drain;
+
 use super::seal::Sealer;
 use super::subject::Subjects;
 use super::ticket::{NotAudited, Ticket};
@@ -14,6 +15,7 @@ use super::writer::{Chain, Entry, Writer, new_id};
 use super::{AuditEvent, AuditOptions, AuditRecord, AuditSink};
 use crate::rng::Rng;
 use crate::telemetry::Metrics;
+use drain::Drain;
 
 /// The handle that requests use: never blocks, drops and counts when the sink is too slow.
 ///

@@ -5,40 +5,10 @@
 //! hosts, headers - may be anything, so every test of it may hold and may fail. The answer errs on one side only: it
 //! says [`Impossible`](Reach::Impossible) where [`decide`](super::PolicyEngine::decide) would deny every request.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Reason;
 use super::compile::{Alternative, CompiledRule, Test};
-use crate::identity::SpiffeId;
-
-/// A caller as its connection shows it, before any request.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct PeerView<'a> {
-    /// Its SPIFFE ID, proved by its certificate; `None` for an anonymous peer.
-    pub peer: Option<&'a SpiffeId>,
-    /// Where it connects from.
-    pub source_ip: Option<IpAddr>,
-    /// The local address that it connected to.
-    pub destination_ip: Option<IpAddr>,
-    /// The local port that it connected to.
-    pub port: u16,
-    /// The server name it asked for in its handshake.
-    pub sni: Option<&'a str>,
-}
-
-impl<'a> PeerView<'a> {
-    /// A caller of `port`; `peer` is `None` for an anonymous one.
-    pub const fn new(peer: Option<&'a SpiffeId>, source_ip: Option<IpAddr>, port: u16) -> Self {
-        Self { peer, source_ip, destination_ip: None, port, sni: None }
-    }
-
-    /// The same caller of this local address, by this server name.
-    pub const fn to(self, destination_ip: IpAddr, sni: Option<&'a str>) -> Self {
-        Self { destination_ip: Some(destination_ip), sni, ..self }
-    }
-}
+use super::{PeerView, Reason};
 
 /// Whether policy could allow any request of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,17 +31,6 @@ impl Reach {
     /// Whether some request may be allowed.
     pub fn is_possible(&self) -> bool {
         matches!(self, Self::Possible)
-    }
-}
-
-impl<'a> PeerView<'a> {
-    /// As policies write principals: without `spiffe://`.
-    pub(super) fn principal(&self) -> Option<&'a str> {
-        self.peer.and_then(|id| id.as_str().strip_prefix("spiffe://"))
-    }
-
-    pub(super) fn namespace(&self) -> Option<&'a str> {
-        self.peer.and_then(|id| id.workload()).map(|workload| workload.namespace)
     }
 }
 
@@ -102,7 +61,7 @@ fn any(alternatives: &[Alternative], holds: impl Fn(&[Test]) -> bool) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Errors, NoPolicy, Workload};
-    use crate::identity::TrustDomain;
+    use crate::identity::{SpiffeId, TrustDomain};
     use crate::policy::{EngineOptions, PolicyEngine, parse_documents};
 
     /// Each policy as `ACTION rules`.

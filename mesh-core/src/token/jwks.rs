@@ -13,8 +13,12 @@ use serde_json::{Map, Value};
 use super::TokenError;
 use super::algorithm::{Algorithm, KeyType};
 use super::json::parse_object;
-use super::keys::JwksError;
 use super::roca;
+
+/// Why a key set is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JwksError(pub String);
 
 /// A validated key set: public, asymmetric, unique `kid`s.
 ///

@@ -1,13 +1,17 @@
 //! An issuer's keys as they are now, and where revisions of them come from.
 
+mod lookup;
+
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_core::Stream;
 
-use super::lookup::KeyLookups;
-use super::{Jwks, TokenError};
+use super::{Jwks, JwksError, TokenError};
+pub(crate) use lookup::KeyLookups;
+pub use lookup::PendingKeys;
+
 use crate::identity::Looked;
 use crate::snapshot::Snapshot;
 
@@ -42,11 +46,6 @@ pub trait KeySource: std::fmt::Debug + Send + Sync + 'static {
         Box::pin(ready(()))
     }
 }
-
-/// Why a key set is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct JwksError(pub String);
 
 /// The keys of one issuer: replaced by whoever watches its source, read by a [`TokenVerifier`](super::TokenVerifier).
 #[derive(Debug, Clone)]

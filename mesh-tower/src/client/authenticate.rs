@@ -1,12 +1,9 @@
 //! Attaches the token that a cluster's calls must carry.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwapOption;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
-use mesh_core::token::TokenSource;
+use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -61,37 +58,6 @@ fn attach<B>(request: &mut Request<B>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A cluster's token source, and the header made of its last token: while the token is the same, nothing is formatted.
-pub(crate) struct Attached {
-    source: Arc<dyn TokenSource>,
-    header: ArcSwapOption<(Arc<str>, HeaderValue)>,
-}
-
-impl std::fmt::Debug for Attached {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attached").field("source", &self.source).finish_non_exhaustive()
-    }
-}
-
-impl Attached {
-    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
-        Self { source, header: ArcSwapOption::empty() }
-    }
-
-    /// `None` without a cause: it might show the token.
-    fn header(&self, token: Arc<str>) -> Option<HeaderValue> {
-        if let Some(made) = &*self.header.load()
-            && Arc::ptr_eq(&made.0, &token)
-        {
-            return Some(made.1.clone());
-        }
-        let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
-        value.set_sensitive(true);
-        self.header.store(Some(Arc::new((token, value.clone()))));
-        Some(value)
-    }
-}
-
 impl<S, B> Service<Request<B>> for Authenticate<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Error>,
@@ -114,11 +80,11 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
-    use mesh_core::token::TokenSourceError;
+    use mesh_core::token::{TokenSource, TokenSourceError};
 
-    use super::*;
+    use super::super::attached::Attached;
 
     struct Given(Mutex<Arc<str>>);
 

@@ -16,6 +16,7 @@
 //!
 //! Every layer is always ready and cancel safe. The stack is static; an attempt costs one box.
 
+mod attached;
 mod attempts;
 pub mod authenticate;
 pub mod balance;
@@ -36,6 +37,7 @@ pub mod route;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use attempts::{AttemptOutcome, AttemptReport, Attempts};
 pub use authenticate::AuthenticateLayer;

@@ -10,7 +10,7 @@ use mesh_core::config::{ClusterConfig, PoolConfig};
 use mesh_core::snapshot::Versioned;
 use mesh_core::{Mesh, Revision};
 
-use super::authenticate::Attached;
+use super::attached::Attached;
 use super::pool::{Dial, MeshDial, Pool, PoolContext};
 use crate::connect::Dialer;
 use crate::error::{Error, ErrorKind};

@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
-use super::pool::Upload;
+use super::upload::Upload;
 use crate::context::RequestContext;
 use crate::empty::poll_filled;
 use crate::error::BoxError;

@@ -19,7 +19,6 @@ use mesh_core::telemetry::DenialLabels;
 use mesh_core::{Mesh, Revision};
 use tokio::time::Instant;
 
-use super::rate_limit::RateLimitLayer;
 use crate::canonical::Canonical;
 use crate::connection::{Connection, Fate, Unfit};
 use crate::context::{RequestContext, TraceContext};
@@ -27,6 +26,12 @@ use crate::grpc;
 use crate::places::AdmissionPermit;
 use crate::principal::Principal;
 use crate::reject::{Kind, Reject};
+
+/// What spends a caller's quota once policy has let the request in.
+pub(super) trait Spend: std::fmt::Debug + Send + Sync + 'static {
+    /// Takes a request of the principal out of its bucket.
+    fn spend(&self, exchange: &Exchange) -> Result<(), Reject>;
+}
 
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -47,7 +52,7 @@ pub(crate) struct Exchange {
     principal: OnceLock<Principal>,
     /// Whether policy waits for the route, and with it the rate limit.
     put_off: AtomicBool,
-    rate_limit: OnceLock<RateLimitLayer>,
+    rate_limit: OnceLock<Arc<dyn Spend>>,
     /// What external authorizers said.
     answers: OnceLock<CustomAnswers>,
     decision: OnceLock<Decision>,
@@ -194,13 +199,13 @@ impl Exchange {
     }
 
     /// Lets the rate limit wait for policy; `false` where policy has decided.
-    pub(super) fn put_off_rate_limit(&self, layer: &RateLimitLayer) -> bool {
-        self.is_put_off() && self.rate_limit.set(layer.clone()).is_ok()
+    pub(super) fn put_off_rate_limit(&self, layer: &(impl Spend + Clone)) -> bool {
+        self.is_put_off() && self.rate_limit.set(Arc::new(layer.clone())).is_ok()
     }
 
     /// The rate limit that waits for policy.
-    pub(super) fn rate_limit(&self) -> Option<&RateLimitLayer> {
-        self.rate_limit.get()
+    pub(super) fn rate_limit(&self) -> Option<&dyn Spend> {
+        self.rate_limit.get().map(AsRef::as_ref)
     }
 
     pub(super) fn answers(&self) -> &CustomAnswers {

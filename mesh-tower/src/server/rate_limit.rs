@@ -12,7 +12,7 @@ use mesh_core::config::RateLimitConfig;
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Spend};
 use super::gate::{Gate, Gated};
 use crate::reject::{Kind, Reject};
 
@@ -65,9 +65,8 @@ impl Gate for RateLimitLayer {
     }
 }
 
-impl RateLimitLayer {
-    /// Takes a request of the principal out of its bucket.
-    pub(super) fn spend(&self, exchange: &Exchange) -> Result<(), Reject> {
+impl Spend for RateLimitLayer {
+    fn spend(&self, exchange: &Exchange) -> Result<(), Reject> {
         let principal = exchange.principal().ok_or(Reject::WIRING)?;
         let Some(rate) = &exchange.revision.config.limits.rate else { return Ok(()) };
         let spent = match principal.spiffe_id() {

@@ -21,7 +21,7 @@ use super::cancellations::{self, REMEMBERED};
 use super::last_words::LastWords;
 use super::link::{Driven, Failure, Protocol, Sender};
 use super::trust::Judged;
-use super::upload::Uploads;
+use crate::client::upload::Uploads;
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, PeerRefused};

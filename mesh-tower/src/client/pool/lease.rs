@@ -12,8 +12,8 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::oneshot;
 
+use super::claim::Claim;
 use super::link::Link;
-use super::upload::Claim;
 use super::{Http1, Http2, Shared};
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind, chain};

@@ -17,8 +17,8 @@ use super::Shared;
 use super::cancellations::Cancellations;
 use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
-use super::upload::{Uploads, poll_connection};
 use crate::client::replay::ReplayBody;
+use crate::client::upload::{Uploads, poll_connection};
 use crate::error::{Error, ErrorKind, chain};
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.

@@ -27,13 +27,13 @@
 //! | the endpoint leaving the set | finish | gone |
 
 mod cancellations;
+mod claim;
 mod dial;
 mod last_words;
 mod lease;
 mod link;
 mod service;
 mod trust;
-mod upload;
 
 #[cfg(test)]
 pub(crate) use dial::Dialed;
@@ -43,7 +43,6 @@ pub(crate) use lease::Lease;
 pub(crate) use link::Failure as DialFailure;
 pub(crate) use service::Chosen;
 pub use service::Transport;
-pub(super) use upload::Upload;
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::AuditEvent;
-use super::json::rfc3339;
-use super::queue::{Item, Shared};
-use super::ticket::Ticket;
-use super::writer::{Batch, Entry, Writer};
+use super::{Item, Shared};
+use crate::audit::AuditEvent;
+use crate::audit::json::rfc3339;
+use crate::audit::ticket::Ticket;
+use crate::audit::writer::{Batch, Entry, Writer};
 use crate::clock::WallClock;
 use crate::identity::Identity;
 use crate::snapshot::{Changes, Snapshot};

@@ -55,7 +55,7 @@ impl KeyLookups {
     ///
     /// Holds its lock for a search through [`MAX_MISSING`] numbers at most. Needs a Tokio runtime, without which nothing
     /// is looked up.
-    pub(super) fn ask(&self, key: u64) -> Option<PendingKeys> {
+    pub(in crate::token) fn ask(&self, key: u64) -> Option<PendingKeys> {
         let (result, over) = self.join(key);
         let permit = over.and_then(|over| Some((over, Arc::clone(&self.waiting).try_acquire_owned().ok()?)));
         let crowded = permit.is_none() && matches!(result, KeyLookup::Asked | KeyLookup::Joined);

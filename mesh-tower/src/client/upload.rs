@@ -8,62 +8,37 @@
 //! hyper looks at a body for the first time in the connection's own task, and spawns a task for what is left right then.
 //! That is where [`Uploads`] learns whose it is.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 
-use super::Shared;
-use super::link::Link;
-
 tokio::task_local! {
     /// Of the body that the connection's task looked at last, until a task is spawned for its stream.
     static LOOKED_AT: Cell<Option<oneshot::Receiver<()>>>;
 }
 
-/// One stream of an HTTP/2 connection, which is given back when the answer and the request body have both ended.
-pub(super) struct Claim {
-    link: Arc<Link>,
-    pool: Arc<Shared>,
-}
-
-impl Claim {
-    /// Of a stream that was claimed from `link`.
-    pub(super) fn new(link: Arc<Link>, pool: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { link, pool })
-    }
-
-    /// Shares the stream with a request body; whoever sends over what is returned gives the body up.
-    pub(super) fn upload(self: &Arc<Self>) -> (oneshot::Sender<()>, Upload) {
-        let (leave, left) = oneshot::channel();
-        (leave, Upload { left: Some(left), _claim: Arc::clone(self) })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.link.release();
-        if self.pool.pending.load(SeqCst) > 0 {
-            self.pool.wake.notify_one();
-        }
-    }
-}
-
 /// A request body's part in its stream.
-pub(in crate::client) struct Upload {
+pub(super) struct Upload {
     left: Option<oneshot::Receiver<()>>,
-    _claim: Arc<Claim>,
+    _claim: Arc<dyn Any + Send + Sync>,
 }
 
 impl Upload {
+    /// A body that holds `claim` as long as it is under way; whoever sends over what is returned gives it up.
+    pub(super) fn new(claim: Arc<dyn Any + Send + Sync>) -> (oneshot::Sender<()>, Self) {
+        let (leave, left) = oneshot::channel();
+        (leave, Self { left: Some(left), _claim: claim })
+    }
+
     /// The body is looked at.
-    pub(in crate::client) fn looked_at(&mut self) {
+    pub(super) fn looked_at(&mut self) {
         if self.left.is_some() {
             let _ = LOOKED_AT.try_with(|slot| slot.set(self.left.take()));
         }
