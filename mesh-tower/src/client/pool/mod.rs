@@ -334,8 +334,32 @@ impl Shared {
     /// Makes one connection; `None` if that failed. Boxed, because a connection's own task calls it for its successor.
     fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         self.lock().connecting += 1;
+        self.connect_counted()
+    }
+
+    fn connect_counted(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         let shared = Arc::clone(self);
         Box::pin(async move { shared.finish_connect().await })
+    }
+
+    /// Whether a request can be taken, after one connect where there was none: that of a request under way will do.
+    async fn comes_back(self: &Arc<Self>) -> bool {
+        let mut woken = pin!(self.wake.notified());
+        woken.as_mut().enable();
+        let under_way = {
+            let mut lists = self.lock();
+            if lists.serves() {
+                return true;
+            }
+            let under_way = lists.connecting > 0;
+            lists.connecting += usize::from(!under_way);
+            under_way
+        };
+        if !under_way {
+            return self.connect_counted().await.is_some();
+        }
+        woken.await;
+        self.lock().serves()
     }
 
     /// The second half of a connect that is counted already.
@@ -510,9 +534,7 @@ impl Shared {
                 if pool.closed.load(Relaxed) {
                     return;
                 }
-                // A request may have connected meanwhile.
-                let back = pool.lock().serves() || pool.connect().await.is_some();
-                if back {
+                if pool.comes_back().await {
                     let mut lists = pool.lock();
                     // It may be gone again already, and then `failed` found this task still running.
                     if !lists.alive.is_empty() {
