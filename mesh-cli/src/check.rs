@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, Mtls, NoPolicy, TlsVersion};
+use mesh_core::policy::RequestPolicy;
 use mesh_core::policy::lint::{Finding, LintOptions, lint};
 use mesh_core::{CheckReport, Mesh};
 use mesh_tower::otel::Otlp;
@@ -48,6 +49,17 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
         };
         text.push_str(&format!("\n  no policy selects this workload: {verdict}"));
     }
+    let requests: Vec<_> =
+        RequestPolicy::of(&loaded.requests, workload, &loaded.config.root_namespace).documents().collect();
+    for request in &requests {
+        let issuers: Vec<&str> = request.rules.iter().map(|rule| rule.issuer.issuer.as_str()).collect();
+        text.push_str(&format!(
+            "\n  RequestAuthentication {}: {}, {}",
+            request.name,
+            issuers.join(", "),
+            request.place
+        ));
+    }
     for issuer in &report.issuers {
         text.push_str(&format!("\n  tokens of {issuer}: keys found"));
     }
@@ -76,6 +88,10 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
             "name": &*policy.name, "action": policy.action.to_string(), "rules": policy.rules,
             "file": &*policy.place.file, "line": policy.place.line,
         })).collect::<Vec<_>>(),
+        "request_authentications": requests.iter().map(|request| json!({
+            "name": &*request.name, "file": &*request.place.file, "line": request.place.line,
+            "issuers": request.rules.iter().map(|rule| rule.issuer.issuer.as_str()).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "listeners": loaded.config.listeners.iter().map(|(name, listener)| json!({
             "name": name, "mtls": listener.mtls.as_str(), "tls": listener.tls.min_version.as_str(),
             "resumption": listener.tls.resumption, "gateways": gateways(listener),
@@ -89,12 +105,14 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
 
 /// What may surprise in the policies that select the workload: the others are for others to know.
 fn surprises(loaded: &Loaded) -> Vec<Finding> {
-    let Loaded { config, policies, .. } = loaded;
+    let Loaded { config, policies, requests, .. } = loaded;
     let own: Vec<_> =
         policies.iter().filter(|policy| policy.selects(&config.workload, &config.root_namespace)).cloned().collect();
+    let requests: Vec<_> =
+        RequestPolicy::of(requests, &config.workload, &config.root_namespace).documents().cloned().collect();
     let plaintext = config.listeners.values().any(|listener| listener.mtls != Mtls::Strict);
     let workloads = std::slice::from_ref(&config.workload);
-    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext })
+    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext, requests: &requests })
 }
 
 /// One line about who may connect, and how.

@@ -1,7 +1,7 @@
 //! `mesh explain`: what a configuration decides about one request, and why.
 
-use mesh_core::policy::{Headers, Request, Verdict};
-use mesh_core::token::{StrictJson, VerifiedToken};
+use mesh_core::policy::{Headers, Protocol, Request, Verdict};
+use mesh_core::token::{StrictJson, TokenError, VerifiedToken, accepts_claims};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Failure};
@@ -51,6 +51,11 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
         sni: args.sni.as_deref(),
         headers: &Given(&args.header),
     };
+    if let Some(token) = token.filter(|_| !loaded.config.tokens.is_empty())
+        && let Err(error) = accepts_claims(&loaded.config.tokens, token)
+    {
+        return bad_token(args, request.protocol, error);
+    }
     let explanation = loaded.engine.explain(&request);
     let decision = &explanation.decision;
     let yes = decision.verdict == Verdict::Allow;
@@ -68,6 +73,15 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
         fields.extend(explained);
     }
     Answer { yes, text, json }
+}
+
+/// What no policy is asked about.
+fn bad_token(args: &ExplainArgs, protocol: Protocol, error: TokenError) -> Answer {
+    let (method, path, reason) = (&args.method, &args.path, error.reason());
+    let text = format!("{method} {path}: refused ({reason}) before policy is asked: {error}");
+    let status = policy::unauthenticated(protocol);
+    let request = json!({ "method": method, "path": path });
+    Answer { yes: false, text, json: json!({ "request": request, "status": status, "reason": reason }) }
 }
 
 /// The claims as if a token with them had been verified.

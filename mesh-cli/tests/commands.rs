@@ -507,3 +507,51 @@ fn pem(der: &[u8]) -> String {
     let base64 = base64::engine::general_purpose::STANDARD.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
 }
+
+#[test]
+fn check_and_explain_know_whose_tokens_are_taken() {
+    let (_guard, dir) = workspace();
+    let set = fs::read_to_string(keys_of_an_issuer(&dir)).unwrap();
+    let document = |name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: {name}, namespace: shop \
+             }}\nspec:\n  selector: {{ matchLabels: {{ app: {labels} }} }}\n  jwtRules: [ {{ issuer: 'https://idp.example', \
+             audiences: [{labels}], jwks: '{set}' }} ]\n"
+        )
+    };
+    fs::write(dir.join("policies/jwt.yaml"), document("jwt", "orders") + &document("other", "web")).unwrap();
+    let (code, json) = ask(&dir, &["check", "mesh.yaml"]);
+    assert_eq!((code, &json["issuers"]), (0, &serde_json::json!(["https://idp.example"])), "{json}");
+    let [listed] = json["request_authentications"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert_eq!((&listed["name"], &listed["line"]), (&"shop/jwt".into(), &2.into()));
+    assert_eq!((&json["lint"]["warnings"], &json["warnings"]), (&0.into(), &serde_json::json!([])), "{json}");
+    let text = String::from_utf8(mesh(&dir, &["check", "mesh.yaml"]).stdout).unwrap();
+    assert!(text.contains("RequestAuthentication shop/jwt: https://idp.example, ./policies/jwt.yaml:2:1"), "{text}");
+
+    for (claims, code, status, reason) in [
+        (r#"{"iss":"https://idp.example","sub":"ann","aud":"orders"}"#, 0, None, None),
+        (r#"{"iss":"https://idp.example","sub":"ann","aud":"web"}"#, 1, Some(401), Some("token_wrong_audience")),
+        (r#"{"iss":"https://idp2.example","sub":"ann"}"#, 1, Some(401), Some("token_unknown_issuer")),
+    ] {
+        let args =
+            ["explain", "--config", "mesh.yaml", "--anonymous", "--path", "/x", "--method", "POST", "--claims", claims];
+        let (exit, json) = ask(&dir, &args);
+        assert_eq!((exit, json["status"].as_u64(), json["reason"].as_str()), (code, status, reason), "{json}");
+    }
+
+    // What no document says is wrong with is wrong with the two together.
+    let second = document("third", "orders").replace("audiences", "forwardOriginalToken: true, audiences");
+    fs::write(dir.join("policies/jwt2.yaml"), second).unwrap();
+    let (code, json) = ask(&dir, &["check", "mesh.yaml"]);
+    assert_eq!((code, &json["issues"][0]["field"]), (1, &"spec.jwtRules[0].issuer".into()), "{json}");
+    let message = json["issues"][0]["message"].as_str().unwrap();
+    assert!(message.contains("policies/jwt.yaml:7 (spec.jwtRules[0])"), "{message}");
+}
+
+/// A file with the public key of somebody.
+fn keys_of_an_issuer(dir: &Path) -> PathBuf {
+    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037 A.2
+    let path = dir.join("keys.json");
+    fs::write(&path, format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#)).unwrap();
+    path
+}

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use mesh_core::config::Workload;
+use mesh_core::config::{Errors, IssuerConfig, Workload};
 use mesh_core::policy::canonical::Canonicalization;
 use mesh_core::policy::{
-    self, CustomAnswer, CustomAnswers, Decision, DryRunMatch, NoHeaders, PolicyEngine, Request, Verdict,
+    self, CustomAnswer, CustomAnswers, Decision, DryRunMatch, NoHeaders, PolicyEngine, Request, RequestPolicy, Verdict,
 };
-use mesh_core::token::StrictJson;
+use mesh_core::token::{StrictJson, accepts_claims};
 use mesh_tower::offline::Sent;
 use serde::Serialize;
 use serde_json::Value;
@@ -24,7 +24,9 @@ use crate::lines::{next_line, open};
     after_help = "Each line of the input is {\"id\":any,\"protocol\":\"http\"|\"grpc\"|\"tcp\",\"source\":{\"principal\":\"spiffe://...\",\
     \"ip\":\"...\"},\"remote_ip\":\"...\",\"destination\":{\"ip\":\"...\",\"port\":N},\"sni\":\"...\",\"method\":\"GET\",\"authority\":\
     \"host:port\",\"path\":\"/path?query\",\"route\":\"/{id}\",\"headers\":[[\"name\",\"value\"]],\"claims\":{...}}. What is absent or null \
-    is unknown, the protocol http. On raw tcp, what only HTTP has is not looked at. Claims count as verified.\n\n\
+    is unknown, the protocol http. On raw tcp, what only HTTP has is not looked at. Claims count as verified; where a \
+    RequestAuthentication selects the workload, `iss`, and `aud` if it is given, must be among its rules, or the decision is deny, \
+    the status 401, the reason token_unknown_issuer or token_wrong_audience.\n\n\
     Each line of the output is {\"id\",\"decision\",\"status\",\"policy\",\"rule\",\"reason\",\"dry_run\",\"dry_run_decision\"}, in the order \
     of the input; `audit` too, where AUDIT policies match. `decision` is allow, deny, reject (the request has no single reading) or error (the line \
     is wrong; `reason` names the field). `status` is what the mesh answers with: for http 403, 401 where only a token is missing, \
@@ -80,7 +82,14 @@ pub(super) fn run(args: &EvalArgs) -> Result<Said, Failure> {
         answers.insert(Arc::from(name.as_str()), *answer);
     }
     let engine = PolicyEngine::compile(&policies.documents, &workload, &policies.options);
-    let judge = Judge { engine, answers, canonical: policies.canonical };
+    let mut errors = Errors::default();
+    let requests = RequestPolicy::of(&policies.requests, &workload, &policies.options.root_namespace);
+    let issuers = requests.documents().next().map(|_| requests.issuers(&mut errors));
+    if let Some(error) = errors.into_error() {
+        eprintln!("{error}");
+        return Ok(Said::Lines { yes: false });
+    }
+    let judge = Judge { engine, answers, canonical: policies.canonical, issuers };
     let mut lines = Lines::new();
     let failed = |error: std::io::Error| Failure::Io(format!("cannot read {}: {error}", args.requests.display()));
     while let Some(line) = next_line(&mut input, MAX_LINE + 1).map_err(failed)? {
@@ -139,6 +148,8 @@ struct Judge {
     engine: PolicyEngine,
     answers: CustomAnswers,
     canonical: Canonicalization,
+    /// Whose tokens are taken; `None`: nothing says so.
+    issuers: Option<Vec<IssuerConfig>>,
 }
 
 impl Judge {
@@ -181,6 +192,12 @@ impl Judge {
                 lines.say(true, &row)
             }
             Ok(reading) => {
+                if let Some((issuers, claims)) = self.issuers.as_ref().zip(line.claims.as_ref())
+                    && let Err(error) = accepts_claims(issuers, &claims.0)
+                {
+                    let status = super::unauthenticated(protocol);
+                    return lines.say(true, &Row { status, reason: error.reason(), ..Row::new(id, "deny") });
+                }
                 let (path, resolved_path) = reading.paths();
                 let request = Request {
                     token: line.claims.as_ref().map(|claims| &claims.0),

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use mesh_core::config::{Config, ConfigError, Errors, NoPolicy, Sources, Workload};
 use mesh_core::identity::TrustDomain;
 use mesh_core::policy::canonical::Canonicalization;
-use mesh_core::policy::{AuthorizationPolicy, Decision, EngineOptions, Mode, Protocol, Verdict};
+use mesh_core::policy::{AuthorizationPolicy, Decision, EngineOptions, Mode, Protocol, RequestAuthentication, Verdict};
 
 use crate::answer::{Failure, Said};
 
@@ -35,8 +35,8 @@ pub(crate) fn run(command: &PolicyCommand) -> Result<Said, Failure> {
 /// Which policies, and how they are read.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
-    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy documents; PeerAuthentication is read and says
-    /// nothing here.
+    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy and RequestAuthentication documents;
+    /// PeerAuthentication is read and says nothing here.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     policies: Vec<PathBuf>,
     /// Policies of this namespace hold for every workload.
@@ -75,6 +75,7 @@ pub(crate) fn word<T: Copy + Send + Sync + 'static, const N: usize>(
 /// Policies that are valid.
 struct Policies {
     documents: Vec<AuthorizationPolicy>,
+    requests: Vec<RequestAuthentication>,
     options: EngineOptions,
     canonical: Canonicalization,
 }
@@ -104,8 +105,8 @@ impl PolicyArgs {
         };
         let mut errors = Errors::default();
         // Connections are no part of a request: `PeerAuthentication` is read and says nothing here.
-        let documents = Sources::read(&self.policies).parse(self.mode, canonical, &mut errors).policies;
-        Ok(errors.finish(Some(Policies { documents, options, canonical })))
+        let read = Sources::read(&self.policies).parse(self.mode, canonical, &mut errors);
+        Ok(errors.finish(Some(Policies { documents: read.policies, requests: read.requests, options, canonical })))
     }
 }
 
@@ -137,9 +138,14 @@ fn labelled(workload: &Workload, labels: &[(String, String)]) -> Result<Workload
 pub(crate) fn status(protocol: Protocol, decision: &Decision) -> Option<u16> {
     match (decision.verdict, decision.token_would_help) {
         (Verdict::Allow, _) => None,
-        (Verdict::Deny, true) => code(protocol, 401, 16),
+        (Verdict::Deny, true) => unauthenticated(protocol),
         (Verdict::Deny, false) => code(protocol, 403, 7),
     }
+}
+
+/// What it answers a bad token with.
+pub(crate) fn unauthenticated(protocol: Protocol) -> Option<u16> {
+    code(protocol, 401, 16)
 }
 
 fn code(protocol: Protocol, http: u16, grpc: u16) -> Option<u16> {

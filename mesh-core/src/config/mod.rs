@@ -114,9 +114,11 @@ pub struct Config {
     pub listeners: BTreeMap<String, ListenerConfig>,
     /// The plain listener for `/livez`, `/readyz` and `/metrics`; absent: none.
     pub health: Option<HealthConfig>,
-    /// Whose JWTs are accepted. Empty: a bearer token is refused, because nobody could vouch for it.
+    /// Whose JWTs are accepted; in a mesh, with the rules of every `RequestAuthentication` that selects it. Empty: a bearer
+    /// token is refused, because nobody could vouch for it.
     pub tokens: Vec<IssuerConfig>,
-    /// Files and directories with `AuthorizationPolicy` and `PeerAuthentication` documents (`*.yaml`, `*.yml`), resolved.
+    /// Files and directories with `AuthorizationPolicy`, `PeerAuthentication` and `RequestAuthentication` documents
+    /// (`*.yaml`, `*.yml`), resolved.
     pub policies: Vec<PathBuf>,
     /// Who may do what, in short: what each role may do, by name. Compiled to policies that stand beside the others.
     pub roles: BTreeMap<String, Vec<PermissionConfig>>,

@@ -122,6 +122,8 @@ setters! {
         types: Vec<String>,
         from_headers: Vec<TokenHeader>,
         from_params: Vec<String>,
+        from_cookies: Vec<String>,
+        output_payload_to_header: impl Into<String> => some_string,
         output_claim_to_headers: Vec<ClaimHeader>,
         forward_original_token: bool,
     }

@@ -22,7 +22,7 @@ listeners:
              drain_timeout: 0s, shutdown_delay: 5s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
              max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B, decompress_requests: true }
 health:    { address: '0.0.0.0:8081' }
-tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
+tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], from_cookies: [session], output_payload_to_header: x-payload, output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
 policies:  [ policies/, /abs/p.yaml ]
 authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes, custom_timeout: 2s, groups_claim: [realm_access, roles] }
 roles:
@@ -181,6 +181,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
         [IssuerConfig {
             issuer: "i".into(),
             audiences: vec!["a".into()],
+            dangerous_any_audience: false,
             jwks: PlugConfig::new("file", &serde_json::json!("k")),
             algorithms: ["RS256", "PS256", "ES256", "ES384", "EdDSA"].map(String::from).into(),
             leeway: secs(30),
@@ -188,6 +189,8 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             types: ["JWT", "at+jwt"].map(String::from).into(),
             from_headers: vec![],
             from_params: vec![],
+            from_cookies: vec![],
+            output_payload_to_header: None,
             output_claim_to_headers: vec![],
             forward_original_token: false,
         }]

@@ -17,6 +17,8 @@ use crate::identity::{IdentityError, IdentitySource, IdentityUpdates, MemorySour
 use crate::plugin::Plugin;
 use crate::token::{Jwks, KeySource, KeyUpdate, KeyUpdates};
 
+mod requests;
+
 const POLICY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

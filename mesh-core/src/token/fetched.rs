@@ -45,6 +45,8 @@ pub struct FetchedKeysConfig {
     /// For how long after its last confirmation a set is trusted while the server cannot be asked. Default 2 h, which
     /// outlives an outage of an hour; range 1 min to 24 h, at least `refresh`.
     pub max_stale: Duration,
+    /// What one fetch may take, from name resolution to the last byte. Default 10 s, range 100 ms to 10 s. (Istio `timeout`)
+    pub timeout: Duration,
     /// PEM authorities that alone are trusted for these fetches; default: those of the public web.
     pub ca: Option<PathBuf>,
     /// Whether the server may have a private or loopback address. Default `false`.
@@ -60,6 +62,7 @@ impl FetchedKeysConfig {
             uri: uri.into(),
             refresh: Duration::from_secs(300),
             max_stale: Duration::from_secs(2 * 3600),
+            timeout: Duration::from_secs(10),
             ca: None,
             allow_private: false,
             dangerous_allow_http: false,
@@ -70,6 +73,7 @@ impl FetchedKeysConfig {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         self.refresh = fields.within("refresh", self.refresh, 30 * second..=hour);
         self.max_stale = fields.within("max_stale", self.max_stale, self.refresh.max(60 * second)..=24 * hour);
+        self.timeout = fields.within("timeout", self.timeout, second / 10..=10 * second);
         self.ca = fields.optional::<PathBuf>("ca").map(|file| context.base_dir.join(file));
         self.allow_private = fields.or("allow_private", false);
         self.dangerous_allow_http = fields.or("dangerous_allow_http", false);
@@ -79,7 +83,7 @@ impl FetchedKeysConfig {
 
     fn request(&self, url: &str) -> FetchRequest {
         let mut request = FetchRequest::new(url);
-        request.max_bytes = Jwks::MAX_BYTES;
+        (request.max_bytes, request.timeout) = (Jwks::MAX_BYTES, self.timeout);
         request.ca.clone_from(&self.ca);
         (request.allow_private, request.allow_http_to_loopback) = (self.allow_private, self.dangerous_allow_http);
         request
@@ -115,9 +119,9 @@ impl FetchedKeys {
             (FetchedKeysConfig::new(uri), node.place.clone())
         } else {
             let mut fields = Fields::of(node, errors)?;
-            let uri = fields.required::<String>("uri");
+            let (uri, at) = (fields.required::<String>("uri"), fields.place("uri"));
             let config = FetchedKeysConfig::new(uri.unwrap_or_default()).options(fields, context)?;
-            (config, node.place.field("uri"))
+            (config, at)
         };
         if errors.issues().len() > before {
             return None;
@@ -200,7 +204,7 @@ fn configuration_url(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))
 }
 
-fn check_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
+pub(crate) fn check_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
     let rest = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => rest,
         (None, Some(rest)) if allow_http => rest,

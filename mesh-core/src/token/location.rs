@@ -1,13 +1,10 @@
-//! Where in a request a token may be. (Istio `RequestAuthentication`: `fromHeaders`, `fromParams`)
+//! Where in a request a token may be. (Istio `RequestAuthentication`: `fromHeaders`, `fromParams`, `fromCookies`)
 
 use std::collections::BTreeSet;
 
 use super::TokenError;
 use super::parse::is_b64token;
 use crate::config::IssuerConfig;
-
-/// The query parameter that is looked at by default. (RFC 6750 2.3, Istio)
-const ACCESS_TOKEN: &str = "access_token";
 
 /// Where a token was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +16,8 @@ pub enum Location {
     Header(usize),
     /// A query parameter, by its place in [`Locations::params`].
     Param(usize),
+    /// A cookie, by its place in [`Locations::cookies`].
+    Cookie(usize),
 }
 
 /// Every place where a token of some issuer may be, and every header that claims are written to.
@@ -26,6 +25,7 @@ pub enum Location {
 pub struct Locations {
     headers: Vec<Place>,
     params: Vec<Place>,
+    cookies: Vec<Place>,
     bearer: Issuers,
     outputs: BTreeSet<String>,
 }
@@ -47,9 +47,10 @@ impl Locations {
         let mut found = Self::default();
         for (index, config) in issuers.enumerate() {
             found.outputs.extend(config.output_claim_to_headers.iter().map(|to| to.header.to_ascii_lowercase()));
-            if config.from_headers.is_empty() && config.from_params.is_empty() {
+            found.outputs.extend(config.output_payload_to_header.iter().map(|header| header.to_ascii_lowercase()));
+            if config.has_default_places() {
                 found.bearer.insert(index);
-                add(&mut found.params, ACCESS_TOKEN, "", index);
+                add(&mut found.params, IssuerConfig::ACCESS_TOKEN, "", index);
             }
             for header in &config.from_headers {
                 if header.name.eq_ignore_ascii_case("authorization") && header.prefix.eq_ignore_ascii_case("bearer ") {
@@ -60,6 +61,9 @@ impl Locations {
             }
             for param in &config.from_params {
                 add(&mut found.params, param, "", index);
+            }
+            for cookie in &config.from_cookies {
+                add(&mut found.cookies, cookie, "", index);
             }
         }
         found
@@ -73,6 +77,11 @@ impl Locations {
     /// Query parameters to look at, by exact name.
     pub fn params(&self) -> impl ExactSizeIterator<Item = &str> {
         self.params.iter().map(|param| &*param.name)
+    }
+
+    /// Cookies to look at, by exact name.
+    pub fn cookies(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.cookies.iter().map(|cookie| &*cookie.name)
     }
 
     /// Headers that claims are written to, in lower case: no caller may bring them, in no spelling.
@@ -120,8 +129,25 @@ impl Locations {
             Location::Bearer => Some(&self.bearer),
             Location::Header(index) => self.headers.get(index).map(|place| &place.issuers),
             Location::Param(index) => self.params.get(index).map(|place| &place.issuers),
+            Location::Cookie(index) => self.cookies.get(index).map(|place| &place.issuers),
         };
         allowed.is_some_and(|issuers| issuers.contains(&issuer))
+    }
+
+    /// The token in all `Cookie` headers: none, one, or a refusal of more. Names are compared as they stand.
+    pub fn in_cookies<'v>(
+        &self,
+        values: impl IntoIterator<Item = &'v [u8]>,
+    ) -> Result<Option<(Location, &'v str)>, TokenError> {
+        let mut found = None;
+        for (name, value) in values.into_iter().flat_map(|all| all.split(|byte| *byte == b';')).map(cookie_pair) {
+            let Some(index) = self.cookies().position(|cookie| cookie.as_bytes() == name) else { continue };
+            if found.is_some() {
+                return Err(TokenError::Ambiguous);
+            }
+            found = Some((Location::Cookie(index), one(value)?));
+        }
+        Ok(found)
     }
 
     /// The token in a query: none, one, or a refusal of more. Names and values are compared as they stand: who writes a
@@ -138,6 +164,16 @@ impl Locations {
         }
         Ok(found)
     }
+}
+
+/// The name and the value of one pair of a `Cookie` header, without the quotes that a value may have. (RFC 6265 4.2.1)
+pub fn cookie_pair(pair: &[u8]) -> (&[u8], &[u8]) {
+    let pair = pair.trim_ascii();
+    let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+    let (name, value) = pair.split_at(at);
+    let value = value.get(1..).unwrap_or_default().trim_ascii();
+    let plain = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    (name.trim_ascii_end(), plain.unwrap_or(value))
 }
 
 fn add(places: &mut Vec<Place>, name: &str, prefix: &str, issuer: usize) {

@@ -59,13 +59,19 @@ pub enum LintCode {
     ShadowedRule,
     /// `not_compared`: more rules than are compared with each other.
     NotCompared,
+    /// `tokens_optional`: whose tokens are taken, and nothing that demands one.
+    TokensOptional,
+    /// `any_audience`: tokens that are meant for other services.
+    AnyAudience,
+    /// `token_place`: tokens in URLs or cookies.
+    TokenPlace,
     /// `doubt`: what only compat mode takes.
     Doubt,
 }
 
 impl LintCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::AllowsAnonymous,
         Self::DenyMissesAnonymous,
         Self::JwtSvidSubject,
@@ -84,6 +90,9 @@ impl LintCode {
         Self::DuplicateRule,
         Self::ShadowedRule,
         Self::NotCompared,
+        Self::TokensOptional,
+        Self::AnyAudience,
+        Self::TokenPlace,
         Self::Doubt,
     ];
 
@@ -108,6 +117,9 @@ impl LintCode {
             Self::DuplicateRule => "duplicate_rule",
             Self::ShadowedRule => "shadowed_rule",
             Self::NotCompared => "not_compared",
+            Self::TokensOptional => "tokens_optional",
+            Self::AnyAudience => "any_audience",
+            Self::TokenPlace => "token_place",
             Self::Doubt => "doubt",
         }
     }
@@ -122,7 +134,8 @@ impl LintCode {
             | Self::NotIndexed
             | Self::DuplicateRule
             | Self::ShadowedRule
-            | Self::NotCompared => Severity::Note,
+            | Self::NotCompared
+            | Self::TokenPlace => Severity::Note,
             _ => Severity::Warning,
         }
     }
@@ -149,6 +162,11 @@ impl LintCode {
             Self::NotIndexed => "name callers, or paths, without `*` alone",
             Self::DuplicateRule | Self::ShadowedRule => "delete it, or narrow the other one",
             Self::NotCompared => "lint fewer policies at once",
+            Self::TokensOptional => {
+                "allow with `requestPrincipals: [\"*\"]`, or deny with `notRequestPrincipals: [\"*\"]`, what needs a token"
+            }
+            Self::AnyAudience => "list in `audiences` what this service is called in `aud`",
+            Self::TokenPlace => "take tokens from headers where that can be",
             Self::Doubt => "write it as strict mode takes it",
         }
     }

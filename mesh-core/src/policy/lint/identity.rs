@@ -45,7 +45,7 @@ impl Demands {
     }
 }
 
-fn wants_token(rule: &Rule, source: Option<&Source>) -> bool {
+pub(super) fn wants_token(rule: &Rule, source: Option<&Source>) -> bool {
     source.is_some_and(|source| source.request_principals.any_of.is_some())
         || rule.when.iter().any(|condition| match condition {
             Condition::RequestPrincipal(clause) => clause.any_of.is_some(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Errors;
 use crate::policy::canonical::Canonicalization;
-use crate::policy::{Mode, parse_documents_as};
+use crate::policy::{Mode, parse_documents_as, parse_file};
 
 /// `NAMESPACE/NAME SPEC`, and behind a `!` in front of it a dry run.
 fn document(text: &str) -> String {
@@ -217,10 +217,69 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
     let many: Vec<String> = (0..3).map(|n| slow(700).replace("shop/p", &format!("shop/p{n}"))).collect();
     assert!(of(lint_of(Mode::Strict, &many.join("\n"), &known)).contains(&LintCode::NotCompared));
     seen.extend([LintCode::Doubt, LintCode::SelectsNothing, LintCode::NotCompared]);
+    // Of documents of another kind: see below.
+    seen.extend([LintCode::TokensOptional, LintCode::AnyAudience, LintCode::TokenPlace]);
     assert!(LintCode::ALL.iter().all(|code| seen.contains(code)), "{seen:?}");
     // Nobody without a certificate gets this far.
     let strict = LintOptions { plaintext: false, ..LintOptions::default() };
     assert_eq!(of(lint_of(Mode::Strict, &from("ALLOW", "notPrincipals: [td/a]"), &strict)), []);
+}
+
+#[test]
+fn tokens_that_nobody_must_bring_are_found() {
+    let jwt = |namespace: &str, spec: &str| {
+        let yaml = format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: jwt, namespace: \
+             {namespace} }}\nspec: {{ {spec} }}\n"
+        );
+        let mut errors = Errors::default();
+        let found = parse_file(Mode::Compat, Canonicalization::Reject, "r.yaml", &yaml, &mut errors).requests;
+        assert!(errors.is_empty(), "{:?}", errors.issues());
+        found
+    };
+    let of = |requests: &[RequestAuthentication], policies: &[&str], workloads: &[Workload]| {
+        let policies = read(Mode::Strict, policies);
+        let options = LintOptions { requests, workloads, ..LintOptions::default() };
+        let about = |finding: &Finding| finding.place.file.as_ref() == "r.yaml";
+        lint(&policies, &options).into_iter().filter(about).map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    let rule = "{ issuer: 'https://i.example', audiences: [a] }";
+    let own = jwt("shop", &format!("jwtRules: [ {rule} ]"));
+    let optional = [LintCode::TokensOptional];
+    let allow = from("ALLOW", "requestPrincipals: ['*']");
+    let closed = "shop/p action: DENY, rules: [ { from: [ { source: { notRequestPrincipals: ['*'] } } ] } ]";
+    let claim = when("ALLOW", "key: 'request.auth.claims[a]', values: [b]");
+    let elsewhere = closed.replace("shop/p", "web/p");
+    let either =
+        "shop/p rules: [ { from: [ { source: { requestPrincipals: ['*'] } }, { source: { namespaces: [a] } } ] } ]";
+    let trial = closed.replace("shop/p", "!shop/p");
+    let of_app = closed.replace("action", "selector: { matchLabels: { app: web } }, action");
+    let mut app = Workload::new("web", "shop");
+    app.labels.insert("app".to_owned(), "web".to_owned());
+    let other = Workload::new("orders", "shop");
+    for (policies, workloads, expected) in [
+        (vec![], vec![], &optional[..]),
+        (vec![ALLOW_WEB], vec![], &optional),
+        (vec![&*elsewhere], vec![], &optional),
+        (vec![&*trial], vec![], &optional),
+        // One of two ways in is open without a token.
+        (vec![either], vec![], &optional),
+        (vec![&*allow], vec![], &[]),
+        (vec![closed], vec![], &[]),
+        (vec![&*claim], vec![], &[]),
+        // It may be meant for all that there are.
+        (vec![&*of_app], vec![], &[]),
+        (vec![&*of_app], vec![app.clone()], &[]),
+        (vec![&*of_app], vec![app, other], &optional),
+        (vec![closed], vec![Workload::new("a", "web")], &[LintCode::SelectsNothing]),
+    ] {
+        assert_eq!(of(&own, &policies, &workloads), expected, "{policies:?} {workloads:?}");
+    }
+    let mesh = jwt("istio-system", &format!("jwtRules: [ {rule} ]"));
+    assert_eq!(of(&mesh, &[closed], &[]), []);
+    let odd = jwt("shop", "jwtRules: [ { issuer: 'https://i.example', fromParams: [a], fromCookies: [b] } ]");
+    assert_eq!(of(&odd, &[closed], &[]), [LintCode::AnyAudience, LintCode::TokenPlace, LintCode::TokenPlace]);
+    assert_eq!(of(&jwt("shop", ""), &[closed], &[]), [LintCode::Doubt]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 use super::*;
 use crate::policy::RequestPrincipal;
+use crate::policy::document::Clause;
 use crate::policy::document::{Condition, PathPattern};
+use crate::policy::pattern::Pattern;
 
 fn document(spec: &str) -> String {
     format!(
@@ -238,7 +240,7 @@ fn a_bad_document_is_left_out_and_all_problems_are_said_at_once() {
 #[test]
 fn one_name_is_given_once() {
     let (policies, _) = parse(&format!("{}---\n{}", document("{}"), document("{ rules: [{}] }")));
-    let documents = Documents { policies, peers: Vec::new() };
+    let documents = Documents { policies, ..Documents::default() };
     let mut errors = Errors::default();
     refuse_duplicates(&documents, &mut errors);
     let [issue] = errors.issues() else { panic!("{errors:?}") };
