@@ -1,7 +1,7 @@
 //! Finds the rules that could match a request without looking at the others.
 
 use super::PeerView;
-use super::account::ServiceAccount;
+use super::account::{self, ServiceAccount};
 use super::compile::{Alternative, Check, CompiledRule, Token};
 use super::lookup::Lookup;
 use super::pattern::{Pattern, PatternSet};
@@ -19,6 +19,8 @@ pub(super) struct RuleSet {
     buckets: Vec<Bucket>,
     by_principal: Lookup<u32>,
     by_namespace: Lookup<u32>,
+    /// By what stands behind `/ns/`, wherever that is in a SPIFFE ID.
+    by_place: Lookup<u32>,
 }
 
 /// Looking at so many rules one by one costs no more than finding them by their path.
@@ -57,12 +59,14 @@ type Found<'a> = (&'a [u32], bool);
 enum Key {
     Principal(Pattern),
     Namespace(Pattern),
+    Place(Pattern),
 }
 
 impl Default for RuleSet {
     fn default() -> Self {
         let buckets = vec![Bucket::default()];
-        Self { rules: Vec::new(), buckets, by_principal: Lookup::default(), by_namespace: Lookup::default() }
+        let (by_principal, by_namespace, by_place) = Default::default();
+        Self { rules: Vec::new(), buckets, by_principal, by_namespace, by_place }
     }
 }
 
@@ -76,6 +80,7 @@ impl RuleSet {
                 let (lookup, pattern) = match key {
                     Key::Principal(pattern) => (&mut set.by_principal, pattern),
                     Key::Namespace(pattern) => (&mut set.by_namespace, pattern),
+                    Key::Place(pattern) => (&mut set.by_place, pattern),
                 };
                 // Documents are far too small for more than `u32` counts.
                 let next = u32::try_from(set.buckets.len()).unwrap_or(ANYBODY);
@@ -92,6 +97,7 @@ impl RuleSet {
         }
         set.by_principal.finish();
         set.by_namespace.finish();
+        set.by_place.finish();
         set.buckets.iter_mut().for_each(|bucket| bucket.by_path.finish());
         Self { rules, ..set }
     }
@@ -190,6 +196,11 @@ impl RuleSet {
         {
             self.by_namespace.each(namespace, |id| found(*id));
         }
+        if !self.by_place.is_empty()
+            && let Some(id) = caller.peer
+        {
+            account::namespace_places(id).for_each(|behind| self.by_place.each(behind, |id| found(*id)));
+        }
         found(ANYBODY);
     }
 
@@ -266,11 +277,18 @@ fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
                 let end = |account: &ServiceAccount| format!("/ns/{}/sa/{}", account.namespace, account.name);
                 Some(accounts.iter().map(|account| Key::Principal(Pattern::Suffix(end(account).into()))).collect())
             }
+            Check::ServiceAccount { accounts, anywhere: true } => {
+                let place = |account: &ServiceAccount| Pattern::Prefix(format!("{}/", account.namespace).into());
+                Some(accounts.iter().map(|account| Key::Place(place(account))).collect())
+            }
             _ => None,
         });
         let namespaces = || {
             positive().find_map(|test| match &test.check {
                 Check::Namespace(set) => Some(lookable(set)?.map(Key::Namespace).collect()),
+                Check::NamespaceAnywhere(all) => {
+                    all.iter().map(|one| Some(Key::Place(Pattern::Prefix(one.start()?.into())))).collect()
+                }
                 _ => None,
             })
         };
@@ -322,7 +340,7 @@ mod tests {
         let source = |field: &str, from: &[&str]| format!("{{ source: {{ {field}: {} }} }}", some(from));
         let from = match rng.below(7) {
             0 => String::new(),
-            1 => source("namespaces", &["a", "b*", "c"]),
+            1 => source("namespaces", &["a", "b*", "c", "a", "b*", "*a"]),
             2 => format!("{}, {}", source("principals", &principals), source("namespaces", &["a", "b"])),
             3 => source("notPrincipals", &principals),
             4 => source("serviceAccounts", &["a/x", "b/x", "y"]),
@@ -360,7 +378,8 @@ mod tests {
                     .zip(&documents[0].rules)
                     .map(|(index, rule)| CompiledRule::new(0, index, action, rule, &compiler).unwrap());
                 let set = RuleSet::new(compiled.collect());
-                for peer in ["ns/a/sa/x", "ns/a/sa/y", "ns/b/sa/x", "ns/bb/sa/yy", "ns/c/sa/z", "other", "ns/d/sa/é"] {
+                let peers = ["ns/a/sa/x", "ns/a/sa/y", "ns/b/sa/x", "ns/bb/sa/yy", "ns/c/sa/z", "other", "ns/d/sa/é"];
+                for peer in peers.into_iter().chain(["zone/a/ns/a/sa/x/pod", "ns/ns/sa/x", "ns/c/ns/bb/y", "ns/b"]) {
                     let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
                     for path in ["/a", "/a/b", "/a/", "/c", "/d/b", "/e", "/", "/f"] {
                         let request = Request {
