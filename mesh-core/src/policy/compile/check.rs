@@ -17,7 +17,10 @@ pub(in super::super) enum Check {
     Principal(PatternSet),
     Namespace(PatternSet),
     NamespaceAnywhere(Box<[NamespaceAnywhere]>),
-    ServiceAccount { accounts: Box<[ServiceAccount]>, anywhere: bool },
+    ServiceAccount {
+        accounts: Box<[ServiceAccount]>,
+        anywhere: bool,
+    },
     TrustDomain(PatternSet),
     SourceIp(Box<[IpBlock]>),
     RemoteIp(Box<[IpBlock]>),
@@ -25,7 +28,10 @@ pub(in super::super) enum Check {
     Port(Box<[u16]>),
     Sni(PatternSet),
     RequestPrincipal(Box<[RequestPrincipal]>),
-    Claim { path: Box<[String]>, values: PatternSet },
+    Claim {
+        path: Box<[String]>,
+        values: PatternSet,
+    },
     Scope(PatternSet),
     Host(Box<[Pattern]>),
     Method {
@@ -33,7 +39,10 @@ pub(in super::super) enum Check {
         /// Whether GET is HEAD too: whoever serves GET answers HEAD by the same handler. (RFC 9110 9.3.2, axum)
         get_is_head: bool,
     },
-    Path { texts: PatternSet, templates: Box<[PathTemplate]> },
+    Path {
+        texts: PatternSet,
+        templates: Box<[PathTemplate]>,
+    },
     Header(HeaderRule),
     Route(PatternSet),
 }
@@ -150,7 +159,9 @@ impl Check {
             }
             Self::Scope(_) => request.token.map(|token| token.scopes().collect::<Vec<_>>().join(" ")),
             Self::Host(_) => Some(request.host.to_owned()),
-            Self::Method { .. } if self.is_head_of_get(request) => Some("HEAD, which the handler of GET answers".to_owned()),
+            Self::Method { .. } if self.is_head_of_get(request) => {
+                Some("HEAD, which the handler of GET answers".to_owned())
+            }
             Self::Method { .. } => Some(request.method.to_owned()),
             Self::Path { .. } => Some(request.paths().collect::<Vec<_>>().join(", read as ")),
             Self::Header(rule) => rule.found(request),

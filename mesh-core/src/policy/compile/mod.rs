@@ -128,6 +128,11 @@ impl Test {
         }
     }
 
+    /// Whether the connection alone decides it, whoever calls.
+    pub(super) fn is_of_connection(&self) -> bool {
+        self.check.of_peer(&PeerView::new(None, None, 0)).is_some()
+    }
+
     /// How it falls for every request of the caller; `None` where that depends on the request.
     pub(super) fn outcome(&self, caller: &PeerView<'_>) -> Option<bool> {
         self.check.of_peer(caller).map(|listed| listed != self.negated)
@@ -176,17 +181,15 @@ impl Compiler<'_> {
     fn operation(&self, operation: &Operation, action: Action) -> Alternative {
         let Operation { hosts, ports, methods, paths } = operation;
         let mut tests = Tests::of(action);
-        tests.add(ports, ["operation.ports", "operation.notPorts"].map(Cow::Borrowed), |all, _| {
-            Check::Port(all.into())
-        });
+        tests
+            .add(ports, ["operation.ports", "operation.notPorts"].map(Cow::Borrowed), |all, _| Check::Port(all.into()));
         tests.add(methods, ["operation.methods", "operation.notMethods"].map(Cow::Borrowed), |all, use_of| {
             let get_is_head = self.mode == Mode::Strict && use_of == Use::KeepsOut;
             Check::Method { methods: set(all), get_is_head }
         });
         tests.add(paths, ["operation.paths", "operation.notPaths"].map(Cow::Borrowed), |all, _| self::paths(all));
-        tests.add(hosts, ["operation.hosts", "operation.notHosts"].map(Cow::Borrowed), |all, _| {
-            Check::Host(all.into())
-        });
+        tests
+            .add(hosts, ["operation.hosts", "operation.notHosts"].map(Cow::Borrowed), |all, _| Check::Host(all.into()));
         tests.all.into()
     }
 

@@ -78,8 +78,8 @@ impl fmt::Display for Finding {
 pub fn lint(documents: &[AuthorizationPolicy], options: &LintOptions<'_>) -> Vec<Finding> {
     let mut report = Report { findings: Vec::new() };
     scope::check(documents, options, &mut report);
+    identity::check(documents, options, &mut report);
     for document in documents {
-        identity::check(document, options, &mut report);
         paths::check(document, &mut report);
         operation::check(document, &mut report);
         for doubt in &document.doubts {

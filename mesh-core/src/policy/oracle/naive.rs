@@ -144,7 +144,8 @@ impl Naive {
             values.iter().any(|value| self.listed(reading, policy, &field.key, value, request))
         };
         if self.mode == Mode::Compat {
-            return (yes.is_empty() || by(Mode::Compat, yes, request)) && (no.is_empty() || !by(Mode::Compat, no, request));
+            return (yes.is_empty() || by(Mode::Compat, yes, request))
+                && (no.is_empty() || !by(Mode::Compat, no, request));
         }
         // Where Istio reads a list in another way, ALLOW wants both readings in order, and else one that is not is enough.
         let of_both = |holds: &dyn Fn(Mode) -> bool| {
@@ -159,7 +160,11 @@ impl Naive {
         // A HEAD request is one of GET in whatever keeps requests out.
         let get = Request { method: "GET", ..*request };
         let (head, get) = (|values| by(Mode::Strict, values, request), |values| by(Mode::Strict, values, &get));
-        if allow { plain && !get(no) } else { (yes.is_empty() || head(yes) || get(yes)) && (no.is_empty() || !head(no)) }
+        if allow {
+            plain && !get(no)
+        } else {
+            (yes.is_empty() || head(yes) || get(yes)) && (no.is_empty() || !head(no))
+        }
     }
 
     fn header(&self, name: &str, field: &Field, request: &Request<'_>, allow: bool) -> bool {
