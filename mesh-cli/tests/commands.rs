@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use mesh_core::identity::forge::{ACCEPTED, Workshop, noon};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn mesh(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mesh")).current_dir(dir).args(args).output().unwrap()
@@ -120,6 +120,29 @@ fn explain_decides_as_the_engine_does() {
     }
     let text = mesh(&dir, &["explain", "--config", "mesh.yaml", "--principal", web, "--path", "/orders/7"]);
     assert!(String::from_utf8(text.stdout).unwrap().contains("allowed (allow_rule) by shop/web, rule 0"));
+
+    // Read as the server reads it: the query is no part of the path, the host has one form, what is forged is gone.
+    let explain = |more: &[&str]| {
+        let args = ["explain", "--config", "mesh.yaml", "--principal", web];
+        ask(&dir, &[&args[..], more].concat())
+    };
+    let (code, json) = explain(&["--path", "/orders/7?a=b", "--host", "Orders.:08443"]);
+    assert_eq!((code, &json["request"]["host"]), (0, &"orders:8443".into()), "{json}");
+    assert_eq!((&json["request"]["read_as"], &json["request"]["method"]), (&json!(["/orders/7"]), &"GET".into()));
+    for (more, reason, status) in [
+        (&["--path", "/orders/../7"][..], "path_dot_segment", 400),
+        (&["--path", "/orders/7", "--method", "G T"], "method", 400),
+        (&["--path", "/orders/7", "--header", "bad name: x"], "header", 400),
+        (&["--path", "/orders/7", "--header", "host: other"], "host_mismatch", 400),
+        (&["--path", "/orders/7", "--header", "upgrade: websocket"], "upgrade", 400),
+        (&["--path", "/orders/7", "--protocol", "grpc"], "grpc_path", 12),
+        (&["--path", "/shop.Orders/Get", "--protocol", "grpc", "--method", "GET"], "grpc_method", 12),
+    ] {
+        let (code, json) = explain(more);
+        assert_eq!((code, &json["reason"], &json["status"]), (1, &reason.into(), &status.into()), "{more:?} {json}");
+    }
+    let (_, json) = explain(&["--path", "/shop.Orders/Get", "--protocol", "grpc"]);
+    assert_eq!((&json["request"]["method"], &json["status"]), (&"POST".into(), &16.into()), "{json}");
 
     let usage = ["explain", "--config", "mesh.yaml", "--path", "/"];
     assert_eq!(mesh(&dir, &usage).status.code(), Some(2), "neither --principal nor --anonymous");

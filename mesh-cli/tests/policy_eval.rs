@@ -162,9 +162,25 @@ fn paths_are_read_as_the_mode_says() {
         let expected = (0, &decision.into(), &reason.into());
         assert_eq!((code, &said[0]["decision"], &said[0]["reason"]), expected, "{canonical} {path}");
     }
-    // Istio's own default.
-    let (_, said) = eval(dir.path(), &web(json!({ "path": "/orders/x/../closed" })), &["--mode", "compat"]);
-    assert_eq!(said[0]["reason"], "deny_rule");
+    // Each mode has the default that it has in a service.
+    let dots = web(json!({ "path": "/orders/x/../closed" }));
+    for mode in ["strict", "compat"] {
+        let config = format!(
+            "workload: {{ name: orders, namespace: shop, labels: {{ app: orders }} }}\nlisteners: {{ default: {{ address: \"127.0.0.1:8443\" }} }}\n\
+             identity: {{ trust_domain: shop.example, source: {{ dev_ca: {{ dir: .mesh }} }} }}\npolicies: [ policies ]\n\
+             authorization: {{ mode: {mode} }}\n"
+        );
+        fs::write(dir.path().join("mesh.yaml"), config).unwrap();
+        let web = ["--principal", "spiffe://shop.example/ns/shop/sa/web", "--path", "/orders/x/../closed"];
+        let explain = ["--json", "explain", "--config", "mesh.yaml", "--host", "orders.shop:8443"];
+        let (_, lines, _) = run(dir.path(), &[&explain[..], &web].concat());
+        let service: Value = serde_json::from_str(&lines.concat()).unwrap();
+        let reason = if mode == "strict" { "path_dot_segment" } else { "deny_rule" };
+        let of_service = service.get("reason").unwrap_or(&service["decision"]["reason"]);
+        let (_, said) = eval(dir.path(), &dots, &["--mode", mode]);
+        assert_eq!((of_service, &said[0]["reason"]), (&reason.into(), &reason.into()), "{mode} {service}");
+        assert_eq!(service["status"], said[0]["status"], "{mode}");
+    }
 }
 
 #[test]

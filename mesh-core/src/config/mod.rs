@@ -135,7 +135,7 @@ pub struct Config {
     pub root_namespace: String,
     /// Other names of the own trust domain in policies, as Istio's `trustDomainAliases`. Default none, at most 64.
     pub trust_domain_aliases: Vec<TrustDomain>,
-    /// How the path of a request becomes what policy matches. Default `reject`.
+    /// How the path of a request becomes what policy matches. Default `reject`; in a file with `mode: compat`, `base`.
     pub canonical: Canonicalization,
     /// How long external authorizers of CUSTOM policies have for one request, all together. Default 1 s, range 1 ms to 30 s.
     pub custom_timeout: Duration,
@@ -161,6 +161,16 @@ pub enum NoPolicy {
     Deny,
     /// Allow every authenticated and anonymous caller, as Istio does.
     Allow,
+}
+
+impl NoPolicy {
+    /// What holds unless the configuration says it: in compat mode Istio's default.
+    pub fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Strict => Self::Deny,
+            Mode::Compat => Self::Allow,
+        }
+    }
 }
 
 impl Config {

@@ -198,6 +198,20 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
 }
 
 #[test]
+fn compat_mode_has_the_defaults_of_istio() {
+    let of = |authorization: &str| {
+        let config = read(&format!(
+            "workload: {{ name: orders, namespace: shop }}\nidentity: {{ trust_domain: shop.example, source: {{ dev_ca: {{ dir: a }} }} }}\n\
+             authorization: {{ {authorization} }}\n"
+        ));
+        config.map(|config| (config.no_policy, config.canonical)).unwrap()
+    };
+    assert_eq!(of("mode: strict"), (NoPolicy::Deny, Canonicalization::Reject));
+    assert_eq!(of("mode: compat"), (NoPolicy::Allow, Canonicalization::Base));
+    assert_eq!(of("mode: compat, no_policy: deny, canonical: reject"), (NoPolicy::Deny, Canonicalization::Reject));
+}
+
+#[test]
 fn every_field_can_be_written() {
     let config = read(FULL).unwrap();
     assert_eq!(config.workload.labels, BTreeMap::from([("app".into(), "orders".into())]));

@@ -66,6 +66,13 @@ impl fmt::Display for ServiceAccount {
     }
 }
 
+const NAMESPACE: &str = "/ns/";
+
+/// What stands behind each `/ns/` of a SPIFFE ID, up to its end.
+pub(super) fn namespace_places(id: &SpiffeId) -> impl Iterator<Item = &str> {
+    places(id.as_str(), NAMESPACE).filter_map(|at| id.as_str().get(at + NAMESPACE.len()..))
+}
+
 /// Every place where `part` stands in `text`, overlapping ones too.
 fn places<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = usize> {
     let mut from = 0;
@@ -86,7 +93,12 @@ pub(super) struct NamespaceAnywhere {
 
 impl NamespaceAnywhere {
     pub(super) fn new(value: &str) -> Self {
-        Self { parts: format!("/ns/{value}/").split('*').map(Into::into).collect() }
+        Self { parts: format!("{NAMESPACE}{value}/").split('*').map(Into::into).collect() }
+    }
+
+    /// What must stand behind one of the [`namespace_places`] of a caller; `None` where anything may.
+    pub(super) fn start(&self) -> Option<&str> {
+        self.parts.first()?.strip_prefix(NAMESPACE).filter(|start| !start.is_empty())
     }
 
     pub(super) fn matches(&self, id: &SpiffeId) -> bool {

@@ -134,6 +134,22 @@ fn an_explanation_names_the_nearest_rule_and_every_field_it_missed() {
     assert!(!forged.to_string().contains('\u{1b}'));
 }
 
+#[test]
+fn an_explanation_says_where_head_is_taken_for_get() {
+    let deny = policy(
+        "d",
+        "{ action: DENY, rules: [{ to: [{ operation: { methods: [GET] } }, { operation: { paths: [/h] } }] }] }",
+    );
+    let allow = policy("a", "{ rules: [{ to: [{ operation: { notMethods: [GET] } }] }] }");
+    let engine = engine(&(deny + &allow), NoPolicy::Deny);
+    let told = |method, path| engine.explain(&Request { method, path, ..request(None) }).to_string();
+    assert!(told("HEAD", "/a").contains("DENY shop/d rule 0: matched: the handler of GET answers HEAD\n"));
+    assert!(told("HEAD", "/a").ends_with("\"HEAD, which the handler of GET answers\", the rule wants none of `GET`"));
+    for (method, path) in [("GET", "/a"), ("HEAD", "/h")] {
+        assert!(told(method, path).contains("DENY shop/d rule 0: matched\n"), "{method} {path}");
+    }
+}
+
 /// Whichever of two readings a handler makes of a path: what policy denies it does not get.
 #[test]
 fn of_two_readings_allow_needs_both_and_deny_one() {

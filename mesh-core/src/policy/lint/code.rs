@@ -25,13 +25,13 @@ impl Severity {
 pub enum LintCode {
     /// `allows_anonymous`: an ALLOW rule that excludes identities and demands none.
     AllowsAnonymous,
-    /// `deny_misses_anonymous`: a DENY rule for identities, which callers over plaintext do not have.
+    /// `deny_misses_anonymous`: a DENY or CUSTOM rule for identities, which callers over plaintext do not have.
     DenyMissesAnonymous,
     /// `jwt_svid_subject`: a subject with slashes in `requestPrincipals`.
     JwtSvidSubject,
     /// `custom_identity`: identities or claims in a CUSTOM rule.
     CustomIdentity,
-    /// `deny_one_slash_form`: a DENY rule for `/a` and not `/a/`, or the other way round.
+    /// `deny_one_slash_form`: a list that keeps `/a` out and not `/a/`, or the other way round.
     DenyOneSlashForm,
     /// `prefix_without_slash`: an ALLOW rule for `/a*`, which holds `/ab` too.
     PrefixWithoutSlash,
@@ -39,8 +39,10 @@ pub enum LintCode {
     PathTemplate,
     /// `route_key`: the condition `route`.
     RouteKey,
-    /// `host_without_port`: `h` without `h:*`.
+    /// `host_without_port`: `h` without `h:*`, or the other way round.
     HostWithoutPort,
+    /// `head_of_get`: a list that keeps GET out and does not name HEAD.
+    HeadOfGet,
     /// `grpc_method`: a gRPC path with methods other than POST.
     GrpcMethod,
     /// `allows_everything`: an ALLOW rule without any field.
@@ -71,7 +73,7 @@ pub enum LintCode {
 
 impl LintCode {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AllowsAnonymous,
         Self::DenyMissesAnonymous,
         Self::JwtSvidSubject,
@@ -81,6 +83,7 @@ impl LintCode {
         Self::PathTemplate,
         Self::RouteKey,
         Self::HostWithoutPort,
+        Self::HeadOfGet,
         Self::GrpcMethod,
         Self::AllowsEverything,
         Self::DenyOnly,
@@ -108,6 +111,7 @@ impl LintCode {
             Self::PathTemplate => "path_template",
             Self::RouteKey => "route_key",
             Self::HostWithoutPort => "host_without_port",
+            Self::HeadOfGet => "head_of_get",
             Self::GrpcMethod => "grpc_method",
             Self::AllowsEverything => "allows_everything",
             Self::DenyOnly => "deny_only",
@@ -144,7 +148,9 @@ impl LintCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::AllowsAnonymous => "demand an identity beside it: `principals: [\"*\"]`",
-            Self::DenyMissesAnonymous => "deny what has no identity too: `notPrincipals: [\"*\"]` in a rule of its own",
+            Self::DenyMissesAnonymous => {
+                "deny what has no identity too: `notPrincipals: [\"*\"]` in a DENY rule of its own"
+            }
             Self::JwtSvidSubject => {
                 "write `when: [ { key: \"request.auth.claims[sub]\", values: [...] } ]`, and `[iss]` too"
             }
@@ -153,7 +159,8 @@ impl LintCode {
             Self::PrefixWithoutSlash => "write the path and the path with `/*`, if that is meant",
             Self::PathTemplate => "keep to `*` at an end where older sidecars read the policy",
             Self::RouteKey => "write `paths` where sidecars read the policy",
-            Self::HostWithoutPort => "add the same host with `:*`",
+            Self::HostWithoutPort => "name the host in both forms, alone and with `:*`",
+            Self::HeadOfGet => "name HEAD too",
             Self::GrpcMethod => "write POST, or leave `methods` out",
             Self::AllowsEverything => "say who may, or what",
             Self::DenyOnly => "add an ALLOW policy; one without `rules` allows nothing",

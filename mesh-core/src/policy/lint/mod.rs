@@ -83,8 +83,8 @@ pub fn lint(documents: &[AuthorizationPolicy], options: &LintOptions<'_>) -> Vec
     let mut report = Report { findings: Vec::new() };
     scope::check(documents, options, &mut report);
     tokens::check(documents, options, &mut report);
+    identity::check(documents, options, &mut report);
     for document in documents {
-        identity::check(document, options, &mut report);
         paths::check(document, &mut report);
         operation::check(document, &mut report);
         for doubt in &document.doubts {

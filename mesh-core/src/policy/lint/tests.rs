@@ -46,11 +46,15 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             (0..count).map(|n| format!("{{ to: [ {{ operation: {{ ports: [\"{n}\"] }} }} ] }}")).collect();
         format!("shop/p rules: [ {} ]", rules.join(", "))
     };
+    let ends =
+        (0..9).map(|n| format!("{{ from: [ {{ source: {{ namespaces: ['*op{n}'] }} }} ] }}")).collect::<Vec<_>>();
+    let ends = format!("shop/p action: ALLOW, rules: [ {} ]", ends.join(", "));
     let two = |one: &str, other: &str| format!("shop/p rules: [ {one}, {other} ]");
     let get = "{ to: [ { operation: { methods: [GET] } } ] }";
     let get_or_put = "{ to: [ { operation: { methods: [GET, PUT] } } ] }";
     let get_of_web = "{ from: [ { source: { namespaces: [web] } } ], to: [ { operation: { methods: [GET] } } ] }";
     let deny = to("DENY", "methods: [PUT]");
+    let shut = "action: DENY, rules: [ { from: [ { source: { notPrincipals: ['*'] } } ] } ]";
     let table: Vec<(LintCode, Vec<String>, Vec<String>)> = vec![
         (
             LintCode::AllowsAnonymous,
@@ -70,8 +74,18 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
         ),
         (
             LintCode::DenyMissesAnonymous,
-            vec![from("DENY", "namespaces: [a]"), when("DENY", "key: source.principal, values: [td/a]")],
-            vec![from("DENY", "notNamespaces: [a]"), from("ALLOW", "namespaces: [a]"), from("DENY", "ipBlocks: [10.0.0.1]")],
+            vec![
+                from("DENY", "namespaces: [a]"),
+                when("DENY", "key: source.principal, values: [td/a]"),
+                custom("{ from: [ { source: { principals: [td/a] } } ] }"),
+                // Denied elsewhere, for a while, or in part.
+                format!("{}\nother/q {shut}", from("DENY", "namespaces: [a]")),
+                format!("{}\n!shop/q {shut}", from("DENY", "namespaces: [a]")),
+                format!("{}\nshop/q {}", from("DENY", "namespaces: [a]"), shut.replace("'*'", "'td*'")),
+            ],
+            vec![
+                format!("{}\nshop/q {shut}", from("DENY", "namespaces: [a]")),
+                from("DENY", "notNamespaces: [a]"), from("ALLOW", "namespaces: [a]"), from("DENY", "ipBlocks: [10.0.0.1]")],
         ),
         (
             LintCode::JwtSvidSubject,
@@ -99,6 +113,12 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
                 to("DENY", "paths: [/admin/]"),
                 to("DENY", "paths: [/admin/*]"),
                 to("DENY", "paths: [/admin, /other/]"),
+                to("DENY", "paths: ['*/admin']"),
+                to("DENY", "paths: ['/{*}/admin']"),
+                to("DENY", "paths: ['/admin/{**}']"),
+                to("ALLOW", "notPaths: [/admin]"),
+                to("ALLOW", "notPaths: [/admin], paths: ['/admin*']"),
+                custom("{ to: [ { operation: { paths: [/admin] } } ] }"),
             ],
             vec![
                 to("DENY", "paths: [/admin, /admin/]"),
@@ -107,6 +127,12 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
                 to("DENY", "paths: [/]"),
                 to("DENY", "paths: [/shop.Orders/Pay]"),
                 to("ALLOW", "paths: [/admin]"),
+                to("ALLOW", "notPaths: [/admin, /admin/]"),
+                to("ALLOW", "notPaths: [/admin], paths: [/a, /admin]"),
+                to("DENY", "paths: [/admin], notPaths: [/admin/]"),
+                to("DENY", "paths: ['*/admin', '*/admin/', '*.json']"),
+                to("DENY", "paths: ['/admin/{**}', /admin, '/{**}']"),
+                to("AUDIT", "paths: [/admin]"),
             ],
         ),
         (
@@ -131,10 +157,31 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
                 to("DENY", "notHosts: ['*.shop']"),
                 to("DENY", "hosts: ['[::1]']"),
                 to("DENY", "hosts: [orders, 'other:*']"),
+                to("DENY", "hosts: ['orders:*']"),
             ],
             vec![
                 to("ALLOW", "hosts: [orders, 'ORDERS:*']"),
                 to("ALLOW", "hosts: ['orders:8443', '[::1]:1', 'orders*', '*']"),
+            ],
+        ),
+        (
+            LintCode::HeadOfGet,
+            vec![
+                to("DENY", "methods: [GET]"),
+                to("DENY", "methods: ['G*', PUT]"),
+                to("ALLOW", "notMethods: [GET]"),
+                custom(get),
+            ],
+            vec![
+                to("DENY", "methods: [GET, HEAD]"),
+                to("DENY", "methods: ['*']"),
+                to("DENY", "methods: [GET], notMethods: [HEAD]"),
+                to("DENY", "methods: [POST]"),
+                to("DENY", "notMethods: [GET]"),
+                to("ALLOW", "methods: [GET]"),
+                to("ALLOW", "notMethods: [GET, HEAD]"),
+                to("ALLOW", "methods: [POST], notMethods: [GET]"),
+                to("AUDIT", "methods: [GET]"),
             ],
         ),
         (
@@ -160,7 +207,11 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             vec!["shop/p rules: [{}]".to_owned()],
         ),
         (LintCode::DenyOnly, vec![deny.clone()], vec![format!("{deny}\n{ALLOW_WEB}"), format!("!{deny}")]),
-        (LintCode::NotIndexed, vec![slow(9)], vec![slow(8)]),
+        (
+            LintCode::NotIndexed,
+            vec![slow(9), ends.replace("ALLOW", "DENY")],
+            vec![slow(8), ends.clone(), ends.replace("ALLOW", "DENY").replace("'*op", "'op")],
+        ),
         (
             LintCode::DuplicateRule,
             vec![two(get, get), format!("shop/p rules: [ {get} ]\nshop/q rules: [ {get} ]")],
