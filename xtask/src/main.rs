@@ -71,6 +71,18 @@ enum Task {
         #[arg(long, default_value_t = 5000)]
         pairs: usize,
     },
+    /// Measures requests beside an audit sink that is dead or whose disk is full; prints a table of medians.
+    BenchAudit {
+        /// Requests in flight.
+        #[arg(long, default_value_t = 1)]
+        conc: u16,
+        /// Turns of each server.
+        #[arg(long, default_value_t = 60)]
+        rounds: u16,
+        /// Seconds of each turn.
+        #[arg(long, default_value_t = 0.5)]
+        secs: f64,
+    },
     /// Attacks a server with honest callers beside it; prints a table, and fails if an attack was not borne.
     Dos {
         /// `--attack NAME`, `--rounds N`, `--secs S`, `--scale X`, `--no-latency`, `--verbose`: see `dos table --help`.
@@ -93,6 +105,7 @@ fn main() -> ExitCode {
             let conns = if conns.is_empty() { &[1000, 5000] } else { conns.as_slice() };
             finish(bench::connections(&root, conns, rounds, pairs))
         }
+        Task::BenchAudit { conc, rounds, secs } => finish(bench::audit(&root, conc, rounds, secs)),
         Task::Dos { args } => finish(dos::run(&root, &args)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
