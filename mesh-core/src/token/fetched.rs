@@ -321,3 +321,44 @@ impl Watch {
 fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_https_with_a_host_and_nothing_that_misleads() {
+        for (url, https, http) in [
+            ("https://idp.example/keys?a=b", true, true),
+            ("https://idp.example:8443", true, true),
+            ("http://127.0.0.1:1/keys", false, true),
+            ("https://", false, false),
+            ("http://", false, false),
+            ("HTTPS://idp.example", false, false),
+            ("ftp://idp.example", false, false),
+            ("idp.example", false, false),
+            ("", false, false),
+            ("https://user@idp.example", false, false),
+            ("https://idp.example/#x", false, false),
+            ("https://idp.example\\@other", false, false),
+            ("https://idp.example/ x", false, false),
+            ("https://idp.example/\u{e9}", false, false),
+            ("http://127.0.0.1:1/ x", false, false),
+        ] {
+            assert_eq!(
+                [check_url(url, false), check_url(url, true)].map(|checked| checked.is_ok()),
+                [https, http],
+                "{url}"
+            );
+        }
+        for (issuer, expected) in [
+            ("https://idp.example", "https://idp.example/.well-known/openid-configuration"),
+            ("https://idp.example/a/", "https://idp.example/a/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(configuration_url(issuer), expected);
+        }
+        for (url, shown) in [("https://a/b?secret=c?d", "https://a/b"), ("https://a/b", "https://a/b")] {
+            assert_eq!(without_query(url), shown);
+        }
+    }
+}

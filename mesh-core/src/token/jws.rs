@@ -202,6 +202,16 @@ mod tests {
         ] {
             assert!(JwsKey::parse(jwk.as_bytes()).is_err(), "{jwk}");
         }
+        // As long as may be, and a byte more.
+        let padded = |spaces: usize| JwsKey::parse(format!("{HS256_KEY}{}", " ".repeat(spaces)).as_bytes()).err();
+        let room = MAX_JWS - HS256_KEY.len();
+        assert_eq!(padded(room), None);
+        assert!(padded(room + 1).unwrap().0.contains("larger than 1 MiB"));
+        for (length, expected) in
+            [(MAX_JWS, TokenError::Malformed("expected three parts")), (MAX_JWS + 1, TokenError::TooLarge)]
+        {
+            assert_eq!(verify(HS256_KEY, &"a".repeat(length), None), Err(expected));
+        }
         let short = r#"{"kty":"oct","k":"AAAA"}"#;
         assert_eq!(verify(short, HS256_JWS, None), Err(TokenError::KeyMismatch), "a secret shorter than its hash");
     }

@@ -46,6 +46,7 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             (0..count).map(|n| format!("{{ to: [ {{ operation: {{ ports: [\"{n}\"] }} }} ] }}")).collect();
         format!("shop/p rules: [ {} ]", rules.join(", "))
     };
+    let nine = |rule: &str| format!("shop/p rules: [ {} ]", vec![format!("{{ {rule} }}"); 9].join(", "));
     let two = |one: &str, other: &str| format!("shop/p rules: [ {one}, {other} ]");
     let get = "{ to: [ { operation: { methods: [GET] } } ] }";
     let get_or_put = "{ to: [ { operation: { methods: [GET, PUT] } } ] }";
@@ -134,7 +135,7 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             ],
             vec![
                 to("ALLOW", "hosts: [orders, 'ORDERS:*']"),
-                to("ALLOW", "hosts: ['orders:8443', '[::1]:1', 'orders*', '*']"),
+                to("ALLOW", "hosts: ['orders:8443', '[::1]:1', 'orders*', '*', '*.shop:8443']"),
             ],
         ),
         (
@@ -160,7 +161,27 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             vec!["shop/p rules: [{}]".to_owned()],
         ),
         (LintCode::DenyOnly, vec![deny.clone()], vec![format!("{deny}\n{ALLOW_WEB}"), format!("!{deny}")]),
-        (LintCode::NotIndexed, vec![slow(9)], vec![slow(8)]),
+        (
+            LintCode::NotIndexed,
+            vec![
+                slow(9),
+                nine("from: [ { source: { principals: ['*'] } } ]"),
+                nine("from: [ { source: { namespaces: [a, '*'] } } ]"),
+                nine("from: [ { source: { notPrincipals: [td/a] } } ]"),
+                nine("from: [ { source: { principals: [td/a] } }, { source: { trustDomains: [a] } } ]"),
+                nine("to: [ { operation: { paths: [/a, '*'] } } ]"),
+                nine("to: [ { operation: { paths: [/a] } }, { operation: { methods: [GET] } } ]"),
+            ],
+            vec![
+                slow(8),
+                nine("from: [ { source: { principals: [td/a] } } ]"),
+                nine("from: [ { source: { namespaces: [a] } } ]"),
+                nine("from: [ { source: { serviceAccounts: [a] } } ]"),
+                nine("from: [ { source: { principals: ['*'], namespaces: [a] } } ]"),
+                nine("to: [ { operation: { paths: [/a] } } ]"),
+                nine("from: [ { source: { principals: ['*'] } } ], to: [ { operation: { paths: [/a] } } ]"),
+            ],
+        ),
         (
             LintCode::DuplicateRule,
             vec![two(get, get), format!("shop/p rules: [ {get} ]\nshop/q rules: [ {get} ]")],
