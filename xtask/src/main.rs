@@ -8,6 +8,7 @@ mod dos;
 mod examples;
 mod features;
 mod imports;
+mod mutants;
 mod peers;
 mod run;
 mod sizes;
@@ -77,6 +78,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Changes the code in small ways, and counts how many changes the tests catch.
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
             finish(bench::connections(&root, conns, rounds, pairs))
         }
         Task::Dos { args } => finish(dos::run(&root, &args)),
+        Task::Mutants(options) => finish(mutants::run(&root, &options)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }
