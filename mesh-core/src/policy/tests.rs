@@ -261,3 +261,43 @@ fn what_is_known_of_one_connection_is_used_for_no_other() {
         }
     }
 }
+
+/// One line for people says all that was decided.
+#[test]
+fn a_decision_says_what_decided_it() {
+    let trial = |name: &str, spec: &str| {
+        policy(name, spec).replace("namespace: shop", "namespace: shop, annotations: { istio.io/dry-run: 'true' }")
+    };
+    let (allow, audit) = (policy("all", "{ rules: [{}] }"), policy("log", "{ action: AUDIT, rules: [{}] }"));
+    let again = policy("again", "{ action: AUDIT, rules: [{}, {}] }");
+    let token = policy("token", "{ rules: [{ from: [{ source: { requestPrincipals: ['*'] } }] }] }");
+    let (deny, admit) = (trial("no", "{ action: DENY, rules: [{}] }"), trial("yes", "{ rules: [{}] }"));
+    for (documents, expected) in [
+        (vec![&allow], "allowed (allow_rule) by shop/all, rule 0"),
+        (vec![&token], "denied (no_allow_rule); a token would help (401)"),
+        (vec![&allow, &audit, &again], "allowed (allow_rule) by shop/all, rule 0; audited by shop/again, shop/log"),
+        (vec![&allow, &deny], "allowed (allow_rule) by shop/all, rule 0; with the policies under trial: denied"),
+        (vec![&admit], "denied (no_policy_deny); with the policies under trial: allowed"),
+        (
+            vec![&token, &admit],
+            "denied (no_allow_rule); a token would help (401); with the policies under trial: allowed",
+        ),
+        (vec![], "denied (no_policy_deny)"),
+    ] {
+        let yaml: String = documents.iter().map(|text| text.as_str()).collect();
+        let engine = engine(&yaml, NoPolicy::Deny);
+        assert_eq!(engine.decide(&request(None)).to_string(), expected, "{yaml}");
+        assert_eq!((engine.len(), engine.is_empty()), (documents.len(), documents.is_empty()));
+        let (in_force, on_trial) =
+            (documents.contains(&&allow) || documents.contains(&&token), expected.contains("trial"));
+        assert_eq!(engine.enforces(), in_force, "{yaml}");
+        assert_eq!(engine.policies().iter().any(|policy| policy.dry_run), on_trial);
+        let steps = engine.explain(&request(None)).steps;
+        let tried: Vec<String> = steps.iter().filter(|step| step.dry_run).map(ToString::to_string).collect();
+        assert!(
+            tried.iter().all(|step| step.contains(" (dry run) ") && step.ends_with("rule 0: matched")),
+            "{tried:?}"
+        );
+        assert_eq!(tried.is_empty(), !on_trial);
+    }
+}

@@ -158,6 +158,7 @@ mod tests {
     #[test]
     fn an_entry_answers_for_its_own_token_keys_and_time_only() {
         let cache = TokenCache::default();
+        let (longest, longer) = ("x".repeat(MAX_TOKEN), "x".repeat(MAX_TOKEN + 1));
         cache.insert(entry("head.payload.signature", 100));
         let find = |token, now, generation| {
             cache.find(token, EPOCH + Duration::from_secs(now), |issuer| (issuer == 0).then_some(generation)).is_some()
@@ -175,8 +176,13 @@ mod tests {
             assert!(!find(token, now, generation), "{token} at {now}, keys {generation}");
         }
         assert!(cache.find("head.payload.signature", EPOCH + Duration::from_secs(100), |_| None).is_none());
-        cache.insert(entry(&"x".repeat(MAX_TOKEN + 1), 100));
-        assert!(!find(&"x".repeat(MAX_TOKEN + 1), 100, 1));
+        // The token's own end, and the longest that is kept.
+        cache.insert(Entry { until: EPOCH + Duration::from_secs(200), ..entry("head.payload.another-one", 100) });
+        assert!(find("head.payload.another-one", 199, 1) && !find("head.payload.another-one", 200, 1));
+        for (token, kept) in [(&longest, true), (&longer, false)] {
+            cache.insert(entry(token, 100));
+            assert_eq!(find(token, 100, 1), kept);
+        }
     }
 
     /// Who could choose tokens of one set could throw the entries of others out.

@@ -12,8 +12,9 @@ use std::{fmt, fs, thread};
 /// A test that takes this long runs alone, after all others.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// For a run of tests: processor seconds, seconds on the clock, and KiB of addresses. More is a hang.
-const CPU: u64 = 60;
+/// What a run of tests may take: processor seconds beyond those that the tests took on the clock, seconds on the clock
+/// without a word, and KiB of addresses. More is a hang.
+const CPU: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(180);
 const MEMORY: u64 = 8 << 20;
 
@@ -87,7 +88,7 @@ impl Suite {
         for (at, program) in self.programs.iter().enumerate() {
             for name in Self::names(program)? {
                 fs::write(&self.reached, "").map_err(|e| format!("cannot write {}: {e}", self.reached.display()))?;
-                let mut command = program.command(&[&name]);
+                let mut command = program.command(&[&name], PATIENCE);
                 let start = Instant::now();
                 let outcome = judged(command.env("MUTANTS_REACHED", &self.reached))?;
                 if !matches!(outcome, Outcome::Missed) {
@@ -117,7 +118,8 @@ impl Suite {
         let runs: Vec<(usize, Vec<&str>)> = together.chain(alone).collect();
         for (at, names) in runs {
             let Some(program) = self.programs.get(at).filter(|_| !names.is_empty()) else { continue };
-            match judged(program.command(&names).env("MUTANT", number.to_string()))? {
+            let costs = names.iter().filter_map(|name| reach.tests.get(&(at, (*name).to_owned())));
+            match judged(program.command(&names, costs.sum()).env("MUTANT", number.to_string()))? {
                 Outcome::Missed => {}
                 outcome => return Ok(outcome),
             }
@@ -135,9 +137,10 @@ impl Suite {
 }
 
 impl Program {
-    fn command(&self, names: &[&str]) -> Command {
+    /// Runs these tests, which took `cost` when no change was on.
+    fn command(&self, names: &[&str], cost: Duration) -> Command {
         let mut command = Command::new("sh");
-        let script = format!("ulimit -t {CPU}; ulimit -v {MEMORY}; exec \"$@\"");
+        let script = format!("ulimit -t {}; ulimit -v {MEMORY}; exec \"$@\"", CPU + cost.as_secs());
         command.current_dir(&self.dir).args(["-c", &script, "sh"]).arg(&self.executable);
         command.args(["--test-threads", "1", "--exact"]).args(names);
         command
