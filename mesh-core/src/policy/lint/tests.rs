@@ -161,7 +161,9 @@ fn every_code_is_found_where_it_is_and_nowhere_else() {
             ],
             vec![
                 to("ALLOW", "hosts: [orders, 'ORDERS:*']"),
-                to("ALLOW", "hosts: ['orders:8443', '[::1]:1', 'orders*', '*', '*.shop:8443']"),
+                // `*` alone would hold them all.
+                to("ALLOW", "hosts: ['orders:8443', '[::1]:1', '*.shop:8443']"),
+                to("ALLOW", "hosts: ['orders*', '*']"),
             ],
         ),
         (
@@ -378,5 +380,22 @@ fn a_policy_is_as_wide_as_what_it_selects() {
         let findings = lint(&documents, &LintOptions::default());
         let useless = findings.iter().any(|f| f.code == LintCode::ShadowedRule && f.policy.ends_with("/q"));
         assert_eq!(useless, expected, "{wide} {narrow}");
+    }
+}
+
+#[test]
+fn findings_are_in_the_order_of_the_documents_and_their_rules() {
+    let open = "rules: [ { from: [ { source: { notNamespaces: [a] } } ] }, {} ]";
+    let texts = ["c", "a", "b"].map(|name| format!("!shop/{name} {open}"));
+    let documents = read(Mode::Strict, &texts.each_ref().map(String::as_str));
+    let findings = lint(&documents, &LintOptions::default());
+    let found: Vec<_> = findings.iter().map(|finding| (finding.policy.to_string(), finding.rule)).collect();
+    let of = |name: &str| found.iter().filter(|(policy, _)| policy == name).cloned().collect::<Vec<_>>();
+    // Of the policy as a whole, then of each rule, and nothing of another policy between.
+    let expected: Vec<_> = ["shop/c", "shop/a", "shop/b"].into_iter().flat_map(of).collect();
+    assert_eq!(found, expected);
+    for name in ["shop/c", "shop/a", "shop/b"] {
+        let rules: Vec<_> = of(name).into_iter().map(|(_, rule)| rule).collect();
+        assert!(rules.is_sorted() && rules.first() == Some(&None) && rules.last() >= Some(&Some(0)), "{found:?}");
     }
 }
