@@ -155,7 +155,8 @@ mod tests {
             ("*", "td/ns/shop", false),
             ("s.op", "td/ns/shop/sa/web", false),
         ] {
-            assert_eq!(NamespaceAnywhere::new(value).matches(&id(caller)), expected, "{value} {caller}");
+            let parsed = NamespaceAnywhere::new(value);
+            assert_eq!((parsed.matches(&id(caller)), &*parsed.to_string()), (expected, value), "{caller}");
         }
     }
 }

@@ -199,6 +199,8 @@ fn a_miss_says_what_the_request_has() {
         headers: &Team,
         ..request(Some(&web))
     };
+    let shown = format!("{full:?}");
+    assert!(shown.contains("/{x}") && shown.contains("orders:8443") && !shown.contains("alice"), "{shown}");
     let source = |field: &str| format!("from: [{{ source: {{ {field} }} }}]");
     let operation = |field: &str| format!("to: [{{ operation: {{ {field} }} }}]");
     let when = |key: &str| format!("when: [{{ key: '{key}', values: [a] }}]");
