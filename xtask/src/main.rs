@@ -8,6 +8,7 @@ mod dos;
 mod examples;
 mod features;
 mod imports;
+mod mutants;
 mod peers;
 mod run;
 mod sizes;
@@ -89,6 +90,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Changes the code in small ways, and counts how many changes the tests catch.
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         }
         Task::BenchAudit { conc, rounds, secs } => finish(bench::audit(&root, conc, rounds, secs)),
         Task::Dos { args } => finish(dos::run(&root, &args)),
+        Task::Mutants(options) => finish(mutants::run(&root, &options)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }

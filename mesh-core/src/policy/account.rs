@@ -143,6 +143,7 @@ mod tests {
             let (account, caller) = (ServiceAccount::parse(account, "own").unwrap(), id(caller));
             assert_eq!((account.is(&caller), account.is_in(&caller)), (strict, anywhere), "{account} {caller}");
         }
+        assert!(ServiceAccount::parse(&format!("a/{}", "b".repeat(318)), "own").is_ok());
         let long = "a".repeat(321);
         for wrong in ["", "/", "a/", "/a", "a/b/c", "a*", "*/a", &long] {
             assert!(ServiceAccount::parse(wrong, "own").is_err(), "{wrong}");
@@ -166,7 +167,8 @@ mod tests {
             ("*", "td/ns/shop", false),
             ("s.op", "td/ns/shop/sa/web", false),
         ] {
-            assert_eq!(NamespaceAnywhere::new(value).matches(&id(caller)), expected, "{value} {caller}");
+            let parsed = NamespaceAnywhere::new(value);
+            assert_eq!((parsed.matches(&id(caller)), &*parsed.to_string()), (expected, value), "{caller}");
         }
     }
 }

@@ -427,6 +427,9 @@ mod tests {
                         let by_peer = set.first_match(&request, Token::AsSent, Some(&known)).map(|rule| rule.index);
                         let many = set.told_apart_up_to(2, &request.peer_view());
                         crowded += usize::from(many.many);
+                        // At the limit they are still told apart.
+                        let all = known.settled.len() + known.open.len();
+                        assert!(!known.many && (all <= 2 || many.many), "{all}");
                         let by_many = set.first_match(&request, Token::AsSent, Some(&many)).map(|rule| rule.index);
                         assert_eq!([seen, by_peer, by_many], [naive; 3], "{action} {peer:?} {path}\n{text}");
                         found += usize::from(seen.is_some());
@@ -464,5 +467,67 @@ mod tests {
         }
         // Of 200: rules with paths or methods, which are four in five, and those of others are not looked at.
         assert!(shut > 500 && looked_at < 20 * PEERS.len() * 40, "{shut} of {looked_at}");
+    }
+
+    fn rules_of(parts: &[&str]) -> RuleSet {
+        of(&parts.iter().map(|part| format!("  - {{ {part} }}\n")).collect::<String>(), Action::Allow)
+    }
+
+    /// An index that finds nothing gives the same answers, and costs everybody every rule.
+    #[test]
+    fn rules_are_found_by_the_callers_they_name() {
+        let source = |fields: &str| format!("from: [ {{ source: {{ {fields} }} }} ]");
+        for (part, indexed) in [
+            (source("principals: [td/ns/a/sa/x]"), true),
+            (source("principals: ['td/ns/a*', '*/x']"), true),
+            (source("principals: [td/a, '*']"), false),
+            (source("notPrincipals: [td/a]"), false),
+            (source("namespaces: [a]"), true),
+            (source("notNamespaces: [a]"), false),
+            (source("serviceAccounts: [a/x]"), true),
+            (source("notServiceAccounts: [a/x]"), false),
+            (source("principals: ['*'], namespaces: [a]"), true),
+            (source("trustDomains: [a]"), false),
+            (source("ipBlocks: [10.0.0.1]"), false),
+            ("from: [ { source: { principals: [td/a] } }, { source: { namespaces: [a] } } ]".to_owned(), true),
+            ("from: [ { source: { principals: [td/a] } }, { source: { trustDomains: [a] } } ]".to_owned(), false),
+            ("to: [ { operation: { methods: [GET] } } ]".to_owned(), false),
+        ] {
+            let set = rules_of(&[&part]);
+            assert_eq!(set.of_anybody().count(), usize::from(!indexed), "{part}");
+            let stranger = SpiffeId::parse("spiffe://other/ns/b/sa/y").unwrap();
+            let mut found = 0;
+            set.of(&PeerView::new(Some(&stranger), None, 1), |bucket| {
+                found += bucket.plain.len() + bucket.by_path.values().map(Vec::len).sum::<usize>();
+            });
+            assert_eq!(found, usize::from(!indexed), "{part}");
+        }
+    }
+
+    #[test]
+    fn many_rules_of_one_caller_are_found_by_the_paths_they_name() {
+        let operation = |fields: &str| format!("to: [ {{ operation: {{ {fields} }} }} ]");
+        for (part, indexed) in [
+            (operation("paths: [/a]"), true),
+            (operation("paths: ['/a/*', '*/b', '/c/{*}']"), true),
+            (operation("paths: [/a, '*']"), false),
+            (operation("notPaths: [/a]"), false),
+            (operation("methods: [GET]"), false),
+            ("to: [ { operation: { paths: [/a] } }, { operation: { paths: [/b] } } ]".to_owned(), true),
+            ("to: [ { operation: { paths: [/a] } }, { operation: { methods: [GET] } } ]".to_owned(), false),
+        ] {
+            let set = rules_of(&[part.as_str(); FEW + 2]);
+            let bucket = set.bucket(ANYBODY).unwrap();
+            let by_path = bucket.by_path.values().map(Vec::len).max().unwrap_or(0);
+            let expected = if indexed { (FEW, 2) } else { (FEW + 2, 0) };
+            assert_eq!((bucket.plain.len(), by_path), expected, "{part}");
+        }
+    }
+
+    #[test]
+    fn as_many_as_the_limit_are_told_apart() {
+        let set = rules_of(&["from: [ { source: { notNamespaces: [a] } } ]"; 3]);
+        let caller = PeerView::new(None, None, 1);
+        assert_eq!([2, 3, 4].map(|most| set.told_apart_up_to(most, &caller).many), [true, false, false]);
     }
 }

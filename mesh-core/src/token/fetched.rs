@@ -325,3 +325,74 @@ impl Watch {
 fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testkit::{Provider, TestKey};
+    use super::*;
+
+    const URI: &str = "https://idp.example/keys";
+
+    /// Services that start together must not ask together: each pause is shortened at random, and never longer.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_shortened_at_random() {
+        let provider = Arc::new(Provider::default());
+        let mut watch = Watch::new(FetchedKeys::new(FetchedKeysConfig::new(URI), provider.clone(), Rng::seeded(5)));
+        for round in 0..20 {
+            let set = json!({ "keys": [TestKey::es256().jwk("a")] });
+            let pause = |watch: &Watch| watch.next.unwrap().duration_since(Instant::now()).as_secs_f64();
+            for (cache_control, longest) in
+                [("", 300.0), ("max-age=60", 60.0), ("max-age=1", 30.0), ("max-age=9999", 900.0), ("no-store", 30.0)]
+            {
+                provider.answer(URI, 200, cache_control, &set);
+                watch.fetch().await;
+                let found = pause(&watch);
+                assert!((longest * 0.9..=longest).contains(&found), "round {round}, {cache_control}: {found}");
+            }
+            provider.fail();
+            for longest in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+                assert!(matches!(watch.fetch().await, KeyUpdate::Failed(_)));
+                let found = pause(&watch);
+                assert!((longest * 0.5..=longest).contains(&found), "round {round}: {found} after {longest}");
+            }
+        }
+    }
+
+    #[test]
+    fn urls_are_https_with_a_host_and_nothing_that_misleads() {
+        for (url, https, http) in [
+            ("https://idp.example/keys?a=b", true, true),
+            ("https://idp.example:8443", true, true),
+            ("http://127.0.0.1:1/keys", false, true),
+            ("https://", false, false),
+            ("http://", false, false),
+            ("HTTPS://idp.example", false, false),
+            ("ftp://idp.example", false, false),
+            ("idp.example", false, false),
+            ("", false, false),
+            ("https://user@idp.example", false, false),
+            ("https://idp.example/#x", false, false),
+            ("https://idp.example\\@other", false, false),
+            ("https://idp.example/ x", false, false),
+            ("https://idp.example/\u{e9}", false, false),
+            ("http://127.0.0.1:1/ x", false, false),
+        ] {
+            assert_eq!(
+                [check_url(url, false), check_url(url, true)].map(|checked| checked.is_ok()),
+                [https, http],
+                "{url}"
+            );
+        }
+        for (issuer, expected) in [
+            ("https://idp.example", "https://idp.example/.well-known/openid-configuration"),
+            ("https://idp.example/a/", "https://idp.example/a/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(configuration_url(issuer), expected);
+        }
+        for (url, shown) in [("https://a/b?secret=c?d", "https://a/b"), ("https://a/b", "https://a/b")] {
+            assert_eq!(without_query(url), shown);
+        }
+    }
+}

@@ -191,3 +191,106 @@ fn one(text: &[u8]) -> Result<&str, TokenError> {
         _ => Err(TokenError::Malformed("expected one token")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClaimHeader, PlugConfig, TokenHeader};
+
+    fn issuer(change: impl FnOnce(&mut IssuerConfig)) -> IssuerConfig {
+        let keys = PlugConfig::new("file", &serde_json::json!("keys.json"));
+        let mut config = IssuerConfig::new("https://idp.example", vec!["a".to_owned()], keys);
+        change(&mut config);
+        config
+    }
+
+    fn header(name: &str, prefix: &str) -> IssuerConfig {
+        issuer(|config| config.from_headers = vec![TokenHeader::new(name, prefix)])
+    }
+
+    #[test]
+    fn each_issuer_has_its_places_and_no_others() {
+        let param = issuer(|config| config.from_params = vec!["token".to_owned()]);
+        let all = [
+            issuer(|_| {}),
+            header("Authorization", "bearer "),
+            header("authorization", "Token "),
+            header("X-Auth", "Bearer "),
+            header("x-auth", "Bearer "),
+            param,
+        ];
+        let found = Locations::of(all.iter());
+        assert_eq!(found.headers().collect::<Vec<_>>(), ["authorization", "x-auth"]);
+        assert_eq!(found.params().collect::<Vec<_>>(), ["access_token", "token"]);
+        let allowed = |location| (0..7).filter(|issuer| found.allow(*issuer, location)).collect::<Vec<_>>();
+        for (location, issuers) in [
+            (Location::Bearer, &[0, 1][..]),
+            (Location::Header(0), &[2]),
+            (Location::Header(1), &[3, 4]),
+            (Location::Header(2), &[]),
+            (Location::Param(0), &[0]),
+            (Location::Param(1), &[5]),
+            (Location::Param(2), &[]),
+        ] {
+            assert_eq!(allowed(location), issuers, "{location:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_prefixes_the_longest_counts_and_of_several_values_none() {
+        let all = [header("x", ""), header("x", "Token "), header("y", "Token tok ")];
+        let found = Locations::of(all.iter());
+        for (index, values, expected) in [
+            (0, &["abc"][..], Ok(Some("abc"))),
+            (0, &["Token abc"], Ok(None)),
+            (0, &["Token tok abc"], Ok(None)),
+            (1, &["Token abc"], Ok(Some("abc"))),
+            (1, &["Token tok abc"], Err(TokenError::Malformed("expected one token"))),
+            (1, &["token abc"], Ok(None)),
+            (1, &["abc"], Ok(None)),
+            (1, &["Token "], Err(TokenError::Malformed("expected one token"))),
+            (1, &["Token a,b"], Err(TokenError::Ambiguous)),
+            (1, &["Token a", "Token a"], Err(TokenError::Ambiguous)),
+            (1, &[], Ok(None)),
+            (2, &["Token tok abc"], Ok(Some("abc"))),
+            (3, &["abc"], Ok(None)),
+        ] {
+            let token = found.in_header(index, values.iter().map(|value| value.as_bytes()));
+            assert_eq!(token, expected, "{index} {values:?}");
+        }
+        for (query, expected) in [
+            ("", Ok(None)),
+            ("a=b&access_tokens=c", Ok(None)),
+            ("a=b", Ok(None)),
+            ("a&access_token=abc&b", Ok(Some((Location::Param(0), "abc")))),
+            ("access_token=a=b", Ok(Some((Location::Param(0), "a=b")))),
+            ("access_token", Err(TokenError::Malformed("expected one token"))),
+            ("access_token=a,b", Err(TokenError::Ambiguous)),
+            ("access_token=a%2eb", Err(TokenError::Malformed("expected one token"))),
+            ("access_token=a&access_token=a", Err(TokenError::Ambiguous)),
+        ] {
+            let usual = [issuer(|_| {})];
+            assert_eq!(Locations::of(usual.iter()).in_query(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn headers_that_claims_are_written_to_are_known_in_every_spelling() {
+        let writes = issuer(|config| {
+            config.output_claim_to_headers =
+                vec![ClaimHeader { header: "X-User-Id".to_owned(), claim: "sub".to_owned() }];
+        });
+        let (some, none) = (Locations::of([issuer(|_| {}), writes].iter()), Locations::of([issuer(|_| {})].iter()));
+        assert!(some.has_outputs() && !none.has_outputs());
+        for (name, expected) in [
+            ("x-user-id", true),
+            ("x_user_id", true),
+            ("x-user_id", true),
+            ("x-user", false),
+            ("x_user", false),
+            ("", false),
+        ] {
+            assert_eq!((some.is_output(name), none.is_output(name)), (expected, false), "{name}");
+        }
+    }
+}
