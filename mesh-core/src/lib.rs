@@ -42,6 +42,7 @@ pub mod cluster;
 pub mod config;
 pub mod deadline;
 pub mod discover;
+mod disk;
 pub mod fetch;
 pub mod health;
 pub mod identity;
