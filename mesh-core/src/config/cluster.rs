@@ -15,7 +15,8 @@ use crate::identity::SpiffeId;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterConfig {
-    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`, ...
+    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`,
+    /// `{ dns: "payments.shop.svc:8443" }` (feature `dns`), ...
     pub discover: PlugConfig,
     /// When endpoints that it no longer names stay in force.
     pub discover_hold: HoldConfig,

@@ -7,10 +7,13 @@
 //! |---|---|
 //! | `static` | [`StaticResolver`]: the configuration itself |
 //! | `file` | [`FileResolver`]: a watched file that somebody else writes |
+//! | `dns` | `DnsResolver` (feature `dns`): A and AAAA, or SRV records |
 //!
 //! What is believed of a set that suddenly lacks many endpoints is no resolver's business: see
 //! [`HoldConfig`](crate::config::HoldConfig).
 
+#[cfg(feature = "dns")]
+mod dns;
 mod endpoint;
 mod file;
 mod fixed;
@@ -18,6 +21,8 @@ mod hold;
 mod set;
 mod snapshot;
 
+#[cfg(feature = "dns")]
+pub use dns::{DnsConfig, DnsResolver, Family, RecordKind};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use file::FileResolver;
 pub use fixed::StaticResolver;

@@ -6,7 +6,7 @@ use crate::discover::{FileResolver, StaticResolver};
 use crate::identity::FilesSource;
 use crate::token::{FetchedKeys, FileKeys, FileToken, LocalKey};
 
-/// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static` and `file`; key sources `file`, `url`,
+/// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static`, `file` and `dns` (feature `dns`); key sources `file`, `url`,
 /// `discovery` and `jwt_svid`; token sources `file` and `local_key`; audit sinks `log`, `stdout` and `file`.
 pub(super) fn plugin() -> Plugin {
     let plugin = Plugin::new("mesh-core")
@@ -24,5 +24,7 @@ pub(super) fn plugin() -> Plugin {
         .audit_sink("file", FileSink::from_node);
     #[cfg(feature = "dev-ca")]
     let plugin = plugin.identity_source("dev_ca", crate::identity::dev_ca::DevCaSource::from_node);
+    #[cfg(feature = "dns")]
+    let plugin = plugin.resolver("dns", crate::discover::DnsResolver::from_node);
     plugin
 }
