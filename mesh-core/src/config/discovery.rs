@@ -71,8 +71,9 @@ impl HoldConfig {
 #[non_exhaustive]
 pub struct DiscoveryConfig {
     /// Where the last good endpoints of each cluster are kept for a start during an outage of their source; absent:
-    /// nowhere. A directory of this process alone, made with mode 0700 if it is missing. Relative to the configuration
-    /// file. Needs a restart to change.
+    /// nowhere. A directory of this process alone, to which others cannot write; made with mode 0700 if it is missing (in
+    /// a Kubernetes `emptyDir`, which everybody can write to, name one inside of it). Relative to the configuration file.
+    /// Needs a restart to change. What cannot be written is logged and counted, and the mesh goes on without.
     pub snapshot_dir: Option<PathBuf>,
     /// The age at which a snapshot is no longer used. Default 7 days (168 h), range 1 min to 30 days (720 h).
     pub snapshot_max_age: Duration,

@@ -1,33 +1,4 @@
 //! `file`: endpoints in a watched YAML file.
-//!
-//! # Format
-//!
-//! A list, under `endpoints:` or bare. An entry is `IP:PORT`, or a mapping of which only `address` is required:
-//!
-//! ```yaml
-//! endpoints:
-//!   - "10.0.0.1:8443"
-//!   - address: "10.0.0.2:8443"
-//!     key: payments-1                          # what its state is kept by; default: the address
-//!     locality: { region: eu-west, zone: a }
-//!     priority: 0                              # 0 to 15; a later one is used only while all earlier ones are out
-//!     weight: 2                                # 1 to 65,535, default 1
-//!     metadata: { version: v2 }
-//! removed: [ payments-0 ]                      # tombstones: keys that are gone for good, however many at once
-//! ...
-//! ```
-//!
-//! The simplest writer prints one line `- "IP:PORT"` for each address. Write to another file in the same directory and
-//! rename it over this one, and print a last line `...`, the end of a document in YAML: a file that is cut short between
-//! two entries looks like fewer endpoints.
-//!
-//! # What happens to a bad file
-//!
-//! It is used whole or not at all, and once two reads 50 ms apart agree. While it is missing, unreadable, empty or wrong,
-//! each new reason is reported once as [`Update::Stale`], with file, line and field, and the last good set stays in force.
-//! A file without its `...` is wrong if the last good one had it. One that is the beginning of the last good one is taken
-//! for a part of it: its endpoints are in force, and whatever it lacks [waits to be confirmed](crate::config::HoldConfig),
-//! be it a single one.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,6 +14,35 @@ use crate::stream::unfold;
 /// Endpoints in a file that is compared again and again.
 ///
 /// In YAML: `discover: { file: endpoints.yaml }`, or `{ file: { path: endpoints.yaml, interval: 1s } }`.
+///
+/// # Format
+///
+/// A list, under `endpoints:` or bare. An entry is `IP:PORT`, or a mapping of which only `address` is required:
+///
+/// ```yaml
+/// endpoints:
+///   - "10.0.0.1:8443"
+///   - address: "10.0.0.2:8443"
+///     key: payments-1                          # what its state is kept by; default: the address
+///     locality: { region: eu-west, zone: a }
+///     priority: 0                              # 0 to 15; a later one is used only while all earlier ones are out
+///     weight: 2                                # 1 to 65,535, default 1
+///     metadata: { version: v2 }
+/// removed: [ payments-0 ]                      # tombstones: keys that are gone for good, however many at once
+/// ...
+/// ```
+///
+/// The simplest writer prints one line `- "IP:PORT"` for each address. Write to another file in the same directory and
+/// rename it over this one, and print a last line `...`, the end of a document in YAML: a file that is cut short between
+/// two entries looks like fewer endpoints.
+///
+/// # What happens to a bad file
+///
+/// It is used whole or not at all, and once two reads 50 ms apart agree. While it is missing, unreadable, empty or wrong,
+/// each new reason is reported once as [`Update::Stale`], with file, line and field, and the last good set stays in force.
+/// A file without its `...` is wrong if the last good one had it. One that is the beginning of the last good one is taken
+/// for a part of it: its endpoints are in force, and whatever it lacks [waits to be confirmed](crate::config::HoldConfig),
+/// be it a single one.
 #[derive(Debug, Clone)]
 pub struct FileResolver {
     path: Arc<Path>,

@@ -16,7 +16,7 @@ pub struct EndpointSet {
     pub removed: BTreeSet<EndpointKey>,
     /// The source has reason to think that this is only a part of the set: whatever is missing waits to be confirmed.
     pub partial: bool,
-    /// How many more the source has, beyond a bound of the resolver.
+    /// How many more the source names, beyond a bound of the resolver or without a port.
     pub dropped: usize,
 }
 

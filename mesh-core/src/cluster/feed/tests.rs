@@ -3,16 +3,24 @@ use crate::clock::{ManualClock, WallClock};
 use crate::cluster::{Cluster, PickError, Tried, tests::config};
 use crate::config::{ClusterConfig, PlugConfig};
 use crate::discover::{Endpoint, Resolve, ResolveError, Updates};
+use crate::health::Outcome;
 use crate::rng::Rng;
 use crate::stream::unfold;
 use crate::telemetry::DiscoveryEvent::{
     Applied, Confirmed, EmptyHeld, Gone, ShrinkHeld, Snapshot, SnapshotFailed, SnapshotRefused, Stale,
 };
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 #[derive(Debug)]
-struct Scripted(Mutex<Option<mpsc::UnboundedReceiver<Update>>>);
+struct Scripted(Mutex<Option<mpsc::UnboundedReceiver<Update>>>, AtomicUsize);
+
+impl Scripted {
+    fn new(receiver: mpsc::UnboundedReceiver<Update>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(receiver)), AtomicUsize::new(0)))
+    }
+}
 
 impl Resolve for Scripted {
     fn watch(&self) -> Updates {
@@ -25,13 +33,17 @@ impl Resolve for Scripted {
             (update, receiver)
         })
     }
+
+    fn hurry(&self) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_a_service_that_is_gone_is_emptied_and_the_task_ends_with_the_cluster() {
     let cluster = Cluster::new("payments", &config(), Rng::seeded(1), Arc::default(), |_, _| ());
     let (say, receiver) = mpsc::unbounded_channel();
-    let task = tokio::spawn(cluster.follow(Arc::new(Scripted(Mutex::new(Some(receiver))))));
+    let task = tokio::spawn(cluster.follow(Scripted::new(receiver)));
     let one = || vec![Endpoint::new(([127, 0, 0, 1], 1).into())];
     let stale = || Update::Stale(ResolveError("no such file".into()));
     let steps = [
@@ -68,7 +80,7 @@ impl Followed {
     fn start(config: &ClusterConfig, snapshot: Option<SnapshotFile>) -> Self {
         let cluster = Cluster::new("payments", config, Rng::seeded(1), Arc::default(), |_, _| ());
         let (say, receiver) = mpsc::unbounded_channel();
-        let mut feed = Feed::from(Arc::new(Scripted(Mutex::new(Some(receiver)))));
+        let mut feed = Feed::from(Scripted::new(receiver));
         feed.snapshot = snapshot;
         let task = tokio::spawn(cluster.follow(feed));
         Self { cluster, say, task }
@@ -199,4 +211,27 @@ async fn a_start_during_an_outage_serves_from_the_snapshot_within_a_second() {
     failing.until(SnapshotFailed, 1).await;
     assert_eq!(failing.ports(), [1]);
     failing.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_hurried_when_all_endpoints_are_out() {
+    let outlier = config().outlier.consecutive_failures(1).max_ejection_percent(100);
+    let cluster = Cluster::new("payments", &config().outlier(outlier), Rng::seeded(1), Arc::default(), |_, _| ());
+    let (say, receiver) = mpsc::unbounded_channel();
+    let source = Scripted::new(receiver);
+    let task = tokio::spawn(cluster.follow(Arc::clone(&source)));
+    say.send(ports([1, 2])).unwrap();
+    cluster.until_resolved().await;
+    let mut hurries = Vec::new();
+    for _ in 0..3 {
+        cluster
+            .pick(&Tried::default(), Instant::now())
+            .unwrap()
+            .finish(Outcome::Failure { retry_after: None }, Instant::now());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        hurries.push(source.1.load(Ordering::SeqCst));
+    }
+    assert_eq!(hurries, [0, 0, 1], "the third pick finds both out");
+    drop(cluster);
+    task.await.unwrap();
 }

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::discover::{Endpoint, EndpointSet};
 use foldhash::fast::FixedState;
-
-use super::super::{Endpoint, EndpointSet};
 
 /// One SRV record. (RFC 2782)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,39 +1,4 @@
 //! `dns`: endpoints from A and AAAA records, or from SRV records (feature `dns`).
-//!
-//! # Settings
-//!
-//! ```yaml
-//! discover: { dns: "payments.shop.svc:8443" }              # addresses of a name; the port is required
-//! discover:
-//!   dns:
-//!     name: _payments._tcp.shop.example
-//!     record: srv                                          # or `a`, the default, with `port: 8443`
-//!     family: auto                                         # v4, v6, all; auto: AAAA where there is no A
-//!     servers: [ "10.96.0.10:53" ]                         # default: those of `resolv_conf: /etc/resolv.conf`
-//! ```
-//!
-//! [`DnsConfig`] has every field with default and range.
-//!
-//! # What an answer means
-//!
-//! | answer | becomes |
-//! |---|---|
-//! | records | the whole set, asked for again when the shortest TTL has passed, within `min_ttl` and `max_ttl` |
-//! | NXDOMAIN, or no record of the type, with the zone's SOA (RFC 2308) | an empty set, which [the cluster holds](crate::config::HoldConfig) |
-//! | an SRV record of target `.` alone (RFC 2782: decidedly not available) | [`Update::Gone`] |
-//! | SERVFAIL, REFUSED, a timeout, a negative answer without SOA, anything else | [`Update::Stale`], asked again with backoff |
-//!
-//! So a name server that is down, or that forwards to one that is, takes nobody out. Where only some targets of SRV
-//! records cannot be resolved, their last addresses stay and the rest is followed.
-//!
-//! The key of an endpoint is its address: whatever the order of the records, its state stays. SRV priorities become
-//! endpoint priorities by rank, 0 for the lowest; weights are taken as they are, 0 as 1, which gives it the chance that
-//! RFC 2782 does: one in the sum of weights plus one.
-//!
-//! # Trust
-//!
-//! DNS is not authenticated, and nothing here pretends otherwise. Whoever forges an answer chooses the address that is
-//! dialled; who is talked to is decided in the handshake by the cluster's `identities`.
 
 mod answer;
 mod config;
@@ -46,6 +11,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+#[cfg(doc)]
+use super::Update;
 use super::{Resolve, Updates};
 use crate::config::{Decode, Errors, Node};
 use crate::plugin::Context;
@@ -55,6 +22,41 @@ use lookup::{Lookup, NameServers};
 use watch::Watch;
 
 /// The endpoints behind a DNS name.
+///
+/// # Settings
+///
+/// ```yaml
+/// discover: { dns: "payments.shop.svc:8443" }              # addresses of a name; the port is required
+/// discover:
+///   dns:
+///     name: _payments._tcp.shop.example
+///     record: srv                                          # or `a`, the default, with `port: 8443`
+///     family: auto                                         # v4, v6, all; auto: AAAA where there is no A
+///     servers: [ "10.96.0.10:53" ]                         # default: those of `resolv_conf: /etc/resolv.conf`
+/// ```
+///
+/// [`DnsConfig`] has every field with default and range.
+///
+/// # What an answer means
+///
+/// | answer | becomes |
+/// |---|---|
+/// | records | the whole set, asked for again when the shortest TTL has passed, within `min_ttl` and `max_ttl` |
+/// | NXDOMAIN, or no record of the type, with the zone's SOA (RFC 2308) | an empty set, which [the cluster holds](crate::config::HoldConfig) |
+/// | an SRV record of target `.` alone (RFC 2782: decidedly not available) | [`Update::Gone`] |
+/// | SERVFAIL, REFUSED, a timeout, a negative answer without SOA, anything else | [`Update::Stale`], asked again with backoff |
+///
+/// So a name server that is down, or that forwards to one that is, takes nobody out. Where only some targets of SRV
+/// records cannot be resolved, their last addresses stay and the rest is followed.
+///
+/// The key of an endpoint is its address: whatever the order of the records, its state stays. SRV priorities become
+/// endpoint priorities by rank, 0 for the lowest; weights are taken as they are, 0 as 1, which gives it the chance that
+/// RFC 2782 does: one in the sum of weights plus one.
+///
+/// # Trust
+///
+/// DNS is not authenticated, and nothing here pretends otherwise. Whoever forges an answer chooses the address that is
+/// dialled; who is talked to is decided in the handshake by the cluster's `identities`.
 #[derive(Debug, Clone)]
 pub struct DnsResolver {
     config: Arc<DnsConfig>,

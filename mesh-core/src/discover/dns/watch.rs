@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{EndpointSet, ResolveError, Update};
 use super::answer::{Bound, Service};
 use super::lookup::{Answer, Lookup};
 use super::{DnsConfig, Family, RecordKind};
+use crate::discover::{EndpointSet, ResolveError, Update};
 use crate::rng::Rng;
 
 /// Targets of SRV records that are resolved at once.
@@ -147,7 +147,10 @@ impl Watch {
         if !records.is_empty() && records.iter().all(|service| service.target.is_empty()) {
             return Ok(Found { update: Update::Gone, ttl, problems: Vec::new() });
         }
-        let real = records.into_iter().filter(|service| !service.target.is_empty() && service.port != 0).collect();
+        let named = records.len();
+        let real: Vec<_> =
+            records.into_iter().filter(|service| !service.target.is_empty() && service.port != 0).collect();
+        let nowhere = named - real.len();
         let (services, left_out) = self.bound.services(real);
         let (resolved, problems) = self.resolve(&services).await;
         if !services.is_empty() && resolved.is_empty() {
@@ -166,7 +169,7 @@ impl Watch {
         }
         let set: EndpointSet = self.bound.resolved(&services, &targets);
         self.targets = targets;
-        let dropped = set.dropped + left_out;
+        let dropped = set.dropped + left_out + nowhere;
         Ok(Found { update: Update::Endpoints(set.dropped(dropped)), ttl, problems })
     }
 
