@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use mesh_core::Mesh;
-use mesh_core::config::{ClusterConfig, PlugConfig};
+use mesh_core::config::{ClusterConfig, HoldConfig, PlugConfig};
 use mesh_core::identity::SpiffeId;
 use mesh_core::telemetry::DiscoveryEvent;
 use mesh_tower::test_util::{RunningTestMesh, TestMesh, TestService};
@@ -83,7 +83,7 @@ impl Bind {
     }
 
     /// A mesh of [`WEB`] that finds `payments` here, and keeps what it finds in `snapshots`.
-    async fn caller(&self, mesh: &RunningTestMesh, snapshots: &Path) -> Mesh {
+    async fn caller(&self, mesh: &RunningTestMesh, snapshots: &Path, hold: HoldConfig) -> Mesh {
         let discover = json!({
             "name": NAME, "record": "srv", "servers": [self.address.to_string()],
             "timeout": "200ms", "attempts": 1, "min_ttl": "100ms", "max_ttl": "1s",
@@ -93,7 +93,9 @@ impl Bind {
             SERVICES.iter().map(|name| SpiffeId::parse(&format!("spiffe://test/ns/test/sa/{name}")).unwrap()).collect();
         let snapshots = snapshots.to_owned();
         let edit = move |config: &mut mesh_core::Config| {
-            config.clusters.insert("payments".to_owned(), ClusterConfig::new(discover.clone(), ids.clone()));
+            config
+                .clusters
+                .insert("payments".to_owned(), ClusterConfig::new(discover.clone(), ids.clone()).discover_hold(hold));
             config.discovery.snapshot_dir = Some(snapshots.clone());
         };
         mesh.mesh_with(WEB, edit).await.unwrap()
@@ -184,7 +186,7 @@ async fn records_change_and_the_name_server_stops_under_load_and_no_request_fail
     );
     let mut bind = Bind::start(&named, nsupdate, address("p0"), address("p1")).await;
     let snapshots = tempfile::tempdir().unwrap();
-    let web = bind.caller(&mesh, snapshots.path()).await;
+    let web = bind.caller(&mesh, snapshots.path(), HoldConfig::default()).await;
     let client = Client::new(&web, "payments").unwrap();
     let metrics = web.metrics().client.cluster("payments");
     let (load, mut tasks) = (Load::default(), JoinSet::new());
@@ -212,7 +214,7 @@ async fn records_change_and_the_name_server_stops_under_load_and_no_request_fail
     until("the outage to be seen", async || (metrics.stale.get() == 1).then_some(())).await;
     load.only(&["p2", "p3"]).await;
     let begin = Instant::now();
-    let late = bind.caller(&mesh, snapshots.path()).await;
+    let late = bind.caller(&mesh, snapshots.path(), HoldConfig::default()).await;
     let (started, asked) = (begin.elapsed(), Instant::now());
     let late_client = Client::new(&late, "payments").unwrap();
     let answer = late_client.get("/").send().await.unwrap();
@@ -226,10 +228,17 @@ async fn records_change_and_the_name_server_stops_under_load_and_no_request_fail
     until("the end of the outage", async || (metrics.stale.get() == 0).then_some(())).await;
     load.only(&["p2", "p3"]).await;
 
+    // The control arm believes whatever it is told.
+    let believes = HoldConfig::default().empty_after(Duration::from_secs(1));
+    let gullible = bind.caller(&mesh, &snapshots.path().join("gullible"), believes).await;
+    let control = Client::new(&gullible, "payments").unwrap();
+    assert_eq!(control.get("/").send().await.unwrap().status(), 200);
     bind.update(&format!("update delete {NAME}. SRV\n")).await;
     until("the empty zone", async || (metrics.discovery.count(DiscoveryEvent::EmptyHeld) > 0).then_some(())).await;
     assert_eq!(metrics.held.get(), 2);
     load.only(&["p2", "p3"]).await;
+    let error = until("the control arm to fail", async || control.get("/").send().await.err()).await;
+    assert_eq!(error.kind(), ErrorKind::NoEndpoints, "{error:?}");
     tasks.shutdown().await;
     assert_eq!(*load.failed.lock().unwrap(), Vec::<String>::new());
 
