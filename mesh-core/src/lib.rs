@@ -31,6 +31,7 @@
 //! | feature | what it adds | default |
 //! |---|---|---|
 //! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development; `identity::dev_ca` | yes |
+//! | `dns` | resolver `dns`: endpoints from A, AAAA and SRV records; brings hickory-resolver | no |
 //! | `test-util` | good and forged certificates for this project's own tests; not stable | no |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -42,6 +43,7 @@ pub mod cluster;
 pub mod config;
 pub mod deadline;
 pub mod discover;
+mod disk;
 pub mod fetch;
 pub mod health;
 pub mod identity;

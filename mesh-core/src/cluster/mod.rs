@@ -28,12 +28,12 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::balance::{Decay, Tick};
-use crate::config::{ClusterConfig, OutlierConfig};
-use crate::discover::{Endpoint, Resolve};
+use crate::config::{ClusterConfig, HoldConfig, OutlierConfig};
+use crate::discover::{Endpoint, Feed};
 use crate::health::may_eject;
 use crate::rng::Rng;
 use crate::telemetry::{self, ClusterMetrics, EjectReason, Metrics};
@@ -59,6 +59,8 @@ struct Core<T> {
     changing: Mutex<()>,
     next_return: Arc<NextReturn>,
     resolved: watch::Sender<bool>,
+    /// Told when all endpoints are out: their source may know of others.
+    out_of_reach: Arc<Notify>,
 }
 
 /// What a pick needs to know of the configuration; each pick keeps what held when it was made.
@@ -68,6 +70,7 @@ struct Settings {
     default_rtt: Duration,
     penalty: Duration,
     outlier: OutlierConfig,
+    hold: HoldConfig,
 }
 
 impl Settings {
@@ -77,6 +80,7 @@ impl Settings {
             default_rtt: config.balance.default_rtt,
             penalty: config.balance.failure_penalty,
             outlier: config.outlier,
+            hold: config.discover_hold,
         }
     }
 }
@@ -100,6 +104,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             changing: Mutex::new(()),
             next_return: Arc::default(),
             resolved: watch::Sender::new(false),
+            out_of_reach: Arc::default(),
         };
         Self { core: Arc::new(core) }
     }
@@ -139,16 +144,28 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         let _ = self.core.resolved.subscribe().wait_for(|resolved| *resolved).await;
     }
 
-    /// Keeps the cluster up to date with what `resolver` says, until that ends or the last handle is dropped.
+    /// Keeps the cluster up to date with what the resolver of `feed` says, until that ends or the last handle is dropped.
     ///
-    /// Fails open: a source that cannot be read, or that suddenly knows no endpoint at all, leaves the last good set in
-    /// force, with a warning and `mesh_client_discovery_stale` at 1. Only a service that is [`Gone`] is emptied.
+    /// Fails open: a source that cannot be read leaves the last good set in force; one that suddenly lacks many endpoints,
+    /// or all, is followed in what it adds, and in what it lacks when that was confirmed
+    /// ([`HoldConfig`]). Both with a warning and `mesh_client_discovery_stale` at 1. A service that is
+    /// [`Gone`] is emptied.
+    ///
+    /// With a [snapshot](Feed::snapshot), the last good set is written to disk, a second after it changed, at most every 5 s
+    /// and at least every 10 min while the source is well. At the start it is in force as soon as the source says that it
+    /// cannot see, or has said nothing for 500 ms; and the first set is held against it.
     ///
     /// The future holds no handle of the cluster. Cancel safe.
     ///
     /// [`Gone`]: crate::discover::Update::Gone
-    pub fn follow(&self, resolver: Arc<dyn Resolve>) -> impl Future<Output = ()> + Send + use<T> {
-        feed::follow(Arc::downgrade(&self.core), self.core.resolved.subscribe(), resolver)
+    pub fn follow<F: Into<Feed>>(&self, feed: F) -> impl Future<Output = ()> + Send + use<T, F> {
+        let feed = feed.into();
+        feed::follow(
+            Arc::downgrade(&self.core),
+            self.core.resolved.subscribe(),
+            Arc::clone(&self.core.out_of_reach),
+            feed,
+        )
     }
 
     /// Chooses an endpoint for one attempt: ready and not ejected, not yet tried; if only tried ones are left, one of
@@ -165,6 +182,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         };
         if choice.panic {
             core.metrics.panic_picks.inc();
+            core.out_of_reach.notify_one();
         }
         Ok(Pick::new(Arc::clone(choice.state), set.settings, now))
     }

@@ -8,15 +8,18 @@ use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
-use super::{Node, PlugConfig};
+use super::{HoldConfig, Node, PlugConfig};
 use crate::identity::SpiffeId;
 
 /// One callable service.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterConfig {
-    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`, ...
+    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`,
+    /// `{ dns: "payments.shop.svc:8443" }` (feature `dns`), ...
     pub discover: PlugConfig,
+    /// When endpoints that it no longer names stay in force.
+    pub discover_hold: HoldConfig,
     /// The SPIFFE IDs that its endpoints may have; any other fails the handshake. Never empty.
     pub identities: Vec<SpiffeId>,
     /// How an endpoint is picked.
@@ -36,6 +39,7 @@ impl ClusterConfig {
     pub fn new(discover: PlugConfig, identities: Vec<SpiffeId>) -> Self {
         Self {
             discover,
+            discover_hold: HoldConfig::default(),
             identities,
             balance: BalanceConfig::default(),
             outlier: OutlierConfig::default(),
@@ -172,11 +176,13 @@ impl Decode for ClusterConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
         let (discover, identities) = (fields.required("discover"), fields.required("identities"));
+        let discover_hold = fields.optional("discover_hold");
         let (balance, outlier, pool) =
             (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
         let (tls, token) = (fields.optional("tls"), fields.optional("token"));
         fields.finish();
         Some(Self {
+            discover_hold: discover_hold.unwrap_or_default(),
             balance: balance.unwrap_or_default(),
             outlier: outlier.unwrap_or_default(),
             pool: pool.unwrap_or_default(),
@@ -201,6 +207,7 @@ impl ClusterConfig {
                 format!("{id} names a trust domain, not a workload: add its path"),
             );
         }
+        at.below("discover_hold", |at| self.discover_hold.check(at));
         at.below("balance", |at| self.balance.check(at));
         at.below("outlier", |at| self.outlier.check(at));
         at.below("pool", |at| self.pool.check(at));

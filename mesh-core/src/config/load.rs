@@ -198,6 +198,7 @@ impl Decode for Config {
         config.bindings = fields.optional("bindings").unwrap_or_default();
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
+        config.discovery = fields.optional("discovery").unwrap_or_default();
         config.limits = fields.optional("limits").unwrap_or_default();
         config.audit = fields.optional("audit").unwrap_or_default();
         config.telemetry = fields.optional("telemetry").unwrap_or_default();

@@ -41,6 +41,7 @@ mod audit;
 mod check;
 mod checker;
 mod cluster;
+mod discovery;
 mod forwarded;
 mod identity;
 mod issue;
@@ -63,6 +64,7 @@ pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
 pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use discovery::{DiscoveryConfig, HoldConfig};
 pub use forwarded::ForwardedConfig;
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
@@ -143,6 +145,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
     pub routes: BTreeMap<String, Vec<RouteConfig>>,
+    /// What is kept of endpoints for the next start.
+    pub discovery: DiscoveryConfig,
     /// Limits of the server stack.
     pub limits: LimitsConfig,
     /// Where audit records go.
@@ -209,6 +213,7 @@ impl Config {
             custom_timeout: Self::CUSTOM_TIMEOUT,
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
+            discovery: DiscoveryConfig::default(),
             limits: LimitsConfig::default(),
             audit: AuditConfig::default(),
             telemetry: TelemetryConfig::default(),

@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use super::{
     AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BudgetConfig, CheckpointConfig, ClaimHeader,
-    ClusterConfig, ForwardedConfig, HttpVersion, IssuerConfig, LimitsConfig, ListenerConfig, Mtls, OutlierConfig,
-    PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RouteConfig, RouteMatch,
-    SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
+    ClusterConfig, DiscoveryConfig, ForwardedConfig, HoldConfig, HttpVersion, IssuerConfig, LimitsConfig,
+    ListenerConfig, Mtls, OutlierConfig, PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig,
+    RetryConfig, RouteConfig, RouteMatch, SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion,
+    TokenHeader,
 };
 use crate::audit::SubjectMode;
 
@@ -59,11 +60,21 @@ setters! {
         decompress_requests: bool,
     }
     ClusterConfig {
+        discover_hold: HoldConfig,
         balance: BalanceConfig,
         outlier: OutlierConfig,
         pool: PoolConfig,
         tls: TlsConfig,
         token: PlugConfig => Some,
+    }
+    HoldConfig {
+        shrink: f64,
+        confirm_after: Duration,
+        empty_after: Duration => Some,
+    }
+    DiscoveryConfig {
+        snapshot_dir: PathBuf => Some,
+        snapshot_max_age: Duration,
     }
     TlsConfig {
         min_version: TlsVersion,

@@ -131,6 +131,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
         config.clusters["payments"],
         ClusterConfig {
             discover: PlugConfig::new("static", &serde_json::json!(["127.0.0.1:1"])),
+            discover_hold: HoldConfig { shrink: 0.5, confirm_after: secs(300), empty_after: None },
             identities: vec![SpiffeId::parse("spiffe://shop.example/p").unwrap()],
             balance: BalanceConfig {
                 policy: BalancePolicy::PeakEwma,

@@ -43,7 +43,7 @@ use futures_core::Stream;
 use crate::audit::Audit;
 use crate::clock::WallClock;
 use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
-use crate::discover::Resolve;
+use crate::discover::{Feed, Resolve, SnapshotFile};
 use crate::identity::{Identity, SpiffeId, SvidError};
 use crate::plugin::{Context, Exporter, Registry};
 use crate::policy::{ExternalAuthorizer, PolicyEngine};
@@ -209,6 +209,25 @@ impl Mesh {
     /// Builds the resolver of a configured cluster.
     pub fn resolver(&self, cluster: &str) -> Result<Arc<dyn Resolve>, ConfigError> {
         self.build(cluster, |config, context, errors| self.inner.registry.resolver(&config.discover, context, errors))
+    }
+
+    /// What a configured cluster follows: its resolver, with a snapshot on disk where `discovery.snapshot_dir` is set. A
+    /// `static` cluster needs none.
+    pub fn feed(&self, cluster: &str) -> Result<Feed, ConfigError> {
+        self.build(cluster, |config, context, errors| {
+            let feed = Feed::from(self.inner.registry.resolver(&config.discover, context, errors)?);
+            let discovery = &self.inner.revision.load().config.discovery;
+            Some(match &discovery.snapshot_dir {
+                Some(dir) if config.discover.kind != "static" => feed.snapshot(SnapshotFile::new(
+                    context.base_dir.join(dir),
+                    cluster,
+                    &config.discover,
+                    discovery.snapshot_max_age,
+                    Arc::clone(&context.clock),
+                )),
+                _ => feed,
+            })
+        })
     }
 
     /// Builds the token source of a configured cluster, if it has one.

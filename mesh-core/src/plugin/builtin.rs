@@ -6,8 +6,9 @@ use crate::discover::{FileResolver, StaticResolver};
 use crate::identity::FilesSource;
 use crate::token::{FetchedKeys, FileKeys, FileToken, InlineKeys, LocalKey};
 
-/// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static` and `file`; key sources `file`, `inline`,
-/// `url`, `discovery` and `jwt_svid`; token sources `file` and `local_key`; audit sinks `log`, `stdout` and `file`.
+/// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static`, `file` and `dns` (feature `dns`); key sources
+/// `file`, `inline`, `url`, `discovery` and `jwt_svid`; token sources `file` and `local_key`; audit sinks `log`, `stdout`
+/// and `file`.
 pub(super) fn plugin() -> Plugin {
     let plugin = Plugin::new("mesh-core")
         .identity_source("files", FilesSource::from_node)
@@ -25,5 +26,7 @@ pub(super) fn plugin() -> Plugin {
         .audit_sink("file", FileSink::from_node);
     #[cfg(feature = "dev-ca")]
     let plugin = plugin.identity_source("dev_ca", crate::identity::dev_ca::DevCaSource::from_node);
+    #[cfg(feature = "dns")]
+    let plugin = plugin.resolver("dns", crate::discover::DnsResolver::from_node);
     plugin
 }

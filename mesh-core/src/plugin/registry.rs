@@ -15,7 +15,7 @@ use crate::token::{KeySource, TokenSource};
 const ELSEWHERE: [(&str, &str); 12] = [
     ("dev_ca", "feature `dev-ca` of mesh-core"),
     ("otlp", "feature `otel` of mesh-tower: register it with `.with(otlp.plugin())` of `mesh_tower::otel::Otlp`"),
-    ("dns", "a DNS plugin, crate `mesh-dns`"),
+    ("dns", "feature `dns` of mesh-core, which mesh-tower has too"),
     ("spire", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
     ("workload_api", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
     ("kubernetes", "a Kubernetes plugin, crate `mesh-kubernetes`"),

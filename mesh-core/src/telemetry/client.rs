@@ -136,6 +136,16 @@ labels! {
         Stale = "stale",
         /// An empty set was held back; the last good set stays.
         EmptyHeld = "empty_held",
+        /// Many endpoints vanished at once; those that the source still names are in force, and the others too.
+        ShrinkHeld = "shrink_held",
+        /// Endpoints that were held were let go: the source said for long enough that they are gone.
+        Confirmed = "confirmed",
+        /// The source had nothing to say at the start; the endpoints of the snapshot are in force.
+        Snapshot = "snapshot",
+        /// The snapshot is broken, too old or of something else, and is not used.
+        SnapshotRefused = "snapshot_refused",
+        /// A snapshot could not be written.
+        SnapshotFailed = "snapshot_failed",
         /// The service is gone; the set is empty now.
         Gone = "gone",
     }
@@ -261,6 +271,9 @@ pub struct ClientMetrics {
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
     discovery: Family<Labels, Counter>,
+    held: Family<Labels, Gauge>,
+    left_out: Family<Labels, Gauge>,
+    snapshot_timestamp: Family<Labels, Gauge>,
     stale: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
     connections_opened: Family<Labels, Counter>,
@@ -293,7 +306,22 @@ impl ClientMetrics {
             registry.register(name, help, family.clone());
         };
         gauge("endpoints", "Endpoints by state; ejected and unready ones are also known", &metrics.endpoints);
-        gauge("discovery_stale", "1 while the last good set stands in for an unreadable source", &metrics.stale);
+        gauge(
+            "discovery_stale",
+            "1 while the last good set stands in for a source that is unreadable or not believed",
+            &metrics.stale,
+        );
+        gauge(
+            "discovery_held_endpoints",
+            "Endpoints in force that discovery no longer names, until that is confirmed",
+            &metrics.held,
+        );
+        gauge("discovery_left_out_endpoints", "Endpoints that discovery has beyond a bound", &metrics.left_out);
+        gauge(
+            "discovery_snapshot_timestamp_seconds",
+            "When the snapshot of the last good endpoints was written, in seconds since 1970; 0: there is none",
+            &metrics.snapshot_timestamp,
+        );
         gauge("connections", "Connections open now", &metrics.connections);
         registry.register(
             "request_duration_seconds",
@@ -317,6 +345,9 @@ impl ClientMetrics {
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
             discovery: Counters::of(&self.discovery, cluster),
+            held: self.held.get_or_create_owned(&own()),
+            left_out: self.left_out.get_or_create_owned(&own()),
+            snapshot_timestamp: self.snapshot_timestamp.get_or_create_owned(&own()),
             stale: self.stale.get_or_create_owned(&own()),
             connections: self.connections.get_or_create_owned(&own()),
             connections_opened: self.connections_opened.get_or_create_owned(&own()),
@@ -349,7 +380,14 @@ pub struct ClusterMetrics {
     pub panic_picks: Counter,
     /// What became of each word from discovery; counted by the cluster.
     pub discovery: Counters<DiscoveryEvent>,
-    /// 1 while the last good set stands in for a source that cannot be read; kept by the cluster.
+    /// Endpoints in force that the source no longer names; kept by the cluster.
+    pub held: Gauge,
+    /// Endpoints that the source has beyond a bound; kept by the cluster.
+    pub left_out: Gauge,
+    /// When the snapshot in use or written last was written, in seconds since 1970; kept by the cluster.
+    pub snapshot_timestamp: Gauge,
+    /// 1 while the last good set, or a part of it, stands in for a source that cannot be read or is not believed; kept by
+    /// the cluster.
     pub stale: Gauge,
     /// Connections open now.
     pub connections: Gauge,

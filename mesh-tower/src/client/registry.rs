@@ -90,7 +90,7 @@ impl RuntimeCluster {
         let broken = |what: &str, error| {
             Error::new(ErrorKind::Unroutable, format!("cluster `{name}`: cannot build its {what}")).caused_by(error)
         };
-        let resolver = mesh.resolver(name).map_err(|error| broken("resolver", error))?;
+        let feed = mesh.feed(name).map_err(|error| broken("resolver", error))?;
         let token = mesh.token_source(name).map_err(|error| broken("token source", error))?;
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config)));
@@ -106,7 +106,7 @@ impl RuntimeCluster {
             move |endpoint: &mesh_core::discover::Endpoint, readiness| Pool::new(endpoint.address, &context, readiness);
         let cluster = Cluster::new(name, config, mesh.rng().fork(), Arc::clone(mesh.metrics()), make);
         // Ends with the last handle of the cluster.
-        mesh.spawn("resolve", cluster.follow(resolver));
+        mesh.spawn("resolve", cluster.follow(feed));
         let token = token.map(Attached::new);
         Ok(Self { cluster, token, config: ArcSwap::from_pointee(config.clone()), settings, dial })
     }
