@@ -35,6 +35,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod atomic;
 pub mod audit;
 pub mod balance;
 pub mod clock;
@@ -55,6 +56,7 @@ pub mod snapshot;
 mod stream;
 pub mod telemetry;
 pub mod token;
+mod window;
 
 pub use config::Config;
 pub use mesh::{

@@ -38,6 +38,7 @@
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
 mod audit;
+mod breaker;
 mod check;
 mod checker;
 mod cluster;
@@ -50,6 +51,7 @@ mod load;
 mod mtls;
 mod nearest;
 mod opt_in;
+mod outlier;
 mod plug;
 mod roles;
 mod route;
@@ -62,7 +64,8 @@ mod workload;
 pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
-pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use breaker::BreakerConfig;
+pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, PoolConfig};
 pub use forwarded::ForwardedConfig;
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
@@ -77,6 +80,7 @@ mod tests;
 pub(crate) use checker::place;
 pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
+pub use outlier::{FailurePercentageConfig, OutlierConfig, SuccessRateConfig};
 pub use plug::PlugConfig;
 pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};

@@ -112,6 +112,32 @@ labels! {
         ConsecutiveFailures = "consecutive_failures",
         /// It stopped answering.
         Timeouts = "timeouts",
+        /// Its success rate lies far below that of the others.
+        SuccessRate = "success_rate",
+        /// Too large a share of its requests failed in one interval.
+        FailurePercentage = "failure_percentage",
+        /// Too few of its breaker's window succeeded.
+        WindowSuccessRate = "window_success_rate",
+        /// The request that should have proved it failed too.
+        ProbeFailed = "probe_failed",
+    }
+}
+
+labels! {
+    /// What a breaker did.
+    BreakerEvent, "event" {
+        /// It opened: the endpoint gets no requests.
+        Opened = "opened",
+        /// Its time is up: the next request is the probe.
+        HalfOpened = "half_opened",
+        /// A request became the probe.
+        Probed = "probed",
+        /// The caller gave the probe up; the next request is another one.
+        GaveBack = "gave_back",
+        /// The probe failed: open again, for longer.
+        Reopened = "reopened",
+        /// The probe succeeded: all requests follow.
+        Closed = "closed",
     }
 }
 
@@ -120,7 +146,7 @@ labels! {
     EndpointState, "state" {
         /// Known to discovery.
         Known = "known",
-        /// Ejected by the outlier detector.
+        /// Ejected by the outlier detector, or by a breaker that is not closed.
         Ejected = "ejected",
         /// Held to be unreachable by its transport.
         Unready = "unready",
@@ -258,6 +284,7 @@ pub struct ClientMetrics {
     budget_exhausted: Family<Labels, Counter>,
     ejections: Family<Labels, Counter>,
     ejections_withheld: Family<Labels, Counter>,
+    breaker: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
     discovery: Family<Labels, Counter>,
@@ -284,6 +311,7 @@ impl ClientMetrics {
             "Ejections not made because too many endpoints are out already",
             &metrics.ejections_withheld,
         );
+        counter("breaker_events", "What the breakers of endpoints did", &metrics.breaker);
         counter("picks_in_panic", "Picks of an endpoint that is out, because all are", &metrics.panic_picks);
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
@@ -314,6 +342,7 @@ impl ClientMetrics {
             budget_exhausted: self.budget_exhausted.get_or_create_owned(&own()),
             ejections: Counters::of(&self.ejections, cluster),
             ejections_withheld: Counters::of(&self.ejections_withheld, cluster),
+            breaker: Counters::of(&self.breaker, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
             discovery: Counters::of(&self.discovery, cluster),
@@ -343,6 +372,8 @@ pub struct ClusterMetrics {
     pub ejections: Counters<EjectReason>,
     /// Ejections not made because too many endpoints are out; counted by the cluster.
     pub ejections_withheld: Counters<EjectReason>,
+    /// What the breakers of endpoints did; counted by the cluster.
+    pub breaker: Counters<BreakerEvent>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
     /// Picks of an endpoint that is out, because all are; counted by the cluster.

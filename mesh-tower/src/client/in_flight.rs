@@ -55,10 +55,8 @@ impl InFlight {
     /// The answer ended: `None` as its headers said, else as its body showed.
     pub(crate) fn finish(mut self, outcome: Option<Outcome>, now: Instant) {
         if let Some(pick) = self.pick.take() {
-            // Dropped after its headers, a pick counts as what they said.
-            if let Some(outcome) = outcome {
-                pick.finish(outcome, now);
-            }
+            // An answer that its headers condemned is not redeemed by its end.
+            pick.finish(outcome.unwrap_or(Outcome::Success), now);
         }
     }
 }
