@@ -12,7 +12,7 @@ use super::Core;
 use super::next_return::NextReturn;
 use crate::balance::{Decay, PeakEwma, Tick, millis};
 use crate::discover::{Endpoint, EndpointKey};
-use crate::health::{OutlierDetector, Standing};
+use crate::health::{Checked, OutlierDetector, Standing};
 use crate::telemetry::{self, ClusterMetrics, EjectReason};
 
 const UNKNOWN: u8 = 0;
@@ -86,6 +86,7 @@ pub(super) struct Vitals {
     pub(super) in_flight: AtomicUsize,
     pub(super) ewma: PeakEwma,
     pub(super) outlier: OutlierDetector,
+    pub(super) checked: Checked,
     readiness: AtomicU8,
     pub(super) key: EndpointKey,
     pub(super) epoch: Instant,
@@ -102,12 +103,12 @@ impl Vitals {
     /// Whether picks consider it. Ejections whose time is up are ended before this is asked; one that waits for its probe
     /// is considered until somebody has become that.
     pub(super) fn is_in(&self) -> bool {
-        self.is_usable() && self.outlier.standing().admits()
+        self.is_usable() && self.outlier.standing().admits() && self.checked.is_healthy()
     }
 
     /// Whether it can be relied on: what the share of those that are out is counted by.
     pub(super) fn is_well(&self) -> bool {
-        self.is_usable() && self.outlier.standing() == Standing::In
+        self.is_usable() && self.outlier.standing() == Standing::In && self.checked.is_healthy()
     }
 
     /// Whether its transport found it again and nobody noticed yet.
@@ -131,6 +132,9 @@ impl Drop for Vitals {
         if *self.readiness.get_mut() == UNREADY {
             self.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
         }
+        if !self.checked.is_healthy() {
+            self.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, -1);
+        }
         if self.outlier.standing() != Standing::In {
             self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
         }
@@ -151,6 +155,7 @@ impl<T> Live<T> {
             in_flight: AtomicUsize::new(0),
             ewma: PeakEwma::new(assumed, Tick::at(core.epoch, now)),
             outlier: OutlierDetector::default(),
+            checked: Checked::default(),
             readiness: AtomicU8::new(UNKNOWN),
             key: endpoint.key.clone(),
             epoch: core.epoch,
@@ -190,10 +195,11 @@ impl<T> EndpointState<T> {
         self.ejected_until(now).is_some()
     }
 
-    /// Whether picks consider it: usable, not ejected, and not out but for its probe.
+    /// Whether picks consider it: usable, healthy, not ejected, and not out but for its probe.
     pub fn available(&self, now: Instant) -> bool {
         let probing = matches!(self.live.vitals.outlier.standing(), Standing::Probing { .. });
-        self.live.vitals.is_usable() && !self.ejected(now) && !probing
+        let vitals = &self.live.vitals;
+        vitals.is_usable() && vitals.checked.is_healthy() && !self.ejected(now) && !probing
     }
 
     /// When its ejection ends, if it is ejected now.
@@ -209,6 +215,7 @@ impl<T> EndpointState<T> {
             address: self.endpoint.address,
             usable: self.live.vitals.is_usable(),
             ejected_until: self.ejected_until(now),
+            healthy: self.live.vitals.checked.is_healthy(),
             standing: self.live.vitals.outlier.standing(),
             reason: self.live.vitals.outlier.reason(),
             ejections: self.live.vitals.outlier.ejections(),
@@ -242,6 +249,8 @@ pub struct EndpointReport {
     pub usable: bool,
     /// When its ejection ends, if it is ejected.
     pub ejected_until: Option<Instant>,
+    /// Its health checks do not hold it to be broken.
+    pub healthy: bool,
     /// Where it stands: in, out, or with its breaker half-open.
     pub standing: Standing,
     /// Why it is out, if it is.

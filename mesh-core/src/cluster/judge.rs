@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::endpoint::{Live, since};
 use super::set::Set;
 use super::{Core, HealthSettings};
-use crate::balance::millis;
-use crate::health::{Counts, Outcome, Return, Standing, may_eject, outliers};
-use crate::telemetry::{self, BreakerEvent, EjectReason, Label};
+use crate::balance::{Tick, millis};
+use crate::config::HealthCheckConfig;
+use crate::health::{CheckVerdict, Counts, Outcome, Return, Standing, may_eject, outliers};
+use crate::telemetry::{self, BreakerEvent, CheckResult, EjectReason, Label};
 
 impl<T> Core<T> {
     /// Takes an endpoint out, unless too many would be out then.
@@ -57,7 +58,7 @@ impl<T> Core<T> {
     pub(super) fn look(&self, now: Instant) {
         let Some(_changing) = self.try_lock() else { return };
         let (set, health) = (self.set.load(), self.health.load());
-        let (at, tick) = (since(self.epoch, now), crate::balance::Tick::at(self.epoch, now));
+        let (at, tick) = (since(self.epoch, now), Tick::at(self.epoch, now));
         self.compare(&set, &health, at, now);
         let median = set.median_latency(now, self.epoch);
         for vitals in set.states.iter().map(|state| &*state.live.vitals) {
@@ -139,6 +140,49 @@ impl<T> Core<T> {
                 }
             }
         }
+    }
+
+    /// See [`Cluster::checked`](super::Cluster::checked).
+    pub(super) fn checked(
+        &self,
+        vitals: &super::Vitals,
+        verdict: &CheckVerdict,
+        config: &HealthCheckConfig,
+        now: Instant,
+    ) {
+        let (result, reason) = match verdict {
+            CheckVerdict::Healthy => (CheckResult::Healthy, ""),
+            CheckVerdict::Unhealthy(reason) => (CheckResult::Unhealthy, reason.as_str()),
+            CheckVerdict::Inconclusive(reason) => (CheckResult::Inconclusive, reason.as_str()),
+        };
+        self.metrics.health_checks.inc(result);
+        let (cluster, endpoint) = (&*self.name, &vitals.key);
+        if result == CheckResult::Inconclusive {
+            tracing::debug!(cluster, %endpoint, reason, "health check says nothing");
+            return;
+        }
+        let healthy = result == CheckResult::Healthy;
+        if vitals.checked.record(healthy, config) {
+            self.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, if healthy { -1 } else { 1 });
+            if healthy {
+                // What was known of its latency is from before.
+                self.start_from_median(vitals, now);
+                tracing::info!(cluster, %endpoint, "endpoint is healthy again");
+            } else {
+                tracing::warn!(cluster, %endpoint, reason, "endpoint is unhealthy");
+            }
+        }
+        let ends = healthy && config.ends_ejection && vitals.outlier.standing() != Standing::In;
+        if ends && vitals.outlier.let_in(since(self.epoch, now)) {
+            self.start_from_median(vitals, now);
+            self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+            tracing::info!(cluster, %endpoint, "endpoint let in again: its health check succeeded");
+        }
+    }
+
+    fn start_from_median(&self, vitals: &super::Vitals, now: Instant) {
+        let median = self.set.load().median_latency(now, self.epoch);
+        vitals.ewma.reset(median, Tick::at(self.epoch, now));
     }
 
     /// Keeps the time of the next look in step with the set. Called with the lock held.

@@ -33,9 +33,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::{Decay, Tick, millis};
-use crate::config::{ClusterConfig, OutlierConfig};
+use crate::config::{ClusterConfig, HealthCheckConfig, OutlierConfig};
 use crate::discover::{Endpoint, Resolve};
-use crate::health::{Absence, Claim, Rules, compares};
+use crate::health::{Absence, CheckVerdict, Claim, Rules, compares};
 use crate::rng::Rng;
 use crate::telemetry::{self, BreakerEvent, ClusterMetrics, Metrics};
 
@@ -206,6 +206,14 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             }
         };
         Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
+    }
+
+    /// Takes in what an active health check of an endpoint said.
+    ///
+    /// What changes is logged with the check's reason. A success ends an ejection only if `config` says so, and an
+    /// inconclusive check changes nothing.
+    pub fn checked(&self, state: &EndpointState<T>, verdict: &CheckVerdict, config: &HealthCheckConfig, now: Instant) {
+        self.core.checked(&state.live.vitals, verdict, config, now);
     }
 
     /// The endpoints as they are now, in the order of their keys.

@@ -9,6 +9,7 @@ use crate::health::Outcome;
 use crate::telemetry::EjectReason;
 
 mod breaker;
+mod checks;
 
 const FAILURE: Outcome = Outcome::Failure { retry_after: None };
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::breaker::{BreakerConfig, refuse_replaced};
 use super::checker::Checker;
+use super::cluster_limits::ClusterLimitsConfig;
+use super::health_check::HealthCheckConfig;
 use super::issue::Errors;
 use super::outlier::OutlierConfig;
 use super::tls::TlsConfig;
@@ -27,6 +29,10 @@ pub struct ClusterConfig {
     pub outlier: OutlierConfig,
     /// A circuit breaker for each endpoint, in the place of timed ejection; absent: none.
     pub breaker: Option<BreakerConfig>,
+    /// What all endpoints together may hold of this process.
+    pub limits: ClusterLimitsConfig,
+    /// Whether endpoints are asked how they are; absent: only requests tell.
+    pub health_check: Option<HealthCheckConfig>,
     /// Connections to each endpoint.
     pub pool: PoolConfig,
     /// What may be less than TLS 1.3 with full handshakes.
@@ -44,6 +50,8 @@ impl ClusterConfig {
             balance: BalanceConfig::default(),
             outlier: OutlierConfig::default(),
             breaker: None,
+            limits: ClusterLimitsConfig::default(),
+            health_check: None,
             pool: PoolConfig::default(),
             tls: TlsConfig::default(),
             token: None,
@@ -154,7 +162,8 @@ impl Decode for ClusterConfig {
         let (balance, outlier, pool) =
             (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
         let (tls, token) = (fields.optional("tls"), fields.optional("token"));
-        let breaker = fields.optional("breaker");
+        let (breaker, limits) = (fields.optional("breaker"), fields.optional("limits"));
+        let health_check = fields.optional("health_check");
         if breaker.is_some()
             && let Some(outlier) = fields.node("outlier")
         {
@@ -165,6 +174,8 @@ impl Decode for ClusterConfig {
             balance: balance.unwrap_or_default(),
             outlier: outlier.unwrap_or_default(),
             breaker,
+            limits: limits.unwrap_or_default(),
+            health_check,
             pool: pool.unwrap_or_default(),
             tls: tls.unwrap_or_default(),
             token,
@@ -191,6 +202,10 @@ impl ClusterConfig {
         at.below("outlier", |at| self.outlier.check(at));
         if let Some(breaker) = &self.breaker {
             at.below("breaker", |at| breaker.check(at));
+        }
+        at.below("limits", |at| self.limits.check(at));
+        if let Some(health_check) = &self.health_check {
+            at.below("health_check", |at| health_check.check(at));
         }
         at.below("pool", |at| self.pool.check(at));
     }

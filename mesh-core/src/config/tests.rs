@@ -156,6 +156,8 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 max_ejection_percent: 50,
             },
             breaker: None,
+            limits: ClusterLimitsConfig { max_requests: 1024, max_connections: 1024, max_retries: None },
+            health_check: None,
             pool: PoolConfig {
                 http: HttpVersion::Auto,
                 connect_timeout: secs(1),

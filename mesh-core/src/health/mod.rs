@@ -55,10 +55,14 @@
 //!   bad answer - and the transport reconnects, a first ejection ends there and then (a breaker is half-open at once). An
 //!   endpoint that flaps (its `n` is above 1) has to sit out its time.
 //! - While it is out, outcomes of its last attempts are not counted.
+//! - Active checks (`health_check:`) are a third opinion that is kept apart: an endpoint is picked if its transport, its
+//!   standing and its checks all say so, and a check that succeeds ends no ejection unless `ends_ejection` is set.
 //! - Which reason acted is in `mesh_client_endpoint_ejections_total`, in the log, in the span of the request that was the
 //!   last straw, and in [`EndpointReport`](crate::cluster::EndpointReport); what a breaker did, in
 //!   `mesh_client_breaker_events_total`.
 
+mod check;
+mod http;
 mod outcome;
 mod outlier;
 mod recent;
@@ -68,11 +72,14 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub use check::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
 pub use outcome::Outcome;
 pub use outlier::{OutlierDetector, Return, may_eject};
 pub use rules::{Absence, Rules};
 pub use standing::Standing;
 pub use statistics::{Counts, outliers};
 
+pub(crate) use check::Checked;
+pub(crate) use http::HttpCheck;
 pub(crate) use rules::compares;
 pub(crate) use standing::Claim;

@@ -3,11 +3,12 @@
 use super::Plugin;
 use crate::audit::{FileSink, LogSink, StdoutSink};
 use crate::discover::{FileResolver, StaticResolver};
+use crate::health::HttpCheck;
 use crate::identity::FilesSource;
 use crate::token::{FetchedKeys, FileKeys, FileToken, LocalKey};
 
 /// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static` and `file`; key sources `file`, `url`,
-/// `discovery` and `jwt_svid`; token sources `file` and `local_key`; audit sinks `log`, `stdout` and `file`.
+/// `discovery` and `jwt_svid`; token sources `file` and `local_key`; health check `http`; audit sinks `log`, `stdout` and `file`.
 pub(super) fn plugin() -> Plugin {
     let plugin = Plugin::new("mesh-core")
         .identity_source("files", FilesSource::from_node)
@@ -19,6 +20,7 @@ pub(super) fn plugin() -> Plugin {
         .key_source("discovery", FetchedKeys::discovery_from_node)
         .token_source("file", FileToken::from_node)
         .token_source("local_key", LocalKey::from_node)
+        .health_check("http", HttpCheck::from_node)
         .audit_sink("log", LogSink::from_node)
         .audit_sink("stdout", StdoutSink::from_node)
         .audit_sink("file", FileSink::from_node);

@@ -66,7 +66,7 @@ labels! {
         NoEndpoints = "no_endpoints",
         /// No route matched it.
         NoRoute = "no_route",
-        /// Too many requests wait for a connection.
+        /// Too many requests wait for a connection or are under way.
         Overloaded = "overloaded",
         /// The caller went away first.
         Cancelled = "cancelled",
@@ -142,6 +142,32 @@ labels! {
 }
 
 labels! {
+    /// A limit that had no place left.
+    ClusterLimit, "limit" {
+        /// `limits.max_requests`: the request failed at once.
+        MaxRequests = "max_requests",
+        /// `limits.max_connections`: no further connection was opened.
+        MaxConnections = "max_connections",
+        /// `pool.max_pending`: the request was not queued.
+        MaxPending = "max_pending",
+        /// `limits.max_retries`: the attempt was not repeated.
+        MaxRetries = "max_retries",
+    }
+}
+
+labels! {
+    /// What one health check said.
+    CheckResult, "result" {
+        /// The endpoint is well.
+        Healthy = "healthy",
+        /// It is not.
+        Unhealthy = "unhealthy",
+        /// Nothing: it stays as it was.
+        Inconclusive = "inconclusive",
+    }
+}
+
+labels! {
     /// What a cluster's endpoints are counted by.
     EndpointState, "state" {
         /// Known to discovery.
@@ -150,6 +176,8 @@ labels! {
         Ejected = "ejected",
         /// Held to be unreachable by its transport.
         Unready = "unready",
+        /// Taken out by its health checks.
+        Unhealthy = "unhealthy",
     }
 }
 
@@ -285,6 +313,8 @@ pub struct ClientMetrics {
     ejections: Family<Labels, Counter>,
     ejections_withheld: Family<Labels, Counter>,
     breaker: Family<Labels, Counter>,
+    limit_overflows: Family<Labels, Counter>,
+    health_checks: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
     discovery: Family<Labels, Counter>,
@@ -312,6 +342,8 @@ impl ClientMetrics {
             &metrics.ejections_withheld,
         );
         counter("breaker_events", "What the breakers of endpoints did", &metrics.breaker);
+        counter("limit_overflows", "What found no place within a limit", &metrics.limit_overflows);
+        counter("health_checks", "Active health checks by what they said", &metrics.health_checks);
         counter("picks_in_panic", "Picks of an endpoint that is out, because all are", &metrics.panic_picks);
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
@@ -343,6 +375,8 @@ impl ClientMetrics {
             ejections: Counters::of(&self.ejections, cluster),
             ejections_withheld: Counters::of(&self.ejections_withheld, cluster),
             breaker: Counters::of(&self.breaker, cluster),
+            limit_overflows: Counters::of(&self.limit_overflows, cluster),
+            health_checks: Counters::of(&self.health_checks, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
             discovery: Counters::of(&self.discovery, cluster),
@@ -374,6 +408,10 @@ pub struct ClusterMetrics {
     pub ejections_withheld: Counters<EjectReason>,
     /// What the breakers of endpoints did; counted by the cluster.
     pub breaker: Counters<BreakerEvent>,
+    /// What found no place within a limit.
+    pub limit_overflows: Counters<ClusterLimit>,
+    /// Active health checks by what they said; counted by the cluster.
+    pub health_checks: Counters<CheckResult>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
     /// Picks of an endpoint that is out, because all are; counted by the cluster.

@@ -79,3 +79,49 @@ fn what_cannot_hold_is_refused() {
         assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn limits_say_whose_they_are() {
+    let limits = |settings: &str| cluster(&format!("    limits: {settings}\n")).map(|config| config.limits);
+    assert_eq!(limits("{}").unwrap(), ClusterLimitsConfig::default());
+    let max_retries = |settings| limits(settings).unwrap().max_retries;
+    assert_eq!(max_retries("{ max_retries: 3 }"), Some(MaxRetries::Count(3)));
+    assert_eq!(max_retries("{ max_retries: 29% }"), Some(MaxRetries::Share(0.29)));
+    assert_eq!([0, 10, 100].map(|attempts| MaxRetries::Share(0.29).of(attempts)), [3, 3, 29]);
+    assert_eq!(
+        limits("{ max_requests: 0, max_connections: 0, max_retries: 101%, max_pending: 5 }").unwrap_err(),
+        [
+            "mesh.yaml:7:29: clusters.shop.limits.max_requests: 0 is out of range: expected 1 to 1000000",
+            "mesh.yaml:7:49: clusters.shop.limits.max_connections: 0 is out of range: expected 1 to 1000000",
+            "mesh.yaml:7:65: clusters.shop.limits.max_retries: 101% is out of range: expected 0% to 100%",
+            "mesh.yaml:7:84: clusters.shop.limits.max_pending: it is a limit of each endpoint: write `pool: { max_pending: ... }`",
+        ]
+    );
+}
+
+#[test]
+fn health_checks_have_their_defaults_and_ranges() {
+    let check = |settings: &str| cluster(&format!("    health_check: {{ {settings} }}\n"));
+    let http = PlugConfig::new("http", &serde_json::json!({ "path": "/" }));
+    let read = check("check: { http: { path: / } }").unwrap().health_check.unwrap();
+    assert_eq!(HealthCheckConfig { check: http.clone(), ..read.clone() }, HealthCheckConfig::new(http));
+    assert_eq!(
+        (read.interval, read.timeout, read.unhealthy_threshold, read.healthy_threshold, read.jitter, read.concurrency),
+        (secs(10), secs(1), 3, 2, 0.1, 16)
+    );
+    assert!(!read.ends_ejection);
+    assert_eq!(
+        check("interval: 1s").unwrap_err(),
+        ["mesh.yaml:7:19: clusters.shop.health_check.check: this field is required"]
+    );
+    assert_eq!(
+        check("check: { http: {} }, interval: 1ms, jitter: 60%, concurrency: 0, uneject: true").unwrap_err(),
+        [
+            "mesh.yaml:7:52: clusters.shop.health_check.interval: 1ms is out of range: expected 100ms to 1h",
+            "mesh.yaml:7:65: clusters.shop.health_check.jitter: 60% is out of range: expected 0% to 50%",
+            "mesh.yaml:7:83: clusters.shop.health_check.concurrency: 0 is out of range: expected 1 to 1000",
+            "mesh.yaml:7:86: clusters.shop.health_check.uneject: unknown field; known: check, interval, jitter, timeout, \
+             unhealthy_threshold, healthy_threshold, concurrency, ends_ejection",
+        ]
+    );
+}
