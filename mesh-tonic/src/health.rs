@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mesh_core::config::{Errors, Fields, Node};
+use mesh_core::config::{Decode as _, Errors, GrpcCheckConfig, Node};
 use mesh_core::health::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
 use mesh_core::{Mesh, Plugin};
 use prost::Message as _;
@@ -122,9 +122,7 @@ impl Stream for Watch {
 /// service, and is left as it was (gRPC A17).
 pub fn plugin() -> Plugin {
     Plugin::new("mesh-tonic").health_check("grpc", |settings: &Node, _, errors: &mut Errors| {
-        let mut fields = Fields::of(settings, errors)?;
-        let service = fields.optional("service").unwrap_or_default();
-        fields.finish();
+        let GrpcCheckConfig { service, .. } = GrpcCheckConfig::decode(settings, errors)?;
         Some(Arc::new(GrpcCheck { service }) as Arc<dyn HealthCheck>)
     })
 }

@@ -57,6 +57,24 @@ impl HealthCheckConfig {
     }
 }
 
+/// The settings of the kind `grpc`, which mesh-tonic brings: `{ service: shop.Payments }`. Here, so that tools which know no
+/// protobuf can judge them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrpcCheckConfig {
+    /// The service that is asked for. Default: empty, the whole process.
+    pub service: String,
+}
+
+impl Decode for GrpcCheckConfig {
+    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
+        let mut fields = Fields::of(node, errors)?;
+        let service = fields.or("service", String::new());
+        fields.finish();
+        Some(Self { service })
+    }
+}
+
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Decode for HealthCheckConfig {

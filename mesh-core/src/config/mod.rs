@@ -70,7 +70,7 @@ pub use breaker::BreakerConfig;
 pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, PoolConfig};
 pub use cluster_limits::{ClusterLimitsConfig, MaxRetries};
 pub use forwarded::ForwardedConfig;
-pub use health_check::HealthCheckConfig;
+pub use health_check::{GrpcCheckConfig, HealthCheckConfig};
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
 pub use limits::{LimitsConfig, RateLimitConfig};
