@@ -1,11 +1,15 @@
 //! `mesh check`: every problem of a configuration and its policies.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, Mtls, NoPolicy, TlsVersion};
+use mesh_core::config::{
+    ConfigError, ConfigIssue, Decode as _, GrpcCheckConfig, ListenerConfig, Mtls, NoPolicy, TlsVersion,
+};
+use mesh_core::health::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
 use mesh_core::policy::RequestPolicy;
 use mesh_core::policy::lint::{Finding, LintOptions, lint};
-use mesh_core::{CheckReport, Mesh};
+use mesh_core::{CheckReport, Mesh, Plugin};
 use mesh_tower::otel::Otlp;
 use serde_json::{Value, json};
 
@@ -26,7 +30,25 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
 
 /// Judged with the kinds of every crate of this project, as a service that uses them all would.
 async fn check(config: &Path) -> Result<CheckReport, ConfigError> {
-    Mesh::builder().config_file(config).with(Otlp::new().plugin()).with(mesh_tower::fetch::plugin()).check().await
+    let builder = Mesh::builder().config_file(config).with(Otlp::new().plugin()).with(mesh_tower::fetch::plugin());
+    builder.with(grpc_check()).check().await
+}
+
+/// mesh-tonic's kind, as far as a check needs it: its settings are read, and nobody is asked.
+fn grpc_check() -> Plugin {
+    #[derive(Debug)]
+    struct Unasked;
+    impl HealthCheck for Unasked {
+        fn question(&self) -> CheckQuestion {
+            CheckQuestion { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: Vec::new() }
+        }
+        fn judge(&self, _: &CheckAnswer) -> CheckVerdict {
+            CheckVerdict::Inconclusive("nobody was asked".into())
+        }
+    }
+    Plugin::new("mesh-tonic").health_check("grpc", |settings, _, errors| {
+        GrpcCheckConfig::decode(settings, errors).map(|_| Arc::new(Unasked) as Arc<dyn HealthCheck>)
+    })
 }
 
 fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {

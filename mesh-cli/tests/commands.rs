@@ -85,6 +85,15 @@ fn check_tells_valid_from_broken_from_missing() {
         fs::write(dir.join("traced.yaml"), format!("{CONFIG}\ntelemetry: {{ exporter: {exporter} }}\n")).unwrap();
         assert_eq!(ask(&dir, &["check", "traced.yaml"]).0, code, "{exporter}");
     }
+    for (check, code) in
+        [("{ grpc: { service: shop.Payments } }", 0), ("{ grpc: { srevice: x } }", 1), ("{ tcp: {} }", 1)]
+    {
+        let cluster = format!(
+            "{{ discover: {{ static: [\"127.0.0.1:1\"] }}, identities: [\"spiffe://td/x\"], health_check: {{ check: {check} }} }}"
+        );
+        fs::write(dir.join("checked.yaml"), format!("{CONFIG}\nclusters: {{ a: {cluster} }}\n")).unwrap();
+        assert_eq!(ask(&dir, &["check", "checked.yaml"]).0, code, "{check}");
+    }
 
     let (code, json) = ask(&dir, &["check", "nowhere.yaml"]);
     assert_eq!((code, &json["exit_code"]), (3, &Value::from(3)), "{json}");

@@ -15,7 +15,7 @@
 //! | start a mesh, or only judge its configuration | [`Mesh::builder`], [`MeshBuilder::check`], [`check()`] |
 //! | configure in code, or know what a field of `mesh.yaml` means | [`config`], [`Config`] |
 //! | name workloads and callers | [`identity::SpiffeId`], [`identity::Principal`] |
-//! | add a kind of identity source, resolver, key source, token source or audit sink | [`plugin`], [`Plugin`] |
+//! | add a kind of identity source, resolver, key source, token source, health check or audit sink | [`plugin`], [`Plugin`] |
 //! | read policies, ask them, explain what they say, lint them | [`policy`], [`policy::lint`] |
 //! | be asked by CUSTOM policies | [`policy::ExternalAuthorizer`], [`MeshBuilder::authorizer`] |
 //! | know who was let in, and whether a trail is whole | [`audit`], [`audit::AuditVerifier`] |
@@ -36,6 +36,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod atomic;
 pub mod audit;
 pub mod balance;
 pub mod clock;
@@ -57,6 +58,7 @@ pub mod snapshot;
 mod stream;
 pub mod telemetry;
 pub mod token;
+mod window;
 
 pub use config::Config;
 pub use mesh::{

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Core, NextReturn};
+use super::Core;
+use super::next_return::NextReturn;
 use crate::balance::{Decay, PeakEwma, Tick, millis};
 use crate::discover::{Endpoint, EndpointKey};
-use crate::health::OutlierDetector;
-use crate::telemetry::{self, ClusterMetrics};
+use crate::health::{Checked, OutlierDetector, Standing};
+use crate::telemetry::{self, ClusterMetrics, EjectReason};
 
 const UNKNOWN: u8 = 0;
 const READY: u8 = 1;
@@ -85,6 +86,7 @@ pub(super) struct Vitals {
     pub(super) in_flight: AtomicUsize,
     pub(super) ewma: PeakEwma,
     pub(super) outlier: OutlierDetector,
+    pub(super) checked: Checked,
     readiness: AtomicU8,
     pub(super) key: EndpointKey,
     pub(super) epoch: Instant,
@@ -98,9 +100,15 @@ impl Vitals {
         self.readiness.load(Relaxed) != UNREADY
     }
 
-    /// Whether picks consider it. Ejections whose time is up are ended before this is asked.
+    /// Whether picks consider it. Ejections whose time is up are ended before this is asked; one that waits for its probe
+    /// is considered until somebody has become that.
     pub(super) fn is_in(&self) -> bool {
-        self.is_usable() && !self.outlier.is_ejected()
+        self.is_usable() && self.outlier.standing().admits() && self.checked.is_healthy()
+    }
+
+    /// Whether it can be relied on: what the share of those that are out is counted by.
+    pub(super) fn is_well(&self) -> bool {
+        self.is_usable() && self.outlier.standing() == Standing::In && self.checked.is_healthy()
     }
 
     /// Whether its transport found it again and nobody noticed yet.
@@ -124,6 +132,12 @@ impl Drop for Vitals {
         if *self.readiness.get_mut() == UNREADY {
             self.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
         }
+        if !self.checked.is_healthy() {
+            self.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, -1);
+        }
+        if self.outlier.standing() != Standing::In {
+            self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+        }
     }
 }
 
@@ -141,6 +155,7 @@ impl<T> Live<T> {
             in_flight: AtomicUsize::new(0),
             ewma: PeakEwma::new(assumed, Tick::at(core.epoch, now)),
             outlier: OutlierDetector::default(),
+            checked: Checked::default(),
             readiness: AtomicU8::new(UNKNOWN),
             key: endpoint.key.clone(),
             epoch: core.epoch,
@@ -180,14 +195,17 @@ impl<T> EndpointState<T> {
         self.ejected_until(now).is_some()
     }
 
-    /// Whether picks consider it: usable and not ejected.
+    /// Whether picks consider it: usable, healthy, not ejected, and not out but for its probe.
     pub fn available(&self, now: Instant) -> bool {
-        self.live.vitals.is_usable() && !self.ejected(now)
+        let probing = matches!(self.live.vitals.outlier.standing(), Standing::Probing { .. });
+        let vitals = &self.live.vitals;
+        vitals.is_usable() && vitals.checked.is_healthy() && !self.ejected(now) && !probing
     }
 
     /// When its ejection ends, if it is ejected now.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.live.vitals.epoch + Duration::from_millis(self.live.vitals.outlier.ejected_until()?);
+        let Standing::Out { until } = self.live.vitals.outlier.standing() else { return None };
+        let until = self.live.vitals.epoch + Duration::from_millis(until);
         Some(until).filter(|until| *until > now)
     }
 
@@ -197,6 +215,10 @@ impl<T> EndpointState<T> {
             address: self.endpoint.address,
             usable: self.live.vitals.is_usable(),
             ejected_until: self.ejected_until(now),
+            healthy: self.live.vitals.checked.is_healthy(),
+            standing: self.live.vitals.outlier.standing(),
+            reason: self.live.vitals.outlier.reason(),
+            ejections: self.live.vitals.outlier.ejections(),
             in_flight: self.in_flight(),
             latency: Duration::from_secs_f32(
                 self.live.vitals.ewma.seconds(Tick::at(self.live.vitals.epoch, now), decay),
@@ -227,6 +249,14 @@ pub struct EndpointReport {
     pub usable: bool,
     /// When its ejection ends, if it is ejected.
     pub ejected_until: Option<Instant>,
+    /// Its health checks do not hold it to be broken.
+    pub healthy: bool,
+    /// Where it stands: in, out, or with its breaker half-open.
+    pub standing: Standing,
+    /// Why it is out, if it is.
+    pub reason: Option<EjectReason>,
+    /// How often it was ejected, what time has forgiven taken off; the next ejection lasts accordingly longer.
+    pub ejections: u32,
     /// Attempts in flight.
     pub in_flight: usize,
     /// The peak-EWMA latency that picks go by.

@@ -13,6 +13,8 @@
 
 mod endpoint;
 mod feed;
+mod judge;
+mod next_return;
 mod pick;
 mod set;
 
@@ -23,7 +25,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -31,14 +32,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::balance::{Decay, Tick};
-use crate::config::{ClusterConfig, HoldConfig, OutlierConfig};
+use crate::balance::{Decay, Tick, millis};
+use crate::config::{ClusterConfig, HealthCheckConfig, HoldConfig, OutlierConfig};
 use crate::discover::{Endpoint, Feed};
-use crate::health::may_eject;
+use crate::health::{Absence, CheckVerdict, Claim, Rules, compares};
 use crate::rng::Rng;
-use crate::telemetry::{self, ClusterMetrics, EjectReason, Metrics};
+use crate::telemetry::{self, BreakerEvent, ClusterMetrics, Metrics};
 
 use endpoint::{Live, Vitals, since};
+use next_return::NextReturn;
 use set::Set;
 
 /// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
@@ -58,9 +60,26 @@ struct Core<T> {
     /// Held while a set is replaced or an endpoint goes in or out; never while requests wait for it.
     changing: Mutex<()>,
     next_return: Arc<NextReturn>,
+    /// When endpoints are next compared with each other.
+    next_comparison: NextReturn,
+    health: ArcSwap<HealthSettings>,
     resolved: watch::Sender<bool>,
     /// Told when all endpoints are out: their source may know of others.
     out_of_reach: Arc<Notify>,
+}
+
+/// What decides who is out, and for how long. Asked when somebody may go out or in, not by every pick.
+#[derive(Debug)]
+struct HealthSettings {
+    outlier: OutlierConfig,
+    absence: Absence,
+    compares: bool,
+}
+
+impl HealthSettings {
+    fn new(config: &ClusterConfig) -> Self {
+        Self { outlier: config.outlier, absence: Absence::of(config), compares: compares(config) }
+    }
 }
 
 /// What a pick needs to know of the configuration; each pick keeps what held when it was made.
@@ -69,7 +88,7 @@ struct Settings {
     decay: Decay,
     default_rtt: Duration,
     penalty: Duration,
-    outlier: OutlierConfig,
+    rules: Rules,
     hold: HoldConfig,
 }
 
@@ -79,7 +98,7 @@ impl Settings {
             decay: Decay::new(config.balance.decay),
             default_rtt: config.balance.default_rtt,
             penalty: config.balance.failure_penalty,
-            outlier: config.outlier,
+            rules: Rules::of(config),
             hold: config.discover_hold,
         }
     }
@@ -103,9 +122,12 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             set: ArcSwap::from_pointee(Set::new(Vec::new(), Settings::new(config))),
             changing: Mutex::new(()),
             next_return: Arc::default(),
+            next_comparison: NextReturn::default(),
+            health: ArcSwap::from_pointee(HealthSettings::new(config)),
             resolved: watch::Sender::new(false),
             out_of_reach: Arc::default(),
         };
+        core.compare_from(core.epoch);
         Self { core: Arc::new(core) }
     }
 
@@ -119,11 +141,13 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         &self.core.metrics
     }
 
-    /// Puts new balance and outlier settings in force; endpoints keep their state.
+    /// Puts new balance, outlier and breaker settings in force; endpoints keep their state.
     pub fn reconfigure(&self, config: &ClusterConfig) {
         let _changing = self.core.lock();
         let states = Vec::clone(&self.core.set.load().states);
         self.core.set.store(Arc::new(Set::new(states, Settings::new(config))));
+        self.core.health.store(Arc::new(HealthSettings::new(config)));
+        self.core.compare_from(Instant::now());
     }
 
     /// Replaces the set. Endpoints whose key and address stay keep their state and transport.
@@ -174,17 +198,40 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         let core = &*self.core;
         let set = core.set.load();
         let millis = since(core.epoch, now);
-        if core.next_return.is_due(millis) {
-            core.readmit(now);
+        if core.next_return.due(millis).is_some() {
+            core.look(now);
         }
-        let Some(choice) = set.choose(tried, Tick::of_millis(millis), &core.rng) else {
-            return Err(if self.resolved() { PickError::Empty } else { PickError::Unresolved });
+        let (choice, probe) = loop {
+            let Some(choice) = set.choose(tried, Tick::of_millis(millis), &core.rng) else {
+                return Err(if self.resolved() { PickError::Empty } else { PickError::Unresolved });
+            };
+            if choice.panic {
+                core.metrics.panic_picks.inc();
+                core.out_of_reach.notify_one();
+                break (choice, None);
+            }
+            match choice.state.live.vitals.outlier.claim() {
+                Claim::Ordinary => break (choice, None),
+                Claim::Probe(probe) => {
+                    core.metrics.breaker.inc(BreakerEvent::Probed);
+                    tracing::info!(
+                        cluster = %core.name, endpoint = %choice.state.endpoint.key, "this request probes the endpoint"
+                    );
+                    break (choice, Some(probe));
+                }
+                // Somebody was faster, and the endpoint is out of this choice now.
+                Claim::Taken => {}
+            }
         };
-        if choice.panic {
-            core.metrics.panic_picks.inc();
-            core.out_of_reach.notify_one();
-        }
-        Ok(Pick::new(Arc::clone(choice.state), set.settings, now))
+        Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
+    }
+
+    /// Takes in what an active health check of an endpoint said.
+    ///
+    /// What changes is logged with the check's reason. A success ends an ejection only if `config` says so, and an
+    /// inconclusive check changes nothing.
+    pub fn checked(&self, state: &EndpointState<T>, verdict: &CheckVerdict, config: &HealthCheckConfig, now: Instant) {
+        self.core.checked(&state.live.vitals, verdict, config, now);
     }
 
     /// The endpoints as they are now, in the order of their keys.
@@ -246,99 +293,17 @@ impl<T> Core<T> {
             .collect();
         self.metrics.endpoints.set(telemetry::EndpointState::Known, i64::try_from(states.len()).unwrap_or(i64::MAX));
         let set = Set::new(states, old.settings);
-        self.note_ejections(&set);
+        self.note_returns(&set);
         self.set.store(Arc::new(set));
         self.resolved.send_if_modified(|resolved| !std::mem::replace(resolved, true));
     }
 
-    /// Takes an endpoint out, unless too many would be out then.
-    fn eject(&self, live: &Arc<Live<T>>, reason: EjectReason, now: Instant) {
-        // Whoever holds the lock now changes who is out; the next failure asks again.
-        let Some(_changing) = self.try_lock() else { return };
-        let set = self.set.load();
-        let Some(state) = set.find(live) else { return };
-        if live.vitals.outlier.is_ejected() {
-            return;
-        }
-        let out = set.states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_in()).count();
-        let config = &set.settings.outlier;
-        if !may_eject(out, set.states.len(), config.max_ejection_percent) {
-            live.vitals.outlier.start_anew();
-            self.metrics.ejections_withheld.inc(reason);
-            tracing::debug!(
-                cluster = %self.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), out,
-                "endpoint not ejected: too many are out already"
-            );
-            return;
-        }
-        let duration = live.vitals.outlier.eject(since(self.epoch, now), config);
-        self.metrics.ejections.inc(reason);
-        self.note_ejections(&set);
-        tracing::warn!(
-            cluster = %self.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), ?duration,
-            "endpoint ejected"
-        );
-    }
-
-    /// Lets in whose time is up, and those whom their transport found again. What was known of their latency is from
-    /// before: they start as the median of the others.
-    fn readmit(&self, now: Instant) {
-        let Some(_changing) = self.try_lock() else { return };
-        let set = self.set.load();
-        let (millis, tick) = (since(self.epoch, now), Tick::at(self.epoch, now));
-        let median = set.median_latency(now, self.epoch);
-        for vitals in set.states.iter().map(|state| &*state.live.vitals) {
-            let Vitals { key, outlier, ewma, .. } = vitals;
-            let returned = vitals.acknowledge_return();
-            let readmitted = if returned { outlier.returned(millis) } else { outlier.readmit(millis) };
-            if returned || readmitted {
-                ewma.reset(median, tick);
-            }
-            if readmitted {
-                tracing::info!(cluster = %self.name, endpoint = %key, "endpoint let in again");
-            }
-        }
-        self.note_ejections(&set);
-    }
-
-    /// Keeps the gauge and the time of the next return in step with the set. Called with the lock held.
-    fn note_ejections(&self, set: &Set<T>) {
-        let ends = || set.states.iter().filter_map(|state| state.live.vitals.outlier.ejected_until());
-        self.next_return.at(ends().min());
-        if set.states.iter().any(|state| state.live.vitals.has_returned()) {
-            // It returned after it was looked at; what it wrote to `next_return` has just been overwritten.
-            self.next_return.now();
-        }
-        self.metrics
-            .endpoints
-            .set(telemetry::EndpointState::Ejected, i64::try_from(ends().count()).unwrap_or(i64::MAX));
-    }
-}
-
-/// When the next endpoint may come back, so that a pick need not look at all of them.
-#[derive(Debug)]
-struct NextReturn {
-    /// In milliseconds since the cluster's epoch; `u64::MAX`: nobody is out.
-    millis: AtomicU64,
-}
-
-impl Default for NextReturn {
-    fn default() -> Self {
-        Self { millis: AtomicU64::new(u64::MAX) }
-    }
-}
-
-impl NextReturn {
-    fn is_due(&self, now: u64) -> bool {
-        now >= self.millis.load(Relaxed)
-    }
-
-    fn at(&self, millis: Option<u64>) {
-        self.millis.store(millis.unwrap_or(u64::MAX), SeqCst);
-    }
-
-    fn now(&self) {
-        self.at(Some(0));
+    /// Begins an interval of comparison, if endpoints are compared at all; has somebody look at once.
+    fn compare_from(&self, now: Instant) {
+        let health = self.health.load();
+        let end = since(self.epoch, now).saturating_add(millis(health.outlier.interval));
+        self.next_comparison.at(health.compares.then_some(end));
+        self.next_return.now();
     }
 }
 
@@ -357,6 +322,8 @@ impl<T> fmt::Debug for Cluster<T> {
     }
 }
 
+#[cfg(test)]
+mod scenarios;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -38,11 +38,14 @@
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
 mod audit;
+mod breaker;
 mod check;
 mod checker;
 mod cluster;
+mod cluster_limits;
 mod discovery;
 mod forwarded;
+mod health_check;
 mod identity;
 mod issue;
 mod limits;
@@ -51,6 +54,7 @@ mod load;
 mod mtls;
 mod nearest;
 mod opt_in;
+mod outlier;
 mod plug;
 mod roles;
 mod route;
@@ -63,9 +67,12 @@ mod workload;
 pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
-pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use breaker::BreakerConfig;
+pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, PoolConfig};
+pub use cluster_limits::{ClusterLimitsConfig, MaxRetries};
 pub use discovery::{DiscoveryConfig, HoldConfig};
 pub use forwarded::ForwardedConfig;
+pub use health_check::{GrpcCheckConfig, HealthCheckConfig};
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
 pub use limits::{LimitsConfig, RateLimitConfig};
@@ -79,6 +86,7 @@ mod tests;
 pub(crate) use checker::place;
 pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
+pub use outlier::{FailurePercentageConfig, OutlierConfig, SuccessRateConfig};
 pub use plug::PlugConfig;
 pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};

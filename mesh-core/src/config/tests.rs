@@ -9,6 +9,8 @@ use crate::identity::{SpiffeId, TrustDomain};
 use crate::policy::Mode;
 use crate::policy::canonical::Canonicalization;
 
+mod health;
+
 const HEAD: &str = "\
 workload: { name: orders, namespace: shop }
 identity: { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
@@ -141,10 +143,22 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             },
             outlier: OutlierConfig {
                 consecutive_failures: 5,
+                success_rate: SuccessRateConfig {
+                    stdev_factor: 1.9,
+                    min_hosts: 5,
+                    min_requests: 100,
+                    significance: 4.0,
+                },
+                failure_percentage: FailurePercentageConfig { threshold: 85, min_hosts: 5, min_requests: 50 },
+                interval: secs(10),
                 base_ejection: secs(30),
                 max_ejection: secs(300),
+                ejection_jitter: 0.1,
                 max_ejection_percent: 50,
             },
+            breaker: None,
+            limits: ClusterLimitsConfig { max_requests: 1024, max_connections: 1024, max_retries: None },
+            health_check: None,
             pool: PoolConfig {
                 http: HttpVersion::Auto,
                 connect_timeout: secs(1),

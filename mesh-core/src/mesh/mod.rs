@@ -44,6 +44,7 @@ use crate::audit::Audit;
 use crate::clock::WallClock;
 use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
 use crate::discover::{Feed, Resolve, SnapshotFile};
+use crate::health::HealthCheck;
 use crate::identity::{Identity, SpiffeId, SvidError};
 use crate::plugin::{Context, Exporter, Registry};
 use crate::policy::{ExternalAuthorizer, PolicyEngine};
@@ -234,6 +235,14 @@ impl Mesh {
     pub fn token_source(&self, cluster: &str) -> Result<Option<Arc<dyn TokenSource>>, ConfigError> {
         self.build(cluster, |config, context, errors| match &config.token {
             Some(token) => self.inner.registry.token_source(token, context, errors).map(Some),
+            None => Some(None),
+        })
+    }
+
+    /// Builds the health check of a configured cluster, if it has one.
+    pub fn health_check(&self, cluster: &str) -> Result<Option<Arc<dyn HealthCheck>>, ConfigError> {
+        self.build(cluster, |config, context, errors| match &config.health_check {
+            Some(own) => self.inner.registry.health_check(&own.check, context, errors).map(Some),
             None => Some(None),
         })
     }

@@ -256,7 +256,7 @@ identity: { trust_domain: shop.example, source: { spire: {} } }
 audit: { sink: { lgo: {} } }
 telemetry: { exporter: { zipkin: {} } }
 tokens: [ { issuer: i, audiences: [a], jwks: { url: 'https://x' } } ]
-clusters: { a: { discover: { consul: x }, identities: ['spiffe://shop.example/a'], token: { fiel: x } } }
+clusters: { a: { discover: { consul: x }, identities: ['spiffe://shop.example/a'], token: { fiel: x }, health_check: { check: { grpc: {} } } } }
 ",
     );
     assert_eq!(
@@ -268,6 +268,7 @@ clusters: { a: { discover: { consul: x }, identities: ['spiffe://shop.example/a'
             "mesh.yaml:5:53: tokens[0].jwks.url: keys are fetched over HTTP, which needs a plugin: start the mesh `.with(mesh_tower::fetch::plugin())`",
             "mesh.yaml:6:38: clusters.a.discover.consul: no resolver of kind `consul` is registered; it comes with a Consul plugin, crate `mesh-consul`",
             "mesh.yaml:6:99: clusters.a.token.fiel: no token source of kind `fiel` is registered; did you mean `file`?",
+            "mesh.yaml:6:135: clusters.a.health_check.check.grpc: no health check of kind `grpc` is registered; it comes with crate `mesh-tonic`: register it with `.with(mesh_tonic::health::plugin())`",
         ]
     );
 

@@ -3,12 +3,13 @@
 use super::Plugin;
 use crate::audit::{FileSink, LogSink, StdoutSink};
 use crate::discover::{FileResolver, StaticResolver};
+use crate::health::HttpCheck;
 use crate::identity::FilesSource;
 use crate::token::{FetchedKeys, FileKeys, FileToken, InlineKeys, LocalKey};
 
 /// Identity `dev_ca` (feature `dev-ca`) and `files`; resolvers `static`, `file` and `dns` (feature `dns`); key sources
-/// `file`, `inline`, `url`, `discovery` and `jwt_svid`; token sources `file` and `local_key`; audit sinks `log`, `stdout`
-/// and `file`.
+/// `file`, `inline`, `url`, `discovery` and `jwt_svid`; token sources `file` and `local_key`; health check `http`; audit
+/// sinks `log`, `stdout` and `file`.
 pub(super) fn plugin() -> Plugin {
     let plugin = Plugin::new("mesh-core")
         .identity_source("files", FilesSource::from_node)
@@ -21,6 +22,7 @@ pub(super) fn plugin() -> Plugin {
         .key_source("discovery", FetchedKeys::discovery_from_node)
         .token_source("file", FileToken::from_node)
         .token_source("local_key", LocalKey::from_node)
+        .health_check("http", HttpCheck::from_node)
         .audit_sink("log", LogSink::from_node)
         .audit_sink("stdout", StdoutSink::from_node)
         .audit_sink("file", FileSink::from_node);

@@ -66,7 +66,7 @@ labels! {
         NoEndpoints = "no_endpoints",
         /// No route matched it.
         NoRoute = "no_route",
-        /// Too many requests wait for a connection.
+        /// Too many requests wait for a connection or are under way.
         Overloaded = "overloaded",
         /// The caller went away first.
         Cancelled = "cancelled",
@@ -112,6 +112,58 @@ labels! {
         ConsecutiveFailures = "consecutive_failures",
         /// It stopped answering.
         Timeouts = "timeouts",
+        /// Its success rate lies far below that of the others.
+        SuccessRate = "success_rate",
+        /// Too large a share of its requests failed in one interval.
+        FailurePercentage = "failure_percentage",
+        /// Too few of its breaker's window succeeded.
+        WindowSuccessRate = "window_success_rate",
+        /// The request that should have proved it failed too.
+        ProbeFailed = "probe_failed",
+    }
+}
+
+labels! {
+    /// What a breaker did.
+    BreakerEvent, "event" {
+        /// It opened: the endpoint gets no requests.
+        Opened = "opened",
+        /// Its time is up: the next request is the probe.
+        HalfOpened = "half_opened",
+        /// A request became the probe.
+        Probed = "probed",
+        /// The caller gave the probe up; the next request is another one.
+        GaveBack = "gave_back",
+        /// The probe failed: open again, for longer.
+        Reopened = "reopened",
+        /// The probe succeeded: all requests follow.
+        Closed = "closed",
+    }
+}
+
+labels! {
+    /// A limit that had no place left.
+    ClusterLimit, "limit" {
+        /// `limits.max_requests`: the request failed at once.
+        MaxRequests = "max_requests",
+        /// `limits.max_connections`: no further connection was opened.
+        MaxConnections = "max_connections",
+        /// `pool.max_pending`: the request was not queued.
+        MaxPending = "max_pending",
+        /// `limits.max_retries`: the attempt was not repeated.
+        MaxRetries = "max_retries",
+    }
+}
+
+labels! {
+    /// What one health check said.
+    CheckResult, "result" {
+        /// The endpoint is well.
+        Healthy = "healthy",
+        /// It is not.
+        Unhealthy = "unhealthy",
+        /// Nothing: it stays as it was.
+        Inconclusive = "inconclusive",
     }
 }
 
@@ -120,10 +172,12 @@ labels! {
     EndpointState, "state" {
         /// Known to discovery.
         Known = "known",
-        /// Ejected by the outlier detector.
+        /// Ejected by the outlier detector, or by a breaker that is not closed.
         Ejected = "ejected",
         /// Held to be unreachable by its transport.
         Unready = "unready",
+        /// Taken out by its health checks.
+        Unhealthy = "unhealthy",
     }
 }
 
@@ -268,6 +322,9 @@ pub struct ClientMetrics {
     budget_exhausted: Family<Labels, Counter>,
     ejections: Family<Labels, Counter>,
     ejections_withheld: Family<Labels, Counter>,
+    breaker: Family<Labels, Counter>,
+    limit_overflows: Family<Labels, Counter>,
+    health_checks: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
     discovery: Family<Labels, Counter>,
@@ -297,6 +354,9 @@ impl ClientMetrics {
             "Ejections not made because too many endpoints are out already",
             &metrics.ejections_withheld,
         );
+        counter("breaker_events", "What the breakers of endpoints did", &metrics.breaker);
+        counter("limit_overflows", "What found no place within a limit", &metrics.limit_overflows);
+        counter("health_checks", "Active health checks by what they said", &metrics.health_checks);
         counter("picks_in_panic", "Picks of an endpoint that is out, because all are", &metrics.panic_picks);
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
@@ -342,6 +402,9 @@ impl ClientMetrics {
             budget_exhausted: self.budget_exhausted.get_or_create_owned(&own()),
             ejections: Counters::of(&self.ejections, cluster),
             ejections_withheld: Counters::of(&self.ejections_withheld, cluster),
+            breaker: Counters::of(&self.breaker, cluster),
+            limit_overflows: Counters::of(&self.limit_overflows, cluster),
+            health_checks: Counters::of(&self.health_checks, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
             discovery: Counters::of(&self.discovery, cluster),
@@ -374,6 +437,12 @@ pub struct ClusterMetrics {
     pub ejections: Counters<EjectReason>,
     /// Ejections not made because too many endpoints are out; counted by the cluster.
     pub ejections_withheld: Counters<EjectReason>,
+    /// What the breakers of endpoints did; counted by the cluster.
+    pub breaker: Counters<BreakerEvent>,
+    /// What found no place within a limit.
+    pub limit_overflows: Counters<ClusterLimit>,
+    /// Active health checks by what they said; counted by the cluster.
+    pub health_checks: Counters<CheckResult>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
     /// Picks of an endpoint that is out, because all are; counted by the cluster.

@@ -10,8 +10,8 @@ mod server;
 mod transport;
 
 pub use client::{
-    AttemptOutcome, ClientMetrics, CloseReason, ClusterMetrics, ConnectFailure, Counters, DiscoveryEvent, EjectReason,
-    EndpointState, Gauges, Label, RequestOutcome, RetryReason,
+    AttemptOutcome, BreakerEvent, CheckResult, ClientMetrics, CloseReason, ClusterLimit, ClusterMetrics,
+    ConnectFailure, Counters, DiscoveryEvent, EjectReason, EndpointState, Gauges, Label, RequestOutcome, RetryReason,
 };
 pub use histogram::LatencyHistogram;
 pub use runtime::{IdentityRefresh, KeyLookup, RuntimeMetrics, UpdateResult};

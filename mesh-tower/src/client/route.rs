@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use super::Body;
 use super::call::{Call, Observed};
+use super::checks;
 use super::future::CallOr;
 use super::registry::ClusterRegistry;
 use crate::error::{Error, ErrorKind};
@@ -43,7 +44,7 @@ impl RouteLayer {
         let Some(route) = revision.routes.find(&self.service, method, path) else {
             return Err(Error::new(ErrorKind::Unroutable, format!("no route takes {method} {path}")));
         };
-        let cluster = self.registry.find(&self.mesh, &revision, &route.cluster)?;
+        let cluster = self.registry.find(&self.mesh, &revision, &route.cluster, checks::begin)?;
         if let Some(Observed(observation)) = request.extensions().get() {
             // Set once: there is one route layer in a stack.
             let _ = observation.metrics.set(Arc::clone(cluster.cluster.metrics()));
@@ -55,6 +56,7 @@ impl RouteLayer {
             headers_by: None,
             whole_by: None,
             tried: Tried::default(),
+            retry: None,
         };
         request.extensions_mut().insert(call);
         Ok(())
