@@ -15,7 +15,7 @@ use futures_util::stream;
 use http::Request;
 use http_body_util::BodyExt;
 use mesh_core::cluster::EndpointReport;
-use mesh_core::config::{ClusterConfig, HttpVersion, ListenerConfig, NoPolicy, PlugConfig, PoolConfig};
+use mesh_core::config::{ClusterConfig, HttpVersion, ListenerConfig, NoPolicy, OutlierConfig, PlugConfig, PoolConfig};
 use mesh_core::identity::SpiffeId;
 use mesh_tower::Client;
 use mesh_tower::test_util::{RunningTestMesh, TestMesh};
@@ -111,7 +111,10 @@ impl Load {
             .mesh_with(WEB, move |config| {
                 let discover = PlugConfig::new("static", &serde_json::json!(addresses));
                 let cluster = ClusterConfig::new(discover, vec![SpiffeId::parse(ORDERS).unwrap()]);
-                config.clusters.insert("orders".to_owned(), cluster.pool(PoolConfig::default().http(http)));
+                // Restarted twice within a minute, a server is one that flaps, and out for a minute by default.
+                let outlier = OutlierConfig::default().base_ejection(Duration::from_secs(1));
+                let cluster = cluster.pool(PoolConfig::default().http(http)).outlier(outlier);
+                config.clusters.insert("orders".to_owned(), cluster);
             })
             .await
             .unwrap();
@@ -252,8 +255,8 @@ async fn rolling_restart(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec
                 let usable = |endpoint: EndpointReport| endpoint.usable && endpoint.ejected_until.is_none();
                 load.client.endpoints().into_iter().all(usable).then_some(())
             };
-            // A refused connect or two, between the old server's end and the new one's begin, eject it for 30 s.
-            until_within(Duration::from_secs(45), "callers to find the new server", found).await;
+            // Refused connects, between the old server's end and the new one's begin, eject it.
+            until_within(Duration::from_secs(20), "callers to find the new server", found).await;
         }
         servers.push(server);
     }
