@@ -9,12 +9,13 @@
 //! | `/metrics` | OpenMetrics text |
 //!
 //! `serve` starts it when `health:` is configured, once for each mesh. Each connection carries one request and lives
-//! at most ten seconds, so that a slow stranger cannot starve the probes for long.
+//! at most ten seconds. Where all places are taken, whoever has said nothing for longest gives way, so that strangers cannot
+//! starve the probes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,10 +132,11 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
 }
 
 async fn run(listener: TcpListener, answers: Arc<Answers>) {
+    let half_open = HalfOpen::new(Arc::default());
     let mut incoming = Incoming::new(
         listener,
         ("health", Seats::new(MAX_CONNECTIONS)),
-        HalfOpen::new(Arc::default()),
+        Arc::clone(&half_open),
         Arc::clone(&answers.metrics),
     );
     let mut connections = JoinSet::new();
@@ -143,15 +145,22 @@ async fn run(listener: TcpListener, answers: Arc<Answers>) {
             Some(_) = connections.join_next() => {}
             Some((stream, _, slot)) = incoming.next(MAX_CONNECTIONS) => {
                 let answers = Arc::clone(&answers);
+                let (place, evicted) = half_open.enter();
                 connections.spawn(async move {
                     let _slot = slot;
+                    // Until it has asked for something.
+                    let place = Mutex::new(Some(place));
                     let service = service_fn(move |request| {
+                        drop(place.lock().unwrap_or_else(PoisonError::into_inner).take());
                         let answer = answers.answer(&request);
                         async move { Ok::<_, Infallible>(answer) }
                     });
                     let connection = builder().serve_connection(TokioIo::new(stream), service);
-                    if let Ok(Err(error)) = tokio::time::timeout(MAX_CONNECTION_TIME, connection).await {
-                        tracing::debug!(%error, "health connection failed");
+                    tokio::select! {
+                        ended = tokio::time::timeout(MAX_CONNECTION_TIME, connection) => if let Ok(Err(error)) = ended {
+                            tracing::debug!(%error, "health connection failed");
+                        },
+                        Ok(()) = evicted => tracing::debug!("health connection that said nothing gave way"),
                     }
                 });
             }

@@ -45,6 +45,8 @@ mod security;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod spellings;
+#[cfg(test)]
 mod traffic;
 #[cfg(test)]
 mod validate;

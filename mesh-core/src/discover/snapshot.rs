@@ -119,11 +119,18 @@ impl SnapshotFile {
 
     fn read_blocking(&self) -> Result<Option<Snapshot>, String> {
         let path = self.dir.join(&*self.name);
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
+        // Before it is opened: a pipe of this name would keep whoever opens it waiting.
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
+        if !metadata.is_file() {
+            return Err("is no regular file".to_owned());
+        }
+        // Nobody else can have put or replaced it there.
+        disk::secure_directory(&self.dir)?;
+        let file = std::fs::File::open(&path).map_err(|error| error.to_string())?;
         let found = disk::mode(&file.metadata().map_err(|error| error.to_string())?);
         if found & 0o022 != 0 {
             return Err(format!("other users can write to it (mode {found:03o})"));
@@ -295,5 +302,26 @@ mod tests {
         let names: std::collections::BTreeSet<_> = odd.iter().map(|name| file_name(name)).collect();
         assert!(names.iter().all(|name| name.starts_with('~') && !name.contains('/') && name.len() < 80), "{names:?}");
         assert_eq!(names.len(), odd.len());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_others_could_have_put_there_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("snapshots");
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let payments = file(&dir, "payments", &json!("p:1"), &clock);
+        assert_eq!(payments.write(endpoints()).await.unwrap(), Ok(1_800_000_000));
+        assert!(payments.read().await.is_ok_and(|found| found.is_some()));
+        for (path, mode) in [(&dir, 0o777), (&dir.join("payments.endpoints"), 0o666)] {
+            let before = std::fs::metadata(path).unwrap().permissions();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(payments.read().await.is_err_and(|why| why.contains("other users can write")), "{mode:o}");
+            std::fs::set_permissions(path, before).unwrap();
+        }
+        std::fs::remove_file(dir.join("payments.endpoints")).unwrap();
+        std::fs::create_dir(dir.join("payments.endpoints")).unwrap();
+        assert!(payments.read().await.is_err_and(|why| why.contains("no regular file")));
     }
 }

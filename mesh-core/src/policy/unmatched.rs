@@ -38,12 +38,18 @@ pub(super) fn path(pattern: &Pattern, canonical: Canonicalization) -> Result<(),
         let why = || format!("`{pattern}` matches no request: with `canonical: {canonical}` no path looks like that");
         return if fits { Ok(()) } else { Err(why()) };
     }
-    Canonicalization::Reject.path(&example).map(drop).map_err(|reason| {
+    let read = Canonicalization::Reject.path(&example).map_err(|reason| {
         format!(
             "`{pattern}` matches no request ({reason}): paths start with `/` and have no query, no empty or dot \
              segments, no `;`, and escapes like `%C3%A9` only where they must be"
         )
-    })
+    })?;
+    if read.views().nth(1).is_some() {
+        return Err(format!(
+            "`{pattern}` names one of two spellings: write `%40` as `@`, and every character that needs no escape as itself; that is held against both"
+        ));
+    }
+    Ok(())
 }
 
 /// Hosts are compared in their one form, but for the case.

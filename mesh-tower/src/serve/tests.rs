@@ -239,3 +239,39 @@ async fn what_cannot_be_served_is_said_at_once() {
     let error = serve_service(&orders, taken, service).listener("other").await.unwrap_err().to_string();
     assert_eq!(error, "no listener `other` in `listeners:`; known: default, public");
 }
+
+#[tokio::test]
+async fn strangers_who_say_nothing_do_not_starve_the_probes() {
+    let (ca, (listener, _address)) = (ca(), listener().await);
+    let health = HealthConfig { address: ([127, 0, 0, 1], 0).into() };
+    let orders = mesh(&ca, "orders", |config| config.health = Some(health)).await;
+    let _server = tokio::spawn(serve(&orders, listener, Router::new()).into_future());
+    let health = loop {
+        match admin::address(&orders) {
+            Some(address) => break address,
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    // Three times as many as there are places, opened again when they end.
+    let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let opened = Arc::clone(&opened);
+        crowd.spawn(async move {
+            loop {
+                if let Ok(mut stream) = tokio::net::TcpStream::connect(health).await {
+                    opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await;
+                }
+            }
+        });
+    }
+    while opened.load(std::sync::atomic::Ordering::Relaxed) < 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..3 {
+        // Places that are kept to their end make it 20 s.
+        let answer = tokio::time::timeout(Duration::from_secs(5), plain(health, "GET /livez")).await;
+        assert!(answer.expect("starved").starts_with("HTTP/1.1 200"));
+    }
+}

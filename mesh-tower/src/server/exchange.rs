@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response, Uri};
 use mesh_core::audit::Ticket;
 use mesh_core::config::AuditMode;
 use mesh_core::identity::SpiffeId;
+use mesh_core::policy::canonical::Canonicalization;
 use mesh_core::policy::{CustomAnswers, Decision, Verdict};
 use mesh_core::snapshot::Versioned;
 use mesh_core::telemetry::DenialLabels;
@@ -240,7 +241,9 @@ impl Exchange {
             let (sent, resolved) = canonical.readings();
             // As a router takes it: the handler of GET answers HEAD too.
             let get = (canonical.method() == "HEAD").then_some("GET");
-            let paths = [Some(canonical.path()), Some(sent), resolved];
+            // And as a handler does, whatever the mode: it decodes what it takes from the path.
+            let decoded = Canonicalization::decoded(canonical.path());
+            let paths = [Some(canonical.path()), Some(sent), resolved, decoded.as_deref()];
             paths.into_iter().flatten().any(|path| {
                 let mut methods = [Some(canonical.method()), get].into_iter().flatten();
                 methods.any(|method| audit.mode(method, path) == AuditMode::Required)

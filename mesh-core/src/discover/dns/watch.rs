@@ -122,7 +122,8 @@ impl Watch {
                 self.backoff()
             }
         };
-        let wait = wait.clamp(self.config.min_ttl, self.config.max_ttl);
+        // Not `clamp`, which panics where a configuration made in code has them the wrong way round.
+        let wait = wait.min(self.config.max_ttl).max(self.config.min_ttl);
         let spread = wait.mul_f64(0.9 + 0.1 * self.rng.unit()).max(self.config.min_ttl);
         self.next = Some(Instant::now() + spread);
     }
@@ -161,7 +162,7 @@ impl Watch {
             let addresses = match resolved.get(target) {
                 Some(answer) => {
                     ttl = ttl.min(answer.ttl);
-                    answer.records.iter().copied().collect()
+                    self.bound.target(answer.records.iter().copied())
                 }
                 None => self.targets.get(target).cloned().unwrap_or_default(),
             };

@@ -28,7 +28,7 @@ pub(super) fn is_resolved(path: &str) -> bool {
 }
 
 /// Every escape decoded, once.
-fn decode(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+pub(super) fn decode(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     if !raw.contains('%') {
         return Ok(raw.into());
     }
@@ -53,7 +53,7 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, &'static str> {
 }
 
 /// Backslashes turned, parameters dropped, dot segments resolved (RFC 3986 5.2.4), slashes merged.
-fn resolve(decoded: &str) -> String {
+pub(super) fn resolve(decoded: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut open = true;
     for segment in decoded.split(['/', '\\']) {

@@ -6,7 +6,7 @@
 //!
 //! | mode | a path with several readings | policy matches | the handler sees |
 //! |---|---|---|---|
-//! | `reject` | is refused | the path | the path |
+//! | `reject` | is refused; but `%40` for `@` and its like, which clients send either way, are judged in both | DENY: either view; ALLOW: both | what was sent |
 //! | `dual` | is judged in both | DENY: either view; ALLOW: both | what was sent |
 //! | `none` | is taken as it is | what was sent | what was sent |
 //! | `base` | is normalised | the result | the result |
@@ -16,7 +16,8 @@
 //! The last four are Istio's `pathNormalization` for meshes that must agree with sidecars: byte for byte what Envoy 1.40
 //! does, which `tests/src/peers/paths.rs` checks against Envoy itself. Their results need not be the last word on a
 //! path: `base` leaves `//admin` and `/a%2fb`, all of them leave `/%252e`, and `/a/%2e%2e;/b` becomes `/a/..;/b`, which
-//! some application servers read as `/b`. Only `reject` lets nothing through that has a second reading.
+//! some application servers read as `/b`. Only `reject` lets nothing through that has a second
+//! reading, unless it was judged in that one too.
 //!
 //! What differs from Envoy, and why:
 //!
@@ -43,7 +44,7 @@ pub use host::host;
 /// How a path becomes what policy matches. Default `reject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Canonicalization {
-    /// Refuses paths with a second reading. What passes is byte for byte what everybody sees.
+    /// Refuses paths with a second reading. Where that is `@` for `%40` and the like, both readings are judged.
     #[default]
     Reject,
     /// Judges the path as it was sent, and as the most eager reader would resolve it.
@@ -63,7 +64,7 @@ pub enum Canonicalization {
 pub struct CanonicalPath<'a> {
     /// What the handler sees, and what is written down.
     pub path: Cow<'a, str>,
-    /// What policy matches, and beside it in `dual` what it must match too; `None`: policy matches `path`.
+    /// What policy matches, and what it must match too in `dual`, and in `reject` where characters are escaped that need not be; `None`: policy matches `path`.
     pub views: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
@@ -89,7 +90,11 @@ impl Canonicalization {
     pub fn path(self, raw: &str) -> Result<CanonicalPath<'_>, &'static str> {
         let plain = |path| CanonicalPath { path, views: None };
         match self {
-            Self::Reject => reject::check(raw).map(|()| plain(raw.into())),
+            Self::Reject => {
+                reject::check(raw)?;
+                let views = reject::decoded(raw).map(|decoded| (raw.into(), decoded.into()));
+                Ok(CanonicalPath { path: raw.into(), views })
+            }
             Self::Dual => {
                 let (sent, resolved) = dual::views(raw)?;
                 let views = (sent != raw || resolved != raw).then_some((sent, resolved));
@@ -100,6 +105,11 @@ impl Canonicalization {
             Self::MergeSlashes => envoy::normalized(raw, true, false).map(plain),
             Self::DecodeAndMergeSlashes => envoy::normalized(raw, true, true).map(plain),
         }
+    }
+
+    /// The path as a handler reads it that decodes its parts, whatever mode; `None` where that is the path itself or none.
+    pub fn decoded(path: &str) -> Option<String> {
+        path.contains('%').then(|| dual::decode(path).ok()).flatten().map(Cow::into_owned)
     }
 
     /// Whether policy could ever be asked about exactly this path.

@@ -31,6 +31,25 @@ pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if escaped && !utf8(path.as_bytes()) { Err("path_not_utf8") } else { Ok(()) }
 }
 
+/// What a reader that decodes makes of the path, where that is another one: `%40` and `@` are one character to it, and both
+/// may be sent (RFC 3986 2.2 leaves open whether they mean the same; `encodeURIComponent` escapes them, routers compare
+/// before they decode, handlers after). `path` passed [`check`].
+pub(super) fn decoded(path: &str) -> Option<String> {
+    let mut decoded = String::new();
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from);
+        match hex.filter(|c| "!$&'()*+,=:@;".contains(*c)) {
+            Some(character) => decoded.extend(before.chars().chain([character])),
+            None => decoded.extend([before, "%", after.get(..2).unwrap_or_default()]),
+        }
+        rest = after.get(2..).unwrap_or_default();
+    }
+    decoded.push_str(rest);
+    // `..%3Bx` becomes a segment with a parameter, and without it a dot segment.
+    (decoded != path).then(|| super::dual::resolve(&decoded))
+}
+
 /// Judges one escape; true if it is part of a character beyond ASCII.
 fn escape(high: u8, low: u8) -> Result<bool, &'static str> {
     let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -115,6 +134,29 @@ mod tests {
             ("/a?b", Err("path_character")),
         ] {
             assert_eq!(check(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_sent_escaped_or_not_is_read_both_ways() {
+        for (text, expected) in [
+            ("/users/root@corp", None),
+            ("/users/root%40corp", Some("/users/root@corp")),
+            ("/v1/orders%3Arefund/a%2Cb", Some("/v1/orders:refund/a,b")),
+            ("/caf%C3%A9/100%25/a%20b", None),
+            ("/caf%C3%A9%21", Some("/caf%C3%A9!")),
+            ("/%2540", None),
+            ("/admin%3Bx", Some("/admin")),
+            ("/a/..%3Bx/admin", Some("/admin")),
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+            assert_eq!(decoded(text).as_deref(), expected, "{text}");
+        }
+        for byte in 0..=0x7f_u8 {
+            let (raw, escaped) = (format!("/a{}b", char::from(byte)), format!("/a%{byte:02X}b"));
+            if check(&escaped).is_ok() && check(&raw).is_ok() {
+                assert_eq!(decoded(&escaped), Some(raw), "whatever passes in two spellings has both readings");
+            }
         }
     }
 }
