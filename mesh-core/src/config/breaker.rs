@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Node;
 use super::checker::Checker;
 use super::issue::Errors;
+use super::outlier::OutlierConfig;
 use super::values::Percent;
 use super::walk::Fields;
 use super::yaml::Decode;
@@ -66,6 +67,24 @@ pub(super) fn refuse_replaced(outlier: &Node, errors: &mut Errors) {
         if let Some((name, own)) = REPLACED.iter().find(|(name, _)| *name == entry.key) {
             let message = format!("`{name}` is not used beside `breaker:`; set `breaker.{own}` and remove it here");
             errors.push(&entry.value.place, message);
+        }
+    }
+}
+
+/// The same of settings made in code: what is as by default was not set, and what the file has is refused already.
+pub(super) fn check_replaced(outlier: &OutlierConfig, at: &mut Checker<'_>) {
+    let default = OutlierConfig::default();
+    let set = [
+        outlier.consecutive_failures != default.consecutive_failures,
+        outlier.base_ejection != default.base_ejection,
+        outlier.max_ejection != default.max_ejection,
+        outlier.ejection_jitter != default.ejection_jitter,
+    ];
+    for ((name, own), _) in REPLACED.iter().zip(set).filter(|(_, set)| *set) {
+        if !at.is_written(name) {
+            let message =
+                format!("`{name}` is not used beside `breaker`; set `breaker.{own}`, and leave it as it is here");
+            at.error(name, message);
         }
     }
 }

@@ -34,6 +34,11 @@ impl<'a> Checker<'a> {
         self.errors.push(&place(self.root, &path), message);
     }
 
+    /// Whether the file has this field.
+    pub(super) fn is_written(&self, field: &str) -> bool {
+        self.root.is_some_and(|root| find(root, &self.path(field)).is_some())
+    }
+
     /// Whether items of this list could not be read, so that neither their number nor their indices are known.
     pub(super) fn has_gaps(&self, field: &str, read: usize) -> bool {
         let path = self.path(field);

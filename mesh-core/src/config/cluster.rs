@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::breaker::{BreakerConfig, refuse_replaced};
+use super::breaker::{BreakerConfig, check_replaced, refuse_replaced};
 use super::checker::Checker;
 use super::cluster_limits::ClusterLimitsConfig;
 use super::health_check::HealthCheckConfig;
@@ -208,6 +208,7 @@ impl ClusterConfig {
         at.below("balance", |at| self.balance.check(at));
         at.below("outlier", |at| self.outlier.check(at));
         if let Some(breaker) = &self.breaker {
+            at.below("outlier", |at| check_replaced(&self.outlier, at));
             at.below("breaker", |at| breaker.check(at));
         }
         at.below("limits", |at| self.limits.check(at));

@@ -9,14 +9,13 @@ use super::yaml::Decode;
 
 /// What all endpoints of one cluster together may hold. (Envoy's `circuit_breakers.thresholds`)
 ///
-/// A cluster that has become slow keeps whatever is sent to it: memory, sockets, and the requests of our own callers. What
-/// is beyond a limit fails at once, with [`LimitReached`], and is counted in `mesh_client_limit_overflows_total`.
-/// Each place is held to the end of the response body, or until the caller drops it.
+/// A cluster that has become slow keeps whatever is sent to it: memory, sockets, and the requests of our own callers. Beyond
+/// `max_requests` an attempt fails at once (`mesh_tower::ErrorKind::LimitReached`); beyond `max_connections` it waits in the
+/// queue of its endpoint; beyond `max_retries` it is not repeated. Each is counted in `mesh_client_limit_overflows_total`.
+/// The place of an attempt is held to the end of the response body, or until the caller drops it.
 ///
 /// How many requests may wait for a connection is a limit of each endpoint,
 /// [`PoolConfig::max_pending`](super::PoolConfig::max_pending): one that hangs must not take the places of the others.
-///
-/// [`LimitReached`]: https://docs.rs/mesh-tower/latest/mesh_tower/enum.ErrorKind.html
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterLimitsConfig {

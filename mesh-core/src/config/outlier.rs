@@ -81,8 +81,8 @@ impl Default for SuccessRateConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailurePercentageConfig {
-    /// Failures in a hundred that eject, `>=` (Envoy's reading; gRPC reads `>`). Default 85, range 1 to 100; 0 switches it
-    /// off.
+    /// Failures in a hundred that eject, `>=` (Envoy's reading; gRPC reads `>`). Default 85, which Envoy has too but does not
+    /// enforce unless asked; range 1 to 100; 0 switches it off.
     pub threshold: u32,
     /// Endpoints that must have had `min_requests`, or nobody is judged. Default 5, range 1 to 10,000. (Envoy, A50)
     pub min_hosts: u32,

@@ -485,3 +485,21 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_breaker_replaces_is_refused_in_code_too() {
+    let mut cluster = ClusterConfig::new(
+        PlugConfig::new("static", &serde_json::json!(["127.0.0.1:1"])),
+        vec!["spiffe://td/a".parse().unwrap()],
+    );
+    cluster.breaker = Some(BreakerConfig::default());
+    let said = |cluster: &ClusterConfig| {
+        let mut errors = Errors::default();
+        cluster.check(&mut super::checker::Checker::new(None, false, &mut errors));
+        errors.issues().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&cluster), [""; 0]);
+    cluster.outlier.base_ejection = Duration::from_secs(1);
+    let [only] = &said(&cluster)[..] else { panic!() };
+    assert!(only.contains("outlier.base_ejection") && only.contains("set `breaker.backoff`"), "{only}");
+}

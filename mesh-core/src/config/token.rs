@@ -91,7 +91,7 @@ impl ClaimHeader {
 }
 
 /// Headers that mean something to HTTP or to the mesh: a claim there would speak for somebody else.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 21] = [
     "authorization",
     "connection",
     "content-encoding",
@@ -104,10 +104,14 @@ const RESERVED: [&str; 17] = [
     "keep-alive",
     "proxy-authorization",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",
     "via",
+    "x-forwarded-for",
+    "x-request-id",
     "grpc-timeout",
 ];
 

@@ -146,7 +146,7 @@ labels! {
     ClusterLimit, "limit" {
         /// `limits.max_requests`: the request failed at once.
         MaxRequests = "max_requests",
-        /// `limits.max_connections`: no further connection was opened.
+        /// `limits.max_connections`: no further connection was opened, but for an endpoint's first.
         MaxConnections = "max_connections",
         /// `pool.max_pending`: the request was not queued.
         MaxPending = "max_pending",

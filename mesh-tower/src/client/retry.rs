@@ -121,6 +121,7 @@ where
             replay,
             rules,
             made: Attempts::default(),
+            sent: false,
             state: State::Attempt { future },
         })
     }
@@ -151,6 +152,8 @@ pin_project! {
         replay: Replay,
         rules: Rules,
         made: Attempts,
+        // Some attempt may have been processed.
+        sent: bool,
         #[pin]
         state: State<S::Future>,
     }
@@ -193,7 +196,7 @@ where
                                 this.state.set(State::Peek { response: Some(response), limit: sleep(PEEK) });
                                 continue;
                             }
-                            None => return Poll::Ready(finish(this.made, Ok(response))),
+                            None => return Poll::Ready(finish(this.made, *this.sent, Ok(response))),
                         }
                     }
                 },
@@ -215,7 +218,7 @@ where
                             }
                             (Ok(peeked_response), Some(class))
                         }
-                        Ok(None) => return Poll::Ready(finish(this.made, Ok(peeked_response))),
+                        Ok(None) => return Poll::Ready(finish(this.made, *this.sent, Ok(peeked_response))),
                         Err(error) => {
                             let attempts = peeked_response.extensions_mut().remove::<Attempts>().unwrap_or_default();
                             (Err(error.with_attempts(attempts)), None)
@@ -236,7 +239,7 @@ where
                 }
             };
             let Some((wait, place)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
-                return Poll::Ready(finish(this.made, answer));
+                return Poll::Ready(finish(this.made, *this.sent, answer));
             };
             let attempts = match &answer {
                 Ok(response) => response.extensions().get::<Attempts>().cloned().unwrap_or_default(),
@@ -245,6 +248,7 @@ where
             // An attempt that picked no endpoint counts all the same.
             let attempts = if attempts.is_empty() { Attempts::one(None, outcome(&answer)) } else { attempts };
             *this.made = attempts.after(std::mem::take(this.made));
+            *this.sent |= !matches!(&answer, Err(error) if error.is_never_sent());
             drop(answer);
             this.state.set(State::Wait { timer: sleep(wait), place });
         }
@@ -258,8 +262,8 @@ fn outcome(answer: &Answer) -> AttemptOutcome {
     }
 }
 
-/// Gives the caller the record of every attempt.
-fn finish(made: &mut Attempts, answer: Answer) -> Answer {
+/// Gives the caller the record of every attempt. `sent`: an earlier one may have been processed, whatever became of the last.
+fn finish(made: &mut Attempts, sent: bool, answer: Answer) -> Answer {
     let made = std::mem::take(made);
     if made.is_empty() {
         return answer;
@@ -272,6 +276,7 @@ fn finish(made: &mut Attempts, answer: Answer) -> Answer {
         }
         Err(error) => {
             let last = error.attempts().clone();
+            let error = if sent { error.maybe_sent() } else { error };
             Err(error.with_attempts(last.after(made)))
         }
     }

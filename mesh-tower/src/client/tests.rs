@@ -326,6 +326,23 @@ async fn an_endpoint_that_dies_under_load_costs_no_idempotent_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_sent_once_is_never_called_unsent() {
+    let net = Net::default();
+    let host = net.slow_host(1, frozen);
+    let rig = Rig::new(&net, &[host], Some(retry(|_| {})));
+    let calling = rig.clone();
+    let call = tokio::spawn(async move { calling.get().await });
+    rig.until(|rig| rig.in_flight() == 1 && rig.net.dialed(host) == 1).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    net.kill(host);
+    let error = call.await.unwrap().unwrap_err();
+    assert!(error.attempts().len() > 1 && error.kind() == ErrorKind::Connect, "{error:?}");
+    assert!(!error.is_never_sent(), "the first attempt reached its server");
+    let error = rig.get().await.unwrap_err();
+    assert!(error.is_never_sent(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frozen_endpoint_costs_one_attempt_timeout() {
     let net = Net::default();
     let hosts = [net.slow_host(1, frozen), net.host(2, ok)];

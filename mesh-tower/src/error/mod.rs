@@ -95,6 +95,12 @@ impl Error {
         self
     }
 
+    /// Marks that an endpoint may have begun to process the request.
+    pub(crate) fn maybe_sent(mut self) -> Self {
+        self.0.never_sent = false;
+        self
+    }
+
     pub(crate) fn with_attempts(mut self, attempts: Attempts) -> Self {
         self.0.attempts = attempts;
         self
