@@ -35,7 +35,7 @@ async fn dropped(alive: &mut watch::Receiver<bool>) {
 
 impl<T: Send + Sync + 'static> Core<T> {
     fn apply(self: &Arc<Self>, update: Update, now: Instant) {
-        let (cluster, held) = (&*self.name, self.set.load().states.len());
+        let (cluster, held) = (&*self.shared.name, self.set.load().members.states.len());
         let event = match update {
             Update::Endpoints(endpoints) if endpoints.is_empty() && held > 0 => {
                 tracing::warn!(
@@ -61,9 +61,9 @@ impl<T: Send + Sync + 'static> Core<T> {
                 DiscoveryEvent::Gone
             }
         };
-        self.metrics.discovery.inc(event);
+        self.shared.metrics.discovery.inc(event);
         let stale = matches!(event, DiscoveryEvent::Stale | DiscoveryEvent::EmptyHeld);
-        self.metrics.stale.set(i64::from(stale));
+        self.shared.metrics.stale.set(i64::from(stale));
     }
 }
 

@@ -38,10 +38,12 @@
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
 mod audit;
+mod balance;
 mod check;
 mod checker;
 mod cluster;
 mod forwarded;
+mod hash;
 mod identity;
 mod issue;
 mod limits;
@@ -54,6 +56,7 @@ mod plug;
 mod roles;
 mod route;
 mod setters;
+mod spread;
 mod tls;
 mod token;
 mod values;
@@ -62,8 +65,10 @@ mod workload;
 pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
-pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use balance::{BalanceConfig, BalancePolicy, LeastRequestConfig, RingHashConfig};
+pub use cluster::{ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
 pub use forwarded::ForwardedConfig;
+pub use hash::HashKey;
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
 pub use limits::{LimitsConfig, RateLimitConfig};
@@ -80,6 +85,7 @@ pub use nearest::{nearest, suggestion};
 pub use plug::PlugConfig;
 pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
+pub use spread::{LocalityConfig, PanicAction, PanicConfig, SlowStartConfig, WeightedConfig, ZoneAwareConfig};
 pub use tls::{TlsConfig, TlsVersion};
 pub use token::{ClaimHeader, IssuerConfig, TokenHeader};
 pub use values::{Percent, Quantity, Size};

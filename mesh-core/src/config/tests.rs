@@ -9,6 +9,8 @@ use crate::identity::{SpiffeId, TrustDomain};
 use crate::policy::Mode;
 use crate::policy::canonical::Canonicalization;
 
+mod balance;
+
 const HEAD: &str = "\
 workload: { name: orders, namespace: shop }
 identity: { trust_domain: shop.example, source: { dev_ca: { dir: .mesh } } }
@@ -137,6 +139,10 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 decay: secs(10),
                 default_rtt: millis(30),
                 failure_penalty: secs(5),
+                overprovisioning_percent: 140,
+                panic: PanicConfig { threshold_percent: 50, action: PanicAction::Route },
+                locality: LocalityConfig::Off,
+                slow_start: None,
             },
             outlier: OutlierConfig {
                 consecutive_failures: 5,
@@ -157,6 +163,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             },
             tls: TlsConfig { min_version: TlsVersion::V1_3, resumption: false },
             token: None,
+            residency: Vec::new(),
         }
     );
     assert_eq!(
@@ -174,6 +181,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 max_replay_bytes: 65_536,
                 budget: BudgetConfig { ratio: 0.2, min_per_second: 10, window: secs(10) },
             }),
+            hash: Vec::new(),
         }]
     );
     assert_eq!(

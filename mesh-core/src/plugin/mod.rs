@@ -32,6 +32,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::audit::AuditSink;
+use crate::balance::Picker;
 use crate::config::{Errors, Node};
 use crate::discover::Resolve;
 use crate::fetch::Fetch;
@@ -52,6 +53,7 @@ pub struct Plugin {
     token_sources: Kinds<Arc<dyn TokenSource>>,
     audit_sinks: Kinds<Box<dyn AuditSink>>,
     exporters: Kinds<Arc<dyn Exporter>>,
+    balancers: Kinds<Arc<dyn Picker>>,
     fetch: Option<Arc<dyn Fetch>>,
 }
 
@@ -87,6 +89,8 @@ kinds! {
     audit_sink, audit_sinks, Box<dyn AuditSink>;
     /// Adds a kind of `telemetry.exporter`.
     exporter, exporters, Arc<dyn Exporter>;
+    /// Adds a `clusters.*.balance.policy`; it decodes `balance.settings`.
+    balancer, balancers, Arc<dyn Picker>;
 }
 
 impl Plugin {
@@ -100,6 +104,7 @@ impl Plugin {
             token_sources: Kinds::new(),
             audit_sinks: Kinds::new(),
             exporters: Kinds::new(),
+            balancers: Kinds::new(),
             fetch: None,
         }
     }

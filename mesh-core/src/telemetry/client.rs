@@ -4,7 +4,6 @@
 //! series is bounded. Every series exists, at zero, from the moment its cluster does: an alert can tell "never" from
 //! "not scraped".
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,43 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::LatencyHistogram;
-
-type Labels = Vec<(&'static str, String)>;
-
-/// A closed set of label values.
-pub trait Label: Copy + 'static {
-    /// The label's name.
-    const NAME: &'static str;
-    /// Every value, in the order of the discriminants.
-    const ALL: &'static [Self];
-    /// The value as it is exposed.
-    fn as_str(self) -> &'static str;
-    /// Its place in [`ALL`](Self::ALL).
-    fn index(self) -> usize;
-}
-
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident, $label:literal { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$vdoc])* $variant,)+
-        }
-
-        impl Label for $name {
-            const NAME: &'static str = $label;
-            const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $value,)+
-                }
-            }
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
+use super::balance::{BalanceFamilies, BalanceMetrics};
+use super::labels::{Counters, Gauges, Labels, labels};
 
 labels! {
     /// How a request ended for its caller, all attempts together.
@@ -181,73 +145,6 @@ labels! {
     }
 }
 
-/// One counter for each value of a label, found without a lookup.
-#[derive(Debug)]
-pub struct Counters<L> {
-    counters: Vec<Counter>,
-    label: PhantomData<L>,
-}
-
-impl<L: Label> Counters<L> {
-    fn of(family: &Family<Labels, Counter>, cluster: &str) -> Self {
-        Self {
-            counters: L::ALL.iter().map(|value| family.get_or_create_owned(&labels(cluster, *value))).collect(),
-            label: PhantomData,
-        }
-    }
-
-    /// Counts one.
-    pub fn inc(&self, value: L) {
-        if let Some(counter) = self.counters.get(value.index()) {
-            counter.inc();
-        }
-    }
-
-    /// What was counted so far.
-    pub fn count(&self, value: L) -> u64 {
-        self.counters.get(value.index()).map_or(0, Counter::get)
-    }
-}
-
-/// One gauge for each value of a label.
-#[derive(Debug)]
-pub struct Gauges<L> {
-    gauges: Vec<Gauge>,
-    label: PhantomData<L>,
-}
-
-impl<L: Label> Gauges<L> {
-    fn of(family: &Family<Labels, Gauge>, cluster: &str) -> Self {
-        Self {
-            gauges: L::ALL.iter().map(|value| family.get_or_create_owned(&labels(cluster, *value))).collect(),
-            label: PhantomData,
-        }
-    }
-
-    /// Sets the value.
-    pub fn set(&self, label: L, value: i64) {
-        if let Some(gauge) = self.gauges.get(label.index()) {
-            gauge.set(value);
-        }
-    }
-
-    /// Moves the value.
-    pub fn add(&self, label: L, by: i64) {
-        if let Some(gauge) = self.gauges.get(label.index()) {
-            gauge.inc_by(by);
-        }
-    }
-
-    /// The value now.
-    pub fn value(&self, label: L) -> i64 {
-        self.gauges.get(label.index()).map_or(0, Gauge::get)
-    }
-}
-
-fn labels<L: Label>(cluster: &str, value: L) -> Labels {
-    vec![("cluster", cluster.to_owned()), (L::NAME, value.as_str().to_owned())]
-}
-
 /// What the client side counts, by cluster.
 #[derive(Debug, Default)]
 pub struct ClientMetrics {
@@ -260,6 +157,7 @@ pub struct ClientMetrics {
     ejections_withheld: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
+    balance: BalanceFamilies,
     discovery: Family<Labels, Counter>,
     stale: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
@@ -270,7 +168,7 @@ pub struct ClientMetrics {
 
 impl ClientMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self { balance: BalanceFamilies::register(registry), ..Self::default() };
         let mut counter = |name: &str, help: &str, family: &Family<Labels, Counter>| {
             registry.register(name, help, family.clone());
         };
@@ -284,7 +182,11 @@ impl ClientMetrics {
             "Ejections not made because too many endpoints are out already",
             &metrics.ejections_withheld,
         );
-        counter("picks_in_panic", "Picks of an endpoint that is out, because all are", &metrics.panic_picks);
+        counter(
+            "picks_in_panic",
+            "Picks for which ejections did not count, because too few endpoints are available",
+            &metrics.panic_picks,
+        );
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
         counter("connections_failed", "Connections that could not be made", &metrics.connections_failed);
@@ -316,6 +218,7 @@ impl ClientMetrics {
             ejections_withheld: Counters::of(&self.ejections_withheld, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
+            balance: self.balance.cluster(cluster),
             discovery: Counters::of(&self.discovery, cluster),
             stale: self.stale.get_or_create_owned(&own()),
             connections: self.connections.get_or_create_owned(&own()),
@@ -345,8 +248,10 @@ pub struct ClusterMetrics {
     pub ejections_withheld: Counters<EjectReason>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
-    /// Picks of an endpoint that is out, because all are; counted by the cluster.
+    /// Picks for which ejections did not count, because too few endpoints are available; counted by the cluster.
     pub panic_picks: Counter,
+    /// What balancing decided; kept by the cluster.
+    pub balance: BalanceMetrics,
     /// What became of each word from discovery; counted by the cluster.
     pub discovery: Counters<DiscoveryEvent>,
     /// 1 while the last good set stands in for a source that cannot be read; kept by the cluster.

@@ -27,6 +27,7 @@ pub mod deadline;
 pub mod endpoint;
 mod future;
 mod in_flight;
+mod key;
 pub mod pool;
 mod registry;
 mod replay;

@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::Body;
 use super::call::{Call, Observed};
 use super::future::CallOr;
+use super::key;
 use super::registry::ClusterRegistry;
 use crate::error::{Error, ErrorKind};
 use crate::grpc;
@@ -54,6 +55,7 @@ impl RouteLayer {
             grpc: grpc::is_grpc(request.headers()),
             headers_by: None,
             whole_by: None,
+            hash: key::hash(&route.hash, request.headers()),
             tried: Tried::default(),
         };
         request.extensions_mut().insert(call);
