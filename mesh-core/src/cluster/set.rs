@@ -77,6 +77,9 @@ struct Rank {
     place: (String, String),
 }
 
+/// The endpoints of one rank.
+type Ranked<'a, T> = (Rank, Vec<&'a Arc<EndpointState<T>>>);
+
 impl<T> Members<T> {
     pub(super) fn new(
         mut states: Vec<Arc<EndpointState<T>>>,
@@ -90,7 +93,7 @@ impl<T> Members<T> {
         for state in &states {
             by_rank.entry(rank(&state.endpoint, balancing)).or_default().push(state);
         }
-        let mut by_priority: BTreeMap<u32, Vec<(Rank, Vec<&Arc<EndpointState<T>>>)>> = BTreeMap::new();
+        let mut by_priority: BTreeMap<u32, Vec<Ranked<'_, T>>> = BTreeMap::new();
         for (rank, states) in by_rank {
             by_priority.entry(rank.priority).or_default().push((rank, states));
         }
@@ -130,7 +133,7 @@ fn rank(endpoint: &Endpoint, balancing: &Balancing) -> Rank {
 impl Tier {
     fn new<T>(
         priority: u32,
-        parts: &[(Rank, Vec<&Arc<EndpointState<T>>>)],
+        parts: &[Ranked<'_, T>],
         balancing: &Balancing,
         rng: &Rng,
         slots: &mut Vec<Slot<T>>,

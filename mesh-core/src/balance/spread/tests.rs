@@ -103,8 +103,7 @@ fn zones_by_the_table() {
 
 /// The same in one naive loop after another: give out a hundred requests, one by one.
 fn naive(given: &[Count], overprovisioning: u32, threshold: u32) -> (Vec<u32>, Vec<bool>) {
-    let health =
-        |count: &Count| if count.total == 0 { 0 } else { overprovisioning as u64 * count.available / count.total };
+    let health = |count: &Count| (overprovisioning as u64 * count.available).checked_div(count.total).unwrap_or(0);
     let health: Vec<u64> = given.iter().map(|count| health(count).min(100)).collect();
     let sum: u64 = health.iter().sum();
     let short = |count: &Count| {
@@ -115,7 +114,7 @@ fn naive(given: &[Count], overprovisioning: u32, threshold: u32) -> (Vec<u32>, V
     let panics: Vec<bool> = given.iter().map(|count| sum < 100 && short(count)).collect();
     let (wish, first): (Vec<u64>, usize) = if panics.iter().all(|panic| *panic) {
         let total: u64 = given.iter().map(|count| count.total).sum();
-        let wish = given.iter().map(|count| if total == 0 { 0 } else { 100 * count.total / total }).collect();
+        let wish = given.iter().map(|count| (100 * count.total).checked_div(total).unwrap_or(0)).collect();
         (wish, given.iter().position(|count| count.total > 0).unwrap_or(0))
     } else if sum == 0 {
         return (loads, panics);

@@ -23,7 +23,8 @@ fn policy(balance: &str) -> BalancePolicy {
 #[test]
 fn policies_are_read_with_their_settings() {
     let header = vec![HashKey::Header("x-user".into())];
-    let all = vec![HashKey::Header("x-user".into()), HashKey::Cookie("s".into()), HashKey::Principal, HashKey::SourceAddress];
+    let all =
+        vec![HashKey::Header("x-user".into()), HashKey::Cookie("s".into()), HashKey::Principal, HashKey::SourceAddress];
     for (balance, expected) in [
         ("", BalancePolicy::PeakEwma),
         ("policy: round_robin", BalancePolicy::RoundRobin),
@@ -60,7 +61,11 @@ fn policies_are_read_with_their_settings() {
 fn what_does_not_fit_is_refused_where_it_stands() {
     for (balance, more, expected) in [
         ("choices: 3", "", "balance.choices: a setting of policy `least_request`, not of `peak_ewma`: leave it out"),
-        ("policy: random, decay: 1s", "", "balance.decay: a setting of policy `peak_ewma`, not of `random`: leave it out"),
+        (
+            "policy: random, decay: 1s",
+            "",
+            "balance.decay: a setting of policy `peak_ewma`, not of `random`: leave it out",
+        ),
         (
             "policy: round_robin, settings: {}",
             "",
@@ -97,7 +102,11 @@ fn what_does_not_fit_is_refused_where_it_stands() {
         ),
         ("slow_start: {}", "", "balance.slow_start.window: this field is required"),
         ("slow_start: { window: 1ms }", "", "balance.slow_start.window: 1ms is out of range: expected 1s to 1h"),
-        ("panic: { threshold_percent: 101 }", "", "balance.panic.threshold_percent: 101 is out of range: expected 0 to 100"),
+        (
+            "panic: { threshold_percent: 101 }",
+            "",
+            "balance.panic.threshold_percent: 101 is out of range: expected 0 to 100",
+        ),
         ("locality: near", "", "balance.locality: unknown value `near`; known: off, weighted, zone_aware"),
         (
             "locality: { weighted: { weights: { eu: 0 } } }",
@@ -117,13 +126,17 @@ fn what_does_not_fit_is_refused_where_it_stands() {
     assert_eq!(issues(&cluster("policy: ring_hash", other)).len(), 1, "the default route has none");
     assert_eq!(
         issues(&cluster("", keyed)),
-        ["mesh.yaml:8:54: routes.payments[0].hash: cluster `payments` is balanced by `peak_ewma`, which knows no keys: set \
-          its `balance.policy` to `ring_hash`"]
+        [
+            "mesh.yaml:8:54: routes.payments[0].hash: cluster `payments` is balanced by `peak_ewma`, which knows no keys: set \
+          its `balance.policy` to `ring_hash`"
+        ]
     );
     let nowhere = cluster("locality: zone_aware", "").replace(", locality: { region: eu-west, zone: a }", "");
     assert_eq!(
         issues(&nowhere),
-        ["mesh.yaml:7:26: clusters.payments.balance.locality: no zone can be preferred while `workload.locality.zone` does \
-          not say which is the own"]
+        [
+            "mesh.yaml:7:26: clusters.payments.balance.locality: no zone can be preferred while `workload.locality.zone` does \
+          not say which is the own"
+        ]
     );
 }
