@@ -15,6 +15,7 @@ mod balancing;
 mod endpoint;
 mod feed;
 mod group;
+mod members;
 mod pick;
 mod plan;
 mod set;
@@ -43,7 +44,8 @@ use crate::telemetry::{self, ClusterMetrics, EjectReason, Metrics, PickRefusal};
 
 use balancing::Balancing;
 use endpoint::{Live, Shared, Vitals, since};
-use set::{Members, Set};
+use members::Members;
+use set::Set;
 
 /// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
 pub struct Cluster<T> {

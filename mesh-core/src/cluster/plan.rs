@@ -1,7 +1,7 @@
 //! What each priority and locality gets of the traffic, computed when an endpoint goes in or out.
 
 use super::group::Slot;
-use super::set::{Members, Part, Tier};
+use super::members::{Members, Part, Tier};
 use super::{Balancing, Settings};
 use crate::balance::spread::{self, Count, Load};
 use crate::config::LocalityConfig;

@@ -130,7 +130,8 @@ impl Config {
             // A cluster without routes has one of its own name, without a key.
             let all_keyed = keyed.get(name.as_str()).copied().unwrap_or(false)
                 && (self.routes.contains_key(name) || at.has_unread("routes", name));
-            if ring.hash.is_empty() && !all_keyed {
+            let unread = at.has_gaps(&format!("clusters.{name}.balance.hash"), 0);
+            if ring.hash.is_empty() && !all_keyed && !unread {
                 let message = "`ring_hash` needs a key: add `hash`, for example `{ header: x-user }`, here or in every \
                                route to the cluster";
                 at.error(&format!("clusters.{name}.balance.policy"), message);

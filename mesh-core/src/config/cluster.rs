@@ -32,7 +32,7 @@ pub struct ClusterConfig {
     pub token: Option<PlugConfig>,
     /// The regions that traffic may go to, `[eu-west]`; empty (default): any. Fails closed: an endpoint elsewhere, or
     /// whose region is not known, gets nothing and is not connected to - not when all others are out, not in panic -
-    /// and a request without another endpoint fails with `no_endpoints`.
+    /// and a request without another endpoint fails with `no_endpoints`. An endpoint's region is what discovery says.
     pub residency: Vec<String>,
 }
 
