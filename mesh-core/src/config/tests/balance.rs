@@ -127,7 +127,7 @@ fn what_does_not_fit_is_refused_where_it_stands() {
     assert_eq!(
         issues(&cluster("", keyed)),
         [
-            "mesh.yaml:8:54: routes.payments[0].hash: cluster `payments` is balanced by `peak_ewma`, which knows no keys: set \
+            "mesh.yaml:8:50: routes.payments[0].hash: cluster `payments` is balanced by `peak_ewma`, which knows no keys: set \
           its `balance.policy` to `ring_hash`"
         ]
     );
