@@ -22,7 +22,8 @@ async fn mesh(counts: &Counts) -> Result<(RunningTestMesh, Client), Error> {
             *counts.lock().unwrap().entry(number).or_insert(0) += 1;
             std::future::pending::<()>().await
         };
-        let app = Router::new().route("/quick", get(|| async move { number.to_string() })).route("/held", get(count));
+        let app =
+            Router::new().route("/quick", get(move || async move { number.to_string() })).route("/held", get(count));
         mesh = mesh.with(TestService::new(format!("orders-{number}")).endpoint_of("orders").app(move |_mesh| Ok(app)));
     }
     let mesh = mesh.start().await?;
