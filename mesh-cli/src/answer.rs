@@ -13,6 +13,8 @@ pub(crate) enum Said {
     Answer(Answer),
     /// Every line is printed; `yes` if each of them was.
     Lines { yes: bool },
+    /// Everything is printed; this is the exit code.
+    Code(u8),
 }
 
 /// One line of JSON for each thing that was judged, as it is judged.

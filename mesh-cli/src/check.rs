@@ -1,10 +1,15 @@
 //! `mesh check`: every problem of a configuration and its policies.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use mesh_core::config::{ConfigError, ConfigIssue, ListenerConfig, Mtls, NoPolicy, TlsVersion};
+use mesh_core::config::{
+    ConfigError, ConfigIssue, Decode as _, GrpcCheckConfig, ListenerConfig, Mtls, NoPolicy, TlsVersion,
+};
+use mesh_core::health::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
+use mesh_core::policy::RequestPolicy;
 use mesh_core::policy::lint::{Finding, LintOptions, lint};
-use mesh_core::{CheckReport, Mesh};
+use mesh_core::{CheckReport, Mesh, Plugin};
 use mesh_tower::otel::Otlp;
 use serde_json::{Value, json};
 
@@ -25,7 +30,25 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Answer, Failure> {
 
 /// Judged with the kinds of every crate of this project, as a service that uses them all would.
 async fn check(config: &Path) -> Result<CheckReport, ConfigError> {
-    Mesh::builder().config_file(config).with(Otlp::new().plugin()).with(mesh_tower::fetch::plugin()).check().await
+    let builder = Mesh::builder().config_file(config).with(Otlp::new().plugin()).with(mesh_tower::fetch::plugin());
+    builder.with(grpc_check()).check().await
+}
+
+/// mesh-tonic's kind, as far as a check needs it: its settings are read, and nobody is asked.
+fn grpc_check() -> Plugin {
+    #[derive(Debug)]
+    struct Unasked;
+    impl HealthCheck for Unasked {
+        fn question(&self) -> CheckQuestion {
+            CheckQuestion { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: Vec::new() }
+        }
+        fn judge(&self, _: &CheckAnswer) -> CheckVerdict {
+            CheckVerdict::Inconclusive("nobody was asked".into())
+        }
+    }
+    Plugin::new("mesh-tonic").health_check("grpc", |settings, _, errors| {
+        GrpcCheckConfig::decode(settings, errors).map(|_| Arc::new(Unasked) as Arc<dyn HealthCheck>)
+    })
 }
 
 fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
@@ -47,6 +70,17 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
             NoPolicy::Allow => "every request is ALLOWED",
         };
         text.push_str(&format!("\n  no policy selects this workload: {verdict}"));
+    }
+    let requests: Vec<_> =
+        RequestPolicy::of(&loaded.requests, workload, &loaded.config.root_namespace).documents().collect();
+    for request in &requests {
+        let issuers: Vec<&str> = request.rules.iter().map(|rule| rule.issuer.issuer.as_str()).collect();
+        text.push_str(&format!(
+            "\n  RequestAuthentication {}: {}, {}",
+            request.name,
+            issuers.join(", "),
+            request.place
+        ));
     }
     for issuer in &report.issuers {
         text.push_str(&format!("\n  tokens of {issuer}: keys found"));
@@ -76,6 +110,10 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
             "name": &*policy.name, "action": policy.action.to_string(), "rules": policy.rules,
             "file": &*policy.place.file, "line": policy.place.line,
         })).collect::<Vec<_>>(),
+        "request_authentications": requests.iter().map(|request| json!({
+            "name": &*request.name, "file": &*request.place.file, "line": request.place.line,
+            "issuers": request.rules.iter().map(|rule| rule.issuer.issuer.as_str()).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "listeners": loaded.config.listeners.iter().map(|(name, listener)| json!({
             "name": name, "mtls": listener.mtls.as_str(), "tls": listener.tls.min_version.as_str(),
             "resumption": listener.tls.resumption, "gateways": gateways(listener),
@@ -89,12 +127,14 @@ fn valid(file: &str, loaded: &Loaded, report: &CheckReport) -> Answer {
 
 /// What may surprise in the policies that select the workload: the others are for others to know.
 fn surprises(loaded: &Loaded) -> Vec<Finding> {
-    let Loaded { config, policies, .. } = loaded;
+    let Loaded { config, policies, requests, .. } = loaded;
     let own: Vec<_> =
         policies.iter().filter(|policy| policy.selects(&config.workload, &config.root_namespace)).cloned().collect();
+    let requests: Vec<_> =
+        RequestPolicy::of(requests, &config.workload, &config.root_namespace).documents().cloned().collect();
     let plaintext = config.listeners.values().any(|listener| listener.mtls != Mtls::Strict);
     let workloads = std::slice::from_ref(&config.workload);
-    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext })
+    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext, requests: &requests })
 }
 
 /// One line about who may connect, and how.

@@ -73,10 +73,10 @@ pub(crate) struct ExplainArgs {
     /// A caller without a certificate.
     #[arg(long)]
     pub(crate) anonymous: bool,
-    /// The method; gRPC is always POST.
-    #[arg(long, default_value = "GET")]
-    pub(crate) method: String,
-    /// The path, without query; for gRPC `/package.Service/Method`.
+    /// The method; default: GET, for gRPC POST.
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// The path as the caller wrote it; for gRPC `/package.Service/Method`. On raw TCP it is not looked at.
     #[arg(long)]
     pub(crate) path: String,
     /// The host as the caller wrote it; default: the workload's name.
@@ -103,7 +103,7 @@ pub(crate) struct ExplainArgs {
     /// The server name of the handshake.
     #[arg(long)]
     pub(crate) sni: Option<String>,
-    /// A request header; may be repeated.
+    /// A request header; may be repeated. What a server takes out of each request is not seen here either.
     #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
     /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss`.

@@ -1,7 +1,8 @@
 //! `mesh explain`: what a configuration decides about one request, and why.
 
-use mesh_core::policy::{Headers, Request, Verdict};
-use mesh_core::token::{StrictJson, VerifiedToken};
+use mesh_core::policy::{Protocol, Request, Verdict};
+use mesh_core::token::{StrictJson, TokenError, VerifiedToken, accepts_claims};
+use mesh_tower::offline::Sent;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Failure};
@@ -21,46 +22,75 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Answer, Failure> {
 
 fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) -> Answer {
     let listener = loaded.config.listeners.get("default").map_or(0, |listener| listener.address.port());
-    let host = args.host.as_deref().unwrap_or(&loaded.config.workload.name).to_ascii_lowercase();
-    let read = match loaded.config.canonical.path(&args.path) {
-        Ok(read) => read,
+    let connection = Request {
+        peer: args.principal.as_ref(),
+        protocol: args.protocol,
+        port: args.port.unwrap_or(listener),
+        source_ip: args.source_ip.map(|ip| ip.to_canonical()),
+        remote_ip: args.remote_ip.or(args.source_ip).map(|ip| ip.to_canonical()),
+        destination_ip: args.destination_ip.map(|ip| ip.to_canonical()),
+        sni: args.sni.as_deref(),
+        ..Request::UNKNOWN
+    };
+    if args.protocol == Protocol::Tcp {
+        return explain(args, "raw TCP", &connection, loaded);
+    }
+    let grpc = args.protocol == Protocol::Grpc;
+    let method = args.method.as_deref().unwrap_or(if grpc { "POST" } else { "GET" });
+    let what = format!("{} {}", method.escape_debug(), args.path.escape_debug());
+    let sent = Sent {
+        grpc,
+        canonical: loaded.config.canonical,
+        token: token.is_some(),
+        method: Some(method),
+        authority: Some(args.host.as_deref().unwrap_or(&loaded.config.workload.name)),
+        target: Some(&args.path),
+        headers: &args.header,
+    };
+    let reading = match sent.read() {
+        Ok(reading) => reading,
         Err(reason) => {
-            let text = format!(
-                "{} {}: refused ({reason}) before policy is asked: the path has no single reading",
-                args.method, args.path
-            );
-            let request = json!({ "method": args.method, "path": args.path });
-            return Answer { yes: false, text, json: json!({ "request": request, "status": 400, "reason": reason }) };
+            let text = format!("{what}: refused ({reason}) before policy is asked: it has no single reading");
+            let request = json!({ "method": method, "path": args.path });
+            let status = policy::code(args.protocol, 400, 12);
+            return Answer {
+                yes: false,
+                text,
+                json: json!({ "request": request, "status": status, "reason": reason }),
+            };
         }
     };
-    let mut paths = read.views();
-    let path = paths.next().unwrap_or_default();
+    let (path, resolved_path) = reading.paths();
     let request = Request {
-        peer: args.principal.as_ref(),
         token,
-        method: &args.method,
+        method: reading.method(),
         path,
-        resolved_path: paths.next(),
-        host: &host,
-        port: args.port.unwrap_or(listener),
-        protocol: args.protocol,
+        resolved_path,
+        host: reading.host(),
         route: args.route.as_deref(),
-        source_ip: args.source_ip,
-        remote_ip: args.remote_ip.or(args.source_ip),
-        destination_ip: args.destination_ip,
-        sni: args.sni.as_deref(),
-        headers: &Given(&args.header),
+        headers: &reading.headers(),
+        ..connection
     };
-    let explanation = loaded.engine.explain(&request);
+    if let Some(token) = token.filter(|_| !loaded.config.tokens.is_empty())
+        && let Err(error) = accepts_claims(&loaded.config.tokens, token)
+    {
+        return bad_token(&what, args.protocol, method, &args.path, error);
+    }
+    explain(args, &what, &request, loaded)
+}
+
+fn explain(args: &ExplainArgs, what: &str, request: &Request<'_>, loaded: &Loaded) -> Answer {
+    let explanation = loaded.engine.explain(request);
     let decision = &explanation.decision;
     let yes = decision.verdict == Verdict::Allow;
     let status = policy::status(request.protocol, decision);
     let caller = args.principal.as_ref().map_or("anonymous", |id| id.as_str());
-    let text = format!("{} {} by {caller}: {explanation}", args.method, args.path);
+    let text = format!("{what} by {caller}: {explanation}");
     let mut json = json!({
         "request": {
-            "principal": args.principal.as_ref().map(|id| id.as_str()), "method": args.method, "path": args.path,
-            "host": host, "port": request.port, "claims": token.map(|token| &token.claims),
+            "principal": args.principal.as_ref().map(|id| id.as_str()), "method": request.method, "path": args.path,
+            "read_as": request.paths().collect::<Vec<_>>(), "host": request.host, "port": request.port,
+            "claims": request.token.map(|token| &token.claims),
         },
         "status": status,
     });
@@ -70,17 +100,18 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
     Answer { yes, text, json }
 }
 
+/// What no policy is asked about.
+fn bad_token(what: &str, protocol: Protocol, method: &str, path: &str, error: TokenError) -> Answer {
+    let reason = error.reason();
+    let text = format!("{what}: refused ({reason}) before policy is asked: {error}");
+    let status = policy::unauthenticated(protocol);
+    let request = json!({ "method": method, "path": path });
+    Answer { yes: false, text, json: json!({ "request": request, "status": status, "reason": reason }) }
+}
+
 /// The claims as if a token with them had been verified.
 fn token(text: &str) -> Result<VerifiedToken, Failure> {
     let usage = |message: &str| Failure::Usage(format!("--claims: {message}"));
     let claims: StrictJson = serde_json::from_str(text).map_err(|e| usage(&format!("no JSON object: {e}")))?;
     claims::token(claims).map_err(|message| usage(&message))
-}
-
-struct Given<'a>(&'a [(String, String)]);
-
-impl Headers for Given<'_> {
-    fn values(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        self.0.iter().filter(|(given, _)| given == name).for_each(|(_, value)| each(value.as_bytes()));
-    }
 }

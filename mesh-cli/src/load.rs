@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use mesh_core::Config;
-use mesh_core::config::ConfigError;
-use mesh_core::policy::{AuthorizationPolicy, EngineOptions, PolicyEngine};
+use mesh_core::config::{ConfigError, Errors, Sources};
+use mesh_core::policy::{AuthorizationPolicy, EngineOptions, PolicyEngine, RequestAuthentication};
 
 use crate::answer::Failure;
 
@@ -17,6 +17,8 @@ pub(crate) struct Loaded {
     pub(crate) policies: Vec<AuthorizationPolicy>,
     /// Those that select the workload.
     pub(crate) engine: PolicyEngine,
+    /// Every `RequestAuthentication` of its files; their rules are among `config.tokens` already.
+    pub(crate) requests: Vec<RequestAuthentication>,
 }
 
 /// Reads everything. A file that is not there is a failure of the command; one that is wrong is an answer.
@@ -25,6 +27,8 @@ pub(crate) fn load(path: &Path) -> Result<Result<Loaded, ConfigError>, Failure> 
     Ok(mesh_core::load(path).map(|(config, policies)| {
         let options = EngineOptions::of(&config);
         let engine = PolicyEngine::compile(&policies, &config.workload, &options);
-        Loaded { config, policies, engine }
+        let requests =
+            Sources::read(&config.policies).parse(config.policy_mode, config.canonical, &mut Errors::default());
+        Loaded { config, policies, engine, requests: requests.requests }
     }))
 }

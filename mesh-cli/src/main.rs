@@ -7,6 +7,8 @@
 //! | 2 | the command line is wrong |
 //! | 3 | something could not be read or written |
 //!
+//! `policy diff` tells a difference, 1, from whatever else went wrong, 2.
+//!
 //! The codes and the fields of `--json` are stable: scripts may build on them. Text is for people and may change.
 
 mod answer;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             exit(answer.yes)
         }
         Ok(Said::Lines { yes }) => exit(yes),
+        Ok(Said::Code(code)) => ExitCode::from(code),
         Err(failure) => {
             if cli.json {
                 say(failure.to_json());

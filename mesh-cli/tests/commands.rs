@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use mesh_core::identity::forge::{ACCEPTED, Workshop, noon};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn mesh(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mesh")).current_dir(dir).args(args).output().unwrap()
@@ -85,6 +85,15 @@ fn check_tells_valid_from_broken_from_missing() {
         fs::write(dir.join("traced.yaml"), format!("{CONFIG}\ntelemetry: {{ exporter: {exporter} }}\n")).unwrap();
         assert_eq!(ask(&dir, &["check", "traced.yaml"]).0, code, "{exporter}");
     }
+    for (check, code) in
+        [("{ grpc: { service: shop.Payments } }", 0), ("{ grpc: { srevice: x } }", 1), ("{ tcp: {} }", 1)]
+    {
+        let cluster = format!(
+            "{{ discover: {{ static: [\"127.0.0.1:1\"] }}, identities: [\"spiffe://td/x\"], health_check: {{ check: {check} }} }}"
+        );
+        fs::write(dir.join("checked.yaml"), format!("{CONFIG}\nclusters: {{ a: {cluster} }}\n")).unwrap();
+        assert_eq!(ask(&dir, &["check", "checked.yaml"]).0, code, "{check}");
+    }
 
     let (code, json) = ask(&dir, &["check", "nowhere.yaml"]);
     assert_eq!((code, &json["exit_code"]), (3, &Value::from(3)), "{json}");
@@ -120,6 +129,29 @@ fn explain_decides_as_the_engine_does() {
     }
     let text = mesh(&dir, &["explain", "--config", "mesh.yaml", "--principal", web, "--path", "/orders/7"]);
     assert!(String::from_utf8(text.stdout).unwrap().contains("allowed (allow_rule) by shop/web, rule 0"));
+
+    // Read as the server reads it: the query is no part of the path, the host has one form, what is forged is gone.
+    let explain = |more: &[&str]| {
+        let args = ["explain", "--config", "mesh.yaml", "--principal", web];
+        ask(&dir, &[&args[..], more].concat())
+    };
+    let (code, json) = explain(&["--path", "/orders/7?a=b", "--host", "Orders.:08443"]);
+    assert_eq!((code, &json["request"]["host"]), (0, &"orders:8443".into()), "{json}");
+    assert_eq!((&json["request"]["read_as"], &json["request"]["method"]), (&json!(["/orders/7"]), &"GET".into()));
+    for (more, reason, status) in [
+        (&["--path", "/orders/../7"][..], "path_dot_segment", 400),
+        (&["--path", "/orders/7", "--method", "G T"], "method", 400),
+        (&["--path", "/orders/7", "--header", "bad name: x"], "header", 400),
+        (&["--path", "/orders/7", "--header", "host: other"], "host_mismatch", 400),
+        (&["--path", "/orders/7", "--header", "upgrade: websocket"], "upgrade", 400),
+        (&["--path", "/orders/7", "--protocol", "grpc"], "grpc_path", 12),
+        (&["--path", "/shop.Orders/Get", "--protocol", "grpc", "--method", "GET"], "grpc_method", 12),
+    ] {
+        let (code, json) = explain(more);
+        assert_eq!((code, &json["reason"], &json["status"]), (1, &reason.into(), &status.into()), "{more:?} {json}");
+    }
+    let (_, json) = explain(&["--path", "/shop.Orders/Get", "--protocol", "grpc"]);
+    assert_eq!((&json["request"]["method"], &json["status"]), (&"POST".into(), &16.into()), "{json}");
 
     let usage = ["explain", "--config", "mesh.yaml", "--path", "/"];
     assert_eq!(mesh(&dir, &usage).status.code(), Some(2), "neither --principal nor --anonymous");
@@ -506,4 +538,52 @@ fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let base64 = base64::engine::general_purpose::STANDARD.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
+
+#[test]
+fn check_and_explain_know_whose_tokens_are_taken() {
+    let (_guard, dir) = workspace();
+    let set = fs::read_to_string(keys_of_an_issuer(&dir)).unwrap();
+    let document = |name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: {name}, namespace: shop \
+             }}\nspec:\n  selector: {{ matchLabels: {{ app: {labels} }} }}\n  jwtRules: [ {{ issuer: 'https://idp.example', \
+             audiences: [{labels}], jwks: '{set}' }} ]\n"
+        )
+    };
+    fs::write(dir.join("policies/jwt.yaml"), document("jwt", "orders") + &document("other", "web")).unwrap();
+    let (code, json) = ask(&dir, &["check", "mesh.yaml"]);
+    assert_eq!((code, &json["issuers"]), (0, &serde_json::json!(["https://idp.example"])), "{json}");
+    let [listed] = json["request_authentications"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert_eq!((&listed["name"], &listed["line"]), (&"shop/jwt".into(), &2.into()));
+    assert_eq!((&json["lint"]["warnings"], &json["warnings"]), (&0.into(), &serde_json::json!([])), "{json}");
+    let text = String::from_utf8(mesh(&dir, &["check", "mesh.yaml"]).stdout).unwrap();
+    assert!(text.contains("RequestAuthentication shop/jwt: https://idp.example, ./policies/jwt.yaml:2:1"), "{text}");
+
+    for (claims, code, status, reason) in [
+        (r#"{"iss":"https://idp.example","sub":"ann","aud":"orders"}"#, 0, None, None),
+        (r#"{"iss":"https://idp.example","sub":"ann","aud":"web"}"#, 1, Some(401), Some("token_wrong_audience")),
+        (r#"{"iss":"https://idp2.example","sub":"ann"}"#, 1, Some(401), Some("token_unknown_issuer")),
+    ] {
+        let args =
+            ["explain", "--config", "mesh.yaml", "--anonymous", "--path", "/x", "--method", "POST", "--claims", claims];
+        let (exit, json) = ask(&dir, &args);
+        assert_eq!((exit, json["status"].as_u64(), json["reason"].as_str()), (code, status, reason), "{json}");
+    }
+
+    // What no document says is wrong with is wrong with the two together.
+    let second = document("third", "orders").replace("audiences", "forwardOriginalToken: true, audiences");
+    fs::write(dir.join("policies/jwt2.yaml"), second).unwrap();
+    let (code, json) = ask(&dir, &["check", "mesh.yaml"]);
+    assert_eq!((code, &json["issues"][0]["field"]), (1, &"spec.jwtRules[0].issuer".into()), "{json}");
+    let message = json["issues"][0]["message"].as_str().unwrap();
+    assert!(message.contains("policies/jwt.yaml:7 (spec.jwtRules[0])"), "{message}");
+}
+
+/// A file with the public key of somebody.
+fn keys_of_an_issuer(dir: &Path) -> PathBuf {
+    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037 A.2
+    let path = dir.join("keys.json");
+    fs::write(&path, format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#)).unwrap();
+    path
 }

@@ -162,9 +162,25 @@ fn paths_are_read_as_the_mode_says() {
         let expected = (0, &decision.into(), &reason.into());
         assert_eq!((code, &said[0]["decision"], &said[0]["reason"]), expected, "{canonical} {path}");
     }
-    // Istio's own default.
-    let (_, said) = eval(dir.path(), &web(json!({ "path": "/orders/x/../closed" })), &["--mode", "compat"]);
-    assert_eq!(said[0]["reason"], "deny_rule");
+    // Each mode has the default that it has in a service.
+    let dots = web(json!({ "path": "/orders/x/../closed" }));
+    for mode in ["strict", "compat"] {
+        let config = format!(
+            "workload: {{ name: orders, namespace: shop, labels: {{ app: orders }} }}\nlisteners: {{ default: {{ address: \"127.0.0.1:8443\" }} }}\n\
+             identity: {{ trust_domain: shop.example, source: {{ dev_ca: {{ dir: .mesh }} }} }}\npolicies: [ policies ]\n\
+             authorization: {{ mode: {mode} }}\n"
+        );
+        fs::write(dir.path().join("mesh.yaml"), config).unwrap();
+        let web = ["--principal", "spiffe://shop.example/ns/shop/sa/web", "--path", "/orders/x/../closed"];
+        let explain = ["--json", "explain", "--config", "mesh.yaml", "--host", "orders.shop:8443"];
+        let (_, lines, _) = run(dir.path(), &[&explain[..], &web].concat());
+        let service: Value = serde_json::from_str(&lines.concat()).unwrap();
+        let reason = if mode == "strict" { "path_dot_segment" } else { "deny_rule" };
+        let of_service = service.get("reason").unwrap_or(&service["decision"]["reason"]);
+        let (_, said) = eval(dir.path(), &dots, &["--mode", mode]);
+        assert_eq!((of_service, &said[0]["reason"]), (&reason.into(), &reason.into()), "{mode} {service}");
+        assert_eq!(service["status"], said[0]["status"], "{mode}");
+    }
 }
 
 #[test]
@@ -382,4 +398,58 @@ fn the_readme_shows_what_it_says() {
         let (_, lines, error) = run(dir.path(), &command.split(' ').collect::<Vec<_>>());
         assert_eq!(lines.join("\n") + "\n", findings, "{error}");
     }
+}
+
+#[test]
+fn tokens_are_held_against_the_rules_that_select_the_workload() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let jwt = "---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: jwt, namespace: shop }
+spec: { selector: { matchLabels: { app: orders } }, jwtRules: [ { issuer: 'https://idp.example', audiences: [orders] } ] }
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: all, namespace: shop }
+spec: { rules: [ {} ] }
+";
+    fs::write(dir.join("p.yaml"), jwt).unwrap();
+    let eval = |labels: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mesh"))
+            .current_dir(dir)
+            .args(["policy", "eval", "--policies", "p.yaml", "--workload", "shop/orders", "--requests", "-"])
+            .args(["--labels", labels])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = [
+            json!({ "path": "/" }),
+            json!({ "path": "/", "claims": { "iss": "https://idp.example", "aud": ["orders"] } }),
+            json!({ "path": "/", "claims": { "iss": "https://idp.example" } }),
+            json!({ "path": "/", "claims": { "iss": "https://idp.example", "aud": "payments" } }),
+            json!({ "path": "/", "claims": { "iss": "https://other.example", "aud": "orders" } }),
+            json!({ "path": "/p.S/M", "method": "POST", "protocol": "grpc", "claims": { "iss": "x" } }),
+        ];
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let rows = String::from_utf8(output.stdout).unwrap();
+        let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.map(|row| (row["decision"].clone(), row["status"].clone(), row["reason"].clone())).collect::<Vec<_>>()
+    };
+    let refused = |status: u16, reason: &str| (json!("deny"), json!(status), json!(reason));
+    let rows = eval("app=orders");
+    assert!(rows[..3].iter().all(|row| *row == rows[0] && row.0 == "allow"), "{rows:?}");
+    let expected = [
+        refused(401, "token_wrong_audience"),
+        refused(401, "token_unknown_issuer"),
+        refused(16, "token_unknown_issuer"),
+    ];
+    assert_eq!(rows[3..], expected);
+    // Of a workload that no document selects, claims count as verified.
+    assert!(eval("app=web").iter().all(|row| row.0 == "allow"));
 }

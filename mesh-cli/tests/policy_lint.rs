@@ -94,3 +94,29 @@ policies:  [ p.yaml ]
         assert_eq!(text.contains("policies: 1 warning(s), 0 note(s); `mesh policy lint` says which"), warnings == 1);
     }
 }
+
+const JWT: &str = "---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: jwt, namespace: shop }
+spec: { jwtRules: [ { issuer: 'https://idp.example', audiences: [orders] } ] }
+";
+
+#[test]
+fn tokens_that_nobody_must_bring_are_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let lint = ["policy", "lint", "--policies", "p.yaml"];
+    fs::write(dir.join("p.yaml"), format!("{CLEAN}{JWT}")).unwrap();
+    let (code, said) = ask(dir, &lint);
+    assert_eq!((code, &said["warnings"]), (1, &1.into()), "{said}");
+    let finding = &said["findings"][0];
+    assert_eq!((&finding["code"], &finding["policy"]), (&json!("tokens_optional"), &json!("shop/jwt")));
+    assert_eq!(finding["line"], 7);
+    fs::write(
+        dir.join("p.yaml"),
+        format!("{}{JWT}", CLEAN.replace("principals: [td", "requestPrincipals: ['*'], principals: [td")),
+    )
+    .unwrap();
+    assert_eq!(ask(dir, &lint).1["findings"], json!([]));
+}

@@ -15,7 +15,7 @@
 //! | start a mesh, or only judge its configuration | [`Mesh::builder`], [`MeshBuilder::check`], [`check()`] |
 //! | configure in code, or know what a field of `mesh.yaml` means | [`config`], [`Config`] |
 //! | name workloads and callers | [`identity::SpiffeId`], [`identity::Principal`] |
-//! | add a kind of identity source, resolver, key source, token source or audit sink | [`plugin`], [`Plugin`] |
+//! | add a kind of identity source, resolver, key source, token source, health check or audit sink | [`plugin`], [`Plugin`] |
 //! | read policies, ask them, explain what they say, lint them | [`policy`], [`policy::lint`] |
 //! | be asked by CUSTOM policies | [`policy::ExternalAuthorizer`], [`MeshBuilder::authorizer`] |
 //! | know who was let in, and whether a trail is whole | [`audit`], [`audit::AuditVerifier`] |
@@ -31,10 +31,12 @@
 //! | feature | what it adds | default |
 //! |---|---|---|
 //! | `dev-ca` | identity source `dev_ca`, a certificate authority on disk for development; `identity::dev_ca` | yes |
+//! | `dns` | resolver `dns`: endpoints from A, AAAA and SRV records; brings hickory-resolver | no |
 //! | `test-util` | good and forged certificates for this project's own tests; not stable | no |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod atomic;
 pub mod audit;
 pub mod balance;
 pub mod clock;
@@ -42,6 +44,7 @@ pub mod cluster;
 pub mod config;
 pub mod deadline;
 pub mod discover;
+mod disk;
 pub mod fetch;
 pub mod health;
 pub mod identity;
@@ -55,6 +58,7 @@ pub mod snapshot;
 mod stream;
 pub mod telemetry;
 pub mod token;
+mod window;
 
 pub use config::Config;
 pub use mesh::{

@@ -15,10 +15,14 @@ mod bundle;
 mod canonical;
 #[path = "../../fuzz/src/chain.rs"]
 mod chain;
+#[path = "../../fuzz/src/jwt.rs"]
+mod jwt;
 #[path = "../../fuzz/src/policy.rs"]
 mod policy;
 #[path = "../../fuzz/src/spiffe_id.rs"]
 mod spiffe_id;
+#[path = "corpus/tokens.rs"]
+mod tokens;
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
@@ -35,22 +39,44 @@ fn replay(target: &str, run: fn(&[u8]) -> &'static str) -> usize {
     verdicts.count()
 }
 
+type Target = (&'static str, fn(&[u8]) -> &'static str, usize);
+
+/// Each target, and how many inputs it has at least.
+const TARGETS: [Target; 6] = [
+    ("spiffe_id", spiffe_id::run, 30),
+    ("chain", chain::run, 60),
+    ("bundle", bundle::run, 10),
+    ("canonical", canonical::run, 40),
+    ("policy", policy::run, 12),
+    ("jwt", jwt::run, 100),
+];
+
 #[test]
 fn every_input_of_the_corpus_gets_its_verdict() {
-    for (target, run, at_least) in [
-        ("spiffe_id", spiffe_id::run as fn(&[u8]) -> &'static str, 30),
-        ("chain", chain::run, 60),
-        ("bundle", bundle::run, 10),
-        ("canonical", canonical::run, 40),
-        ("policy", policy::run, 12),
-    ] {
+    for (target, run, at_least) in TARGETS {
         let count = replay(target, run);
         assert!(count >= at_least, "{target}: {count} inputs");
     }
 }
 
+/// Adds the files of `MESH_CORPUS_FROM=DIR`, `TARGET/NAME`, by their verdicts: read these before you commit them. `cargo test
+/// -p mesh-core --all-features --test corpus -- --ignored found`.
+#[test]
+#[ignore = "writes into the repository"]
+fn take_over_what_a_fuzzer_found() {
+    let from = PathBuf::from(std::env::var_os("MESH_CORPUS_FROM").unwrap());
+    for (target, run, _) in TARGETS {
+        let Ok(files) = fs::read_dir(from.join(target)) else { continue };
+        for file in files.map(|entry| entry.unwrap().path()) {
+            let (input, name) = (fs::read(&file).unwrap(), file.file_name().unwrap().to_string_lossy());
+            let name = name.get(..8).unwrap_or(&name);
+            fs::write(corpus(target).join(format!("{}.found-{name}", run(&input))), input).unwrap();
+        }
+    }
+}
+
 /// Writes the certificates of the corpus afresh, with new keys: `cargo test -p mesh-core --all-features --test corpus
-/// -- --ignored`. For new attacks; the inputs that a fuzzer found do not survive it.
+/// -- --ignored certificates`. For new attacks; the inputs that a fuzzer found do not survive it.
 #[test]
 #[ignore = "writes into the repository"]
 fn write_the_certificates_of_the_corpus() {
@@ -96,4 +122,11 @@ fn write_the_certificates_of_the_corpus() {
     ] {
         fs::write(corpus("bundle").join(name), text).unwrap();
     }
+}
+
+/// Writes the tokens of the corpus afresh, as above: `... --ignored tokens`.
+#[test]
+#[ignore = "writes into the repository"]
+fn write_the_tokens_of_the_corpus() {
+    tokens::write();
 }

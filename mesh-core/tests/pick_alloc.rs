@@ -75,6 +75,8 @@ fn a_pick_allocates_nothing_and_an_endpoint_takes_little() {
         cluster.update(endpoints(20, true), now);
         let later = now + Duration::from_secs(15);
         cluster.update(endpoints(40, true), later);
+        // An interval of comparison is over: the first pick compares, and plans.
+        drop(cluster.pick(&Tried::default(), later).unwrap());
         let mut held: Vec<_> = Vec::with_capacity(64);
         let (bytes, ()) = allocated(|| {
             for key in 0..200_u64 {
@@ -98,6 +100,7 @@ fn a_pick_allocates_nothing_and_an_endpoint_takes_little() {
         cluster.update(endpoints(COUNT, false), now);
         let each = (ALLOCATOR.current_usage() - before) / COUNT;
         println!("{}: {each} bytes for an endpoint", policy.name());
-        assert!(each < 400, "{}: {each} bytes for an endpoint", policy.name());
+        // 160 of them are the windows of a breaker.
+        assert!(each < 600, "{}: {each} bytes for an endpoint", policy.name());
     }
 }

@@ -8,6 +8,7 @@
 //! | know the caller in a handler | [`RequestExt::principal`] |
 //! | read the claims of its token | [`RequestExt::claims`] |
 //! | ask for a scope or a role | [`mesh_tower::require`], around [`router`] |
+//! | answer gRPC health checks, and make them | [`health`] |
 //! | turn the mesh's errors into statuses | [`status()`] |
 //!
 //! Thin on purpose: gRPC's wire facts are [`mesh_tower::grpc`], so that another gRPC crate may take tonic's place.
@@ -21,6 +22,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod channel;
+pub mod health;
 mod request;
 mod server;
 mod status;

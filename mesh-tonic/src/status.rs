@@ -19,6 +19,7 @@ pub fn status(error: Error) -> Status {
         | ErrorKind::OwnIdentity
         | ErrorKind::Connection
         | ErrorKind::Overloaded
+        | ErrorKind::LimitReached
         | ErrorKind::Body => (Code::Unavailable, "upstream unavailable"),
         _ => (Code::Internal, "upstream call failed"),
     };

@@ -24,8 +24,8 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::Mesh;
 use mesh_core::telemetry::Metrics;
-use mesh_core::{Mesh, NotReady};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -44,6 +44,18 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 /// Where the health listener of `mesh` is bound; `None` before `serve` started it, or without `health:`.
 pub fn address(mesh: &Mesh) -> Option<SocketAddr> {
     State::of(mesh).address.get().copied()
+}
+
+/// Whether the process of `mesh` should get traffic, as `/readyz` says it; if not, why.
+///
+/// Not before `serve` runs, not while it drains, and not without a valid identity: fails closed. Asking later does not
+/// keep the mesh alive.
+pub fn readiness(mesh: &Mesh) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+    let (state, identity) = (State::of(mesh), mesh.readiness());
+    move || {
+        identity().map_err(|error| error.to_string())?;
+        state.unready().map_or(Ok(()), |reason| Err(reason.to_owned()))
+    }
 }
 
 /// What the listener knows of the servers of one mesh.
@@ -109,11 +121,7 @@ pub(crate) async fn start(mesh: &Mesh) -> Result<(), ServeError> {
     let bound = state.address.get_or_try_init(|| async {
         let listener = TcpListener::bind(address).await?;
         let bound = listener.local_addr()?;
-        let answers = Answers {
-            state: State::of(mesh),
-            metrics: Arc::clone(mesh.metrics()),
-            identity: Box::new(mesh.readiness()),
-        };
+        let answers = Answers { ready: Box::new(readiness(mesh)), metrics: Arc::clone(mesh.metrics()) };
         mesh.spawn("health", run(listener, Arc::new(answers)));
         tracing::info!(address = %bound, "health listener started");
         Ok(bound)
@@ -165,9 +173,8 @@ fn builder() -> http1::Builder {
 
 /// What the answers are made of. Holds no `Mesh`, so that it does not keep it alive.
 struct Answers {
-    state: Arc<State>,
+    ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     metrics: Arc<Metrics>,
-    identity: Box<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
 }
 
 impl Answers {
@@ -177,19 +184,13 @@ impl Answers {
         }
         match request.uri().path() {
             "/livez" => respond(StatusCode::OK, PLAIN, "ok\n"),
-            "/readyz" => match self.ready() {
+            "/readyz" => match (self.ready)() {
                 Ok(()) => respond(StatusCode::OK, PLAIN, "ready\n"),
                 Err(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
             },
             "/metrics" => respond(StatusCode::OK, OPENMETRICS, self.metrics.encode()),
             _ => respond(StatusCode::NOT_FOUND, PLAIN, "not found\n"),
         }
-    }
-
-    /// Whether this process should get traffic; if not, why.
-    fn ready(&self) -> Result<(), String> {
-        (self.identity)().map_err(|error| error.to_string())?;
-        self.state.unready().map_or(Ok(()), |reason| Err(reason.to_owned()))
     }
 }
 

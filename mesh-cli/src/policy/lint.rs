@@ -37,8 +37,9 @@ pub(super) fn run(args: &LintArgs) -> Result<Answer, Failure> {
     };
     let workloads: Vec<Workload> = workload.into_iter().collect();
     let root_namespace = &policies.options.root_namespace;
-    let findings =
-        lint(&policies.documents, &LintOptions { root_namespace, workloads: &workloads, plaintext: args.mtls });
+    let options =
+        LintOptions { root_namespace, workloads: &workloads, plaintext: args.mtls, requests: &policies.requests };
+    let findings = lint(&policies.documents, &options);
     let (warnings, notes) = count(&findings);
     let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     text.push_str(&format!("{} policies: {warnings} warning(s), {notes} note(s)", policies.documents.len()));

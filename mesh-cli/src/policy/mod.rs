@@ -1,6 +1,8 @@
 //! `mesh policy`: what policies decide and where they may surprise, without a configuration around them.
 
+mod diff;
 mod eval;
+mod judge;
 mod line;
 pub(crate) mod lint;
 
@@ -13,7 +15,7 @@ use clap::{Args, Subcommand};
 use mesh_core::config::{Config, ConfigError, Errors, NoPolicy, Sources, Workload};
 use mesh_core::identity::TrustDomain;
 use mesh_core::policy::canonical::Canonicalization;
-use mesh_core::policy::{AuthorizationPolicy, Decision, EngineOptions, Mode, Protocol, Verdict};
+use mesh_core::policy::{AuthorizationPolicy, Decision, EngineOptions, Mode, Protocol, RequestAuthentication, Verdict};
 
 use crate::answer::{Failure, Said};
 
@@ -21,6 +23,8 @@ use crate::answer::{Failure, Said};
 pub(crate) enum PolicyCommand {
     /// Judges requests, one a line of JSON; a line of JSON for each.
     Eval(eval::EvalArgs),
+    /// Compares two sets of policies over the same requests; a line of JSON for each that they decide in another way.
+    Diff(diff::DiffArgs),
     /// Says where policies that are valid may surprise.
     Lint(lint::LintArgs),
 }
@@ -28,6 +32,7 @@ pub(crate) enum PolicyCommand {
 pub(crate) fn run(command: &PolicyCommand) -> Result<Said, Failure> {
     match command {
         PolicyCommand::Eval(args) => eval::run(args),
+        PolicyCommand::Diff(args) => Ok(diff::run(args)),
         PolicyCommand::Lint(args) => lint::run(args).map(Said::Answer),
     }
 }
@@ -35,10 +40,17 @@ pub(crate) fn run(command: &PolicyCommand) -> Result<Said, Failure> {
 /// Which policies, and how they are read.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
-    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy documents; PeerAuthentication is read and says
-    /// nothing here.
+    /// Files and directories (`*.yaml`, `*.yml`) of AuthorizationPolicy and RequestAuthentication documents;
+    /// PeerAuthentication is read and says nothing here.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     policies: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: ReadingArgs,
+}
+
+/// How policies and requests are read: as `authorization` of a configuration says.
+#[derive(Debug, Args)]
+pub(crate) struct ReadingArgs {
     /// Policies of this namespace hold for every workload.
     #[arg(long, value_name = "NAMESPACE", default_value = Config::ROOT_NAMESPACE)]
     root_namespace: String,
@@ -51,10 +63,11 @@ pub(crate) struct PolicyArgs {
     /// Whose reading of the policies holds: `compat` is Istio's.
     #[arg(long, default_value = "strict", value_parser = word(&MODES))]
     mode: Mode,
-    /// What holds where no policy selects the workload; default: deny, in compat mode allow.
+    /// What holds where no policy selects the workload; default: deny, in compat mode allow. As for a service.
     #[arg(long, value_parser = word(&[("deny", NoPolicy::Deny), ("allow", NoPolicy::Allow)]))]
     no_policy: Option<NoPolicy>,
-    /// How the path of a request becomes what policies match; default: reject, in compat mode base, which is Istio's.
+    /// How the path of a request becomes what policies match; default: reject, in compat mode base, which is Istio's. As for
+    /// a service.
     #[arg(long, value_parser = word(&Canonicalization::ALL))]
     canonical: Option<Canonicalization>,
 }
@@ -75,6 +88,7 @@ pub(crate) fn word<T: Copy + Send + Sync + 'static, const N: usize>(
 /// Policies that are valid.
 struct Policies {
     documents: Vec<AuthorizationPolicy>,
+    requests: Vec<RequestAuthentication>,
     options: EngineOptions,
     canonical: Canonicalization,
 }
@@ -85,27 +99,29 @@ impl PolicyArgs {
         self.policies.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
     }
 
-    /// Reads everything. A path that is not there is a failure of the command; a document that is wrong is an answer.
     fn load(&self) -> Result<Result<Policies, ConfigError>, Failure> {
-        for path in &self.policies {
+        self.reading.load(&self.policies)
+    }
+}
+
+impl ReadingArgs {
+    /// Reads everything. A path that is not there is a failure of the command; a document that is wrong is an answer.
+    fn load(&self, policies: &[PathBuf]) -> Result<Result<Policies, ConfigError>, Failure> {
+        for path in policies {
             fs::metadata(path).map_err(|e| Failure::Io(format!("cannot read {}: {e}", path.display())))?;
         }
-        let (no_policy, canonical) = match self.mode {
-            Mode::Strict => (NoPolicy::Deny, Canonicalization::Reject),
-            Mode::Compat => (NoPolicy::Allow, Canonicalization::Base),
-        };
-        let canonical = self.canonical.unwrap_or(canonical);
+        let canonical = self.canonical.unwrap_or(self.mode.canonical());
         let options = EngineOptions {
             root_namespace: self.root_namespace.clone(),
             trust_domain: self.trust_domain.clone(),
             trust_domain_aliases: self.trust_domain_alias.clone(),
             mode: self.mode,
-            no_policy: self.no_policy.unwrap_or(no_policy),
+            no_policy: self.no_policy.unwrap_or(NoPolicy::of(self.mode)),
         };
         let mut errors = Errors::default();
         // Connections are no part of a request: `PeerAuthentication` is read and says nothing here.
-        let documents = Sources::read(&self.policies).parse(self.mode, canonical, &mut errors).policies;
-        Ok(errors.finish(Some(Policies { documents, options, canonical })))
+        let read = Sources::read(policies).parse(self.mode, canonical, &mut errors);
+        Ok(errors.finish(Some(Policies { documents: read.policies, requests: read.requests, options, canonical })))
     }
 }
 
@@ -137,12 +153,17 @@ fn labelled(workload: &Workload, labels: &[(String, String)]) -> Result<Workload
 pub(crate) fn status(protocol: Protocol, decision: &Decision) -> Option<u16> {
     match (decision.verdict, decision.token_would_help) {
         (Verdict::Allow, _) => None,
-        (Verdict::Deny, true) => code(protocol, 401, 16),
+        (Verdict::Deny, true) => unauthenticated(protocol),
         (Verdict::Deny, false) => code(protocol, 403, 7),
     }
 }
 
-fn code(protocol: Protocol, http: u16, grpc: u16) -> Option<u16> {
+/// What it answers a bad token with.
+pub(crate) fn unauthenticated(protocol: Protocol) -> Option<u16> {
+    code(protocol, 401, 16)
+}
+
+pub(crate) fn code(protocol: Protocol, http: u16, grpc: u16) -> Option<u16> {
     match protocol {
         Protocol::Http => Some(http),
         Protocol::Grpc => Some(grpc),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Core, NextReturn};
+use super::Core;
+use super::next_return::NextReturn;
 use crate::balance::{Decay, PeakEwma, Tick, millis};
 use crate::config::Locality;
 use crate::discover::{Endpoint, EndpointKey};
-use crate::health::OutlierDetector;
-use crate::telemetry::{self, ClusterMetrics};
+use crate::health::{Checked, OutlierDetector, Standing};
+use crate::telemetry::{self, ClusterMetrics, EjectReason};
 
 const UNKNOWN: u8 = 0;
 const READY: u8 = 1;
@@ -88,6 +89,7 @@ pub(super) struct Vitals {
     pub(super) in_flight: AtomicUsize,
     pub(super) ewma: PeakEwma,
     pub(super) outlier: OutlierDetector,
+    pub(super) checked: Checked,
     readiness: AtomicU8,
     /// When it came, or came back: slow start counts from here.
     came: AtomicU64,
@@ -111,9 +113,15 @@ impl Vitals {
         self.readiness.load(Relaxed) != UNREADY
     }
 
-    /// Whether picks consider it. Ejections whose time is up are ended before this is asked.
+    /// Whether picks consider it. Ejections whose time is up are ended before this is asked; one that waits for its probe
+    /// is considered until somebody has become that.
     pub(super) fn is_in(&self) -> bool {
-        self.is_usable() && !self.outlier.is_ejected()
+        self.is_usable() && self.outlier.standing().admits() && self.checked.is_healthy()
+    }
+
+    /// Whether it can be relied on: what the share of those that are out is counted by.
+    pub(super) fn is_well(&self) -> bool {
+        self.is_usable() && self.outlier.standing() == Standing::In && self.checked.is_healthy()
     }
 
     /// Whether its transport found it again and nobody noticed yet.
@@ -139,6 +147,11 @@ impl Vitals {
     /// It came back: what was known of its latency is from before, and it warms up anew.
     pub(super) fn start_anew(&self, latency: Duration, millis: u64) {
         self.ewma.reset(latency, Tick::of_millis(millis));
+        self.warm_up(millis);
+    }
+
+    /// Traffic comes back to it, and slow start counts from now.
+    pub(super) fn warm_up(&self, millis: u64) {
         self.came.store(millis, Relaxed);
     }
 }
@@ -147,6 +160,12 @@ impl Drop for Vitals {
     fn drop(&mut self) {
         if *self.readiness.get_mut() == UNREADY {
             self.shared.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
+        }
+        if !self.checked.is_healthy() {
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, -1);
+        }
+        if self.outlier.standing() != Standing::In {
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
         }
     }
 }
@@ -165,6 +184,7 @@ impl<T> Live<T> {
             in_flight: AtomicUsize::new(0),
             ewma: PeakEwma::new(assumed, Tick::at(core.shared.epoch, now)),
             outlier: OutlierDetector::default(),
+            checked: Checked::default(),
             readiness: AtomicU8::new(UNKNOWN),
             came: AtomicU64::new(since(core.shared.epoch, now)),
             key: endpoint.key.clone(),
@@ -202,14 +222,17 @@ impl<T> EndpointState<T> {
         self.ejected_until(now).is_some()
     }
 
-    /// Whether picks consider it: usable and not ejected.
+    /// Whether picks consider it: usable, healthy, not ejected, and not out but for its probe.
     pub fn available(&self, now: Instant) -> bool {
-        self.live.vitals.is_usable() && !self.ejected(now)
+        let probing = matches!(self.live.vitals.outlier.standing(), Standing::Probing { .. });
+        let vitals = &self.live.vitals;
+        vitals.is_usable() && vitals.checked.is_healthy() && !self.ejected(now) && !probing
     }
 
     /// When its ejection ends, if it is ejected now.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.live.vitals.shared.epoch + Duration::from_millis(self.live.vitals.outlier.ejected_until()?);
+        let Standing::Out { until } = self.live.vitals.outlier.standing() else { return None };
+        let until = self.live.vitals.shared.epoch + Duration::from_millis(until);
         Some(until).filter(|until| *until > now)
     }
 
@@ -221,6 +244,10 @@ impl<T> EndpointState<T> {
             address: self.endpoint.address,
             usable: vitals.is_usable(),
             ejected_until: self.ejected_until(now),
+            healthy: vitals.checked.is_healthy(),
+            standing: vitals.outlier.standing(),
+            reason: vitals.outlier.reason(),
+            ejections: vitals.outlier.ejections(),
             in_flight: self.in_flight(),
             latency: Duration::from_secs_f32(vitals.ewma.seconds(Tick::at(vitals.shared.epoch, now), decay)),
             locality: self.endpoint.locality.clone(),
@@ -264,6 +291,14 @@ pub struct EndpointReport {
     pub usable: bool,
     /// When its ejection ends, if it is ejected.
     pub ejected_until: Option<Instant>,
+    /// Its health checks do not hold it to be broken.
+    pub healthy: bool,
+    /// Where it stands: in, out, or with its breaker half-open.
+    pub standing: Standing,
+    /// Why it is out, if it is.
+    pub reason: Option<EjectReason>,
+    /// How often it was ejected, what time has forgiven taken off; the next ejection lasts accordingly longer.
+    pub ejections: u32,
     /// Attempts in flight.
     pub in_flight: usize,
     /// The peak-EWMA latency that picks go by.

@@ -1,31 +1,109 @@
 //! From a resolver's stream into a cluster.
 
-use std::future::poll_fn;
-use std::sync::{Arc, Weak};
+mod keep;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use std::future::{pending, poll_fn};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Core;
-use crate::discover::{Resolve, Update};
+use crate::config::HoldConfig;
+use crate::discover::{EndpointSet, Feed, Hold, Snapshot, SnapshotFile, Update, Verdict};
 use crate::telemetry::DiscoveryEvent;
+use keep::Keep;
+
+/// How long the source has for its first word before a snapshot takes its place, and a disk for the snapshot.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What wakes the task.
+enum Next {
+    Word(Update),
+    /// Held endpoints may be let go.
+    Due,
+    /// The source has had its time.
+    Silence,
+    /// All endpoints are out.
+    OutOfReach,
+    /// It is time to write, or writing has ended.
+    Disk,
+}
 
 /// See [`Cluster::follow`](super::Cluster::follow).
 pub(super) async fn follow<T: Send + Sync + 'static>(
     core: Weak<Core<T>>,
     mut alive: watch::Receiver<bool>,
-    resolver: Arc<dyn Resolve>,
+    out_of_reach: Arc<Notify>,
+    feed: Feed,
 ) {
-    let mut updates = resolver.watch();
+    let mut updates = feed.resolver.watch();
+    let mut snapshot = match &feed.snapshot {
+        Some(file) => read(&core, file).await,
+        None => None,
+    };
+    let mut hold = Hold::default();
+    if let Some(snapshot) = &snapshot {
+        hold.begin(&snapshot.endpoints);
+    }
+    let mut silence = snapshot.is_some().then(|| Instant::now() + GRACE);
+    let mut keep = Keep::new(feed.snapshot);
+    let mut due = None;
     loop {
         let next = tokio::select! {
             biased;
-            () = dropped(&mut alive) => None,
-            update = poll_fn(|context| updates.as_mut().poll_next(context)) => update,
+            () = dropped(&mut alive) => return,
+            update = poll_fn(|context| updates.as_mut().poll_next(context)) => match update {
+                Some(update) => Next::Word(update),
+                None => return,
+            },
+            () = reached(due) => Next::Due,
+            () = reached(silence) => Next::Silence,
+            () = out_of_reach.notified() => Next::OutOfReach,
+            () = keep.turn() => Next::Disk,
         };
-        let (Some(update), Some(core)) = (next, core.upgrade()) else { return };
-        core.apply(update, Instant::now());
+        let (Some(core), now) = (core.upgrade(), Instant::now()) else { return };
+        match next {
+            Next::OutOfReach => feed.resolver.hurry(),
+            Next::Disk => keep.work(&core.shared.name, &core.shared.metrics, || hold.in_force(), now),
+            Next::Due => {
+                if core.confirm(&mut hold, now) {
+                    keep.changed(now);
+                }
+            }
+            Next::Silence => core.use_snapshot(snapshot.take(), now),
+            Next::Word(update) => {
+                silence = None;
+                match update {
+                    Update::Stale(_) => core.use_snapshot(snapshot.take(), now),
+                    Update::Endpoints(_) | Update::Gone => {
+                        snapshot = None;
+                        keep.changed(now);
+                    }
+                }
+                keep.refresh(!matches!(update, Update::Stale(_)));
+                core.apply(update, &mut hold, now);
+            }
+        }
+        if snapshot.is_none() {
+            silence = None;
+        }
+        due = hold.due(&core.hold_config());
     }
+}
+
+/// The snapshot, if it can be used. A disk that hangs does not hold up the source.
+async fn read<T>(core: &Weak<Core<T>>, file: &SnapshotFile) -> Option<Snapshot> {
+    let why = match timeout(GRACE, file.read()).await {
+        Ok(Ok(snapshot)) => return snapshot.filter(|snapshot| !snapshot.endpoints.is_empty()),
+        Ok(Err(why)) => why,
+        Err(_) => "the disk did not answer in time".to_owned(),
+    };
+    let core = core.upgrade()?;
+    core.shared.metrics.discovery.inc(DiscoveryEvent::SnapshotRefused);
+    tracing::warn!(cluster = &*core.shared.name, why, "the snapshot of the last good endpoints is not used");
+    None
 }
 
 /// Waits until the cluster's own side of the channel is gone.
@@ -33,94 +111,113 @@ async fn dropped(alive: &mut watch::Receiver<bool>) {
     while alive.changed().await.is_ok() {}
 }
 
+/// Waits until then, or for ever.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
 impl<T: Send + Sync + 'static> Core<T> {
-    fn apply(self: &Arc<Self>, update: Update, now: Instant) {
-        let (cluster, held) = (&*self.shared.name, self.set.load().members.states.len());
+    fn hold_config(&self) -> HoldConfig {
+        self.set.load().settings.hold
+    }
+
+    fn use_snapshot(self: &Arc<Self>, snapshot: Option<Snapshot>, now: Instant) {
+        let Some(Snapshot { endpoints, at, age }) = snapshot else { return };
+        tracing::warn!(
+            cluster = &*self.shared.name,
+            endpoints = endpoints.len(),
+            ?age,
+            "discovery has nothing to say yet; the last good endpoints are in force, from the snapshot"
+        );
+        self.update(endpoints, now);
+        let metrics = &self.shared.metrics;
+        metrics.discovery.inc(DiscoveryEvent::Snapshot);
+        metrics.snapshot_timestamp.set(i64::try_from(at).unwrap_or(i64::MAX));
+        metrics.stale.set(1);
+    }
+
+    fn apply(self: &Arc<Self>, update: Update, hold: &mut Hold, now: Instant) {
+        // Those that `residency` shuts out are known too.
+        let set = self.set.load();
+        let (cluster, known) = (&*self.shared.name, set.members.states.len() + set.members.outside.len());
+        drop(set);
         let event = match update {
-            Update::Endpoints(endpoints) if endpoints.is_empty() && held > 0 => {
-                tracing::warn!(
-                    cluster,
-                    held,
-                    "discovery knows no endpoint any more; the last good set stays in force until it does, or until the \
-                     service is gone for good"
-                );
-                DiscoveryEvent::EmptyHeld
-            }
-            Update::Endpoints(endpoints) => {
-                tracing::debug!(cluster, endpoints = endpoints.len(), "endpoints replaced");
-                self.update(endpoints, now);
-                DiscoveryEvent::Applied
+            Update::Endpoints(set) => {
+                if set.dropped > 0 {
+                    tracing::warn!(cluster, left_out = set.dropped, "discovery has more endpoints than are used");
+                }
+                self.shared.metrics.left_out.set(gauge(set.dropped));
+                self.judge(set, hold, now)
             }
             Update::Stale(error) => {
-                tracing::warn!(cluster, held, %error, "discovery cannot be read; the last good set stays in force");
+                tracing::warn!(cluster, known, %error, "discovery cannot be read; the last good set stays in force");
+                hold.interrupt();
                 DiscoveryEvent::Stale
             }
             Update::Gone => {
-                tracing::warn!(cluster, held, "the service is gone; the cluster is empty now");
+                tracing::warn!(cluster, known, "the service is gone; the cluster is empty now");
+                *hold = Hold::default();
                 self.update(Vec::new(), now);
                 DiscoveryEvent::Gone
             }
         };
-        self.shared.metrics.discovery.inc(event);
-        let stale = matches!(event, DiscoveryEvent::Stale | DiscoveryEvent::EmptyHeld);
-        self.shared.metrics.stale.set(i64::from(stale));
+        self.note_discovery(event, hold);
     }
+
+    fn judge(self: &Arc<Self>, set: EndpointSet, hold: &mut Hold, now: Instant) -> DiscoveryEvent {
+        let (cluster, named) = (&*self.shared.name, set.endpoints.len());
+        let Verdict::Held { empty, kept, crowded_out } = hold.judge(&set, &self.hold_config(), now) else {
+            tracing::debug!(cluster, endpoints = named, "endpoints replaced");
+            // As it is: whoever has another's key is named.
+            self.update(set.endpoints, now);
+            return DiscoveryEvent::Applied;
+        };
+        if crowded_out > 0 {
+            tracing::warn!(cluster, crowded_out, "too many endpoints to hold: those missing longest are let go");
+        }
+        tracing::warn!(
+            cluster,
+            named,
+            kept,
+            partial = set.partial,
+            "discovery no longer knows most of the endpoints; they stay in force until it has said so for long enough, or \
+             they are removed explicitly"
+        );
+        self.update(hold.in_force(), now);
+        if empty { DiscoveryEvent::EmptyHeld } else { DiscoveryEvent::ShrinkHeld }
+    }
+
+    /// Whether anybody was let go.
+    fn confirm(self: &Arc<Self>, hold: &mut Hold, now: Instant) -> bool {
+        let let_go = hold.confirm(&self.hold_config(), now);
+        if let_go == 0 {
+            return false;
+        }
+        let endpoints = hold.in_force();
+        tracing::warn!(
+            cluster = &*self.shared.name,
+            let_go,
+            left = endpoints.len(),
+            "endpoints that were held are let go: discovery has not known them for long enough"
+        );
+        self.update(endpoints, now);
+        self.note_discovery(DiscoveryEvent::Confirmed, hold);
+        true
+    }
+
+    fn note_discovery(&self, event: DiscoveryEvent, hold: &Hold) {
+        self.shared.metrics.discovery.inc(event);
+        self.shared.metrics.held.set(gauge(hold.held()));
+        self.shared.metrics.stale.set(i64::from(event == DiscoveryEvent::Stale || hold.held() > 0));
+    }
+}
+
+fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::{Cluster, PickError, Tried, tests::config};
-    use crate::discover::{Endpoint, ResolveError, Updates};
-    use crate::rng::Rng;
-    use crate::stream::unfold;
-    use crate::telemetry::DiscoveryEvent::{Applied, EmptyHeld, Gone, Stale};
-    use std::sync::Mutex;
-    use tokio::sync::mpsc;
-
-    #[derive(Debug)]
-    struct Scripted(Mutex<Option<mpsc::UnboundedReceiver<Update>>>);
-
-    impl Resolve for Scripted {
-        fn watch(&self) -> Updates {
-            let receiver = self.0.lock().unwrap().take().unwrap();
-            unfold(receiver, |mut receiver| async move {
-                let update = match receiver.recv().await {
-                    Some(update) => update,
-                    None => std::future::pending().await,
-                };
-                (update, receiver)
-            })
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_a_service_that_is_gone_is_emptied_and_the_task_ends_with_the_cluster() {
-        let cluster = Cluster::new("payments", &config(), Rng::seeded(1), Arc::default(), |_, _| ());
-        let (say, receiver) = mpsc::unbounded_channel();
-        let task = tokio::spawn(cluster.follow(Arc::new(Scripted(Mutex::new(Some(receiver))))));
-        let one = || vec![Endpoint::new(([127, 0, 0, 1], 1).into())];
-        let stale = || Update::Stale(ResolveError("no such file".into()));
-        let steps = [
-            (stale(), Stale, 0, 1, Some(PickError::Unresolved)),
-            (Update::Endpoints(one()), Applied, 1, 0, None),
-            (stale(), Stale, 1, 1, None),
-            (Update::Endpoints(Vec::new()), EmptyHeld, 1, 1, None),
-            (Update::Endpoints(one()), Applied, 1, 0, None),
-            (Update::Gone, Gone, 0, 0, Some(PickError::Empty)),
-            (Update::Endpoints(Vec::new()), Applied, 0, 0, Some(PickError::Empty)),
-        ];
-        for (update, event, known, is_stale, error) in steps {
-            let metrics = cluster.metrics();
-            let before = metrics.discovery.count(event);
-            say.send(update).unwrap();
-            while metrics.discovery.count(event) == before {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!((cluster.endpoints().len(), metrics.stale.get()), (known, is_stale), "{event:?}");
-            assert_eq!(cluster.pick(&Tried::default(), Instant::now()).err(), error, "{event:?}");
-        }
-        drop(cluster);
-        task.await.unwrap();
-    }
-}
+mod tests;

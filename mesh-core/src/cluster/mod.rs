@@ -15,7 +15,9 @@ mod balancing;
 mod endpoint;
 mod feed;
 mod group;
+mod judge;
 mod members;
+mod next_return;
 mod pick;
 mod plan;
 mod set;
@@ -27,25 +29,32 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::balance::{Decay, PickRequest, Picker, SlowStart};
-use crate::config::{BalancePolicy, ClusterConfig, Locality, OutlierConfig, PanicAction};
-use crate::discover::{Endpoint, Resolve};
-use crate::health::may_eject;
+use crate::balance::{Decay, PickRequest, Picker, SlowStart, millis};
+use crate::config::{
+    BalancePolicy, ClusterConfig, HealthCheckConfig, HoldConfig, Locality, OutlierConfig, PanicAction,
+};
+use crate::discover::{Endpoint, Feed};
+use crate::health::{Absence, CheckVerdict, Claim, Rules, compares};
 use crate::rng::Rng;
-use crate::telemetry::{self, ClusterMetrics, EjectReason, Metrics, PickRefusal};
+use crate::telemetry::{self, ClusterMetrics, Metrics, PickRefusal};
 
 use balancing::Balancing;
 use endpoint::{Live, Shared, Vitals, since};
 use members::Members;
+use next_return::NextReturn;
 use set::Set;
+
+/// How often one pick chooses anew because the endpoint that it chose has just got its probe. Each time somebody else got
+/// ahead; beyond this the request goes beside the probe.
+const LOST_CLAIMS: u32 = 16;
 
 /// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
 pub struct Cluster<T> {
@@ -61,7 +70,26 @@ struct Core<T> {
     set: ArcSwap<Set<T>>,
     /// Held while a set is replaced or an endpoint goes in or out; never while requests wait for it.
     changing: Mutex<()>,
+    /// When endpoints are next compared with each other.
+    next_comparison: NextReturn,
+    health: ArcSwap<HealthSettings>,
     resolved: watch::Sender<bool>,
+    /// Told when all endpoints are out: their source may know of others.
+    out_of_reach: Arc<Notify>,
+}
+
+/// What decides who is out, and for how long. Asked when somebody may go out or in, not by every pick.
+#[derive(Debug)]
+struct HealthSettings {
+    outlier: OutlierConfig,
+    absence: Absence,
+    compares: bool,
+}
+
+impl HealthSettings {
+    fn new(config: &ClusterConfig) -> Self {
+        Self { outlier: config.outlier, absence: Absence::of(config), compares: compares(config) }
+    }
 }
 
 /// What a pick needs to know of the configuration; each pick keeps what held when it was made.
@@ -70,7 +98,8 @@ struct Settings {
     decay: Decay,
     default_rtt: Duration,
     penalty: Duration,
-    outlier: OutlierConfig,
+    rules: Rules,
+    hold: HoldConfig,
     panic: PanicAction,
     /// Of panic, in percent.
     threshold: u32,
@@ -89,7 +118,8 @@ impl Settings {
             decay: Decay::new(balance.decay),
             default_rtt: balance.default_rtt,
             penalty: balance.failure_penalty,
-            outlier: config.outlier,
+            rules: Rules::of(config),
+            hold: config.discover_hold,
             panic: balance.panic.action,
             threshold: balance.panic.threshold_percent,
             slow_start,
@@ -122,8 +152,12 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             make: Box::new(make),
             set: ArcSwap::from_pointee(Set::new(Arc::new(members), settings, Arc::new(balancing))),
             changing: Mutex::new(()),
+            next_comparison: NextReturn::default(),
+            health: ArcSwap::from_pointee(HealthSettings::new(config)),
             resolved: watch::Sender::new(false),
+            out_of_reach: Arc::default(),
         };
+        core.compare_from(core.shared.epoch);
         Self { core: Arc::new(core) }
     }
 
@@ -152,7 +186,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         &self.core.shared.metrics
     }
 
-    /// Puts new balance and outlier settings in force; endpoints keep their state.
+    /// Puts new balance, outlier and breaker settings in force; endpoints keep their state.
     ///
     /// A policy of the program's own stays what it was: [`reconfigure_with`](Self::reconfigure_with) replaces it.
     pub fn reconfigure(&self, config: &ClusterConfig) {
@@ -162,11 +196,13 @@ impl<T: Send + Sync + 'static> Cluster<T> {
 
     /// The same, with the picker that stands behind the configured policy, if that is one of the program's own.
     pub fn reconfigure_with(&self, config: &ClusterConfig, picker: Option<Arc<dyn Picker>>) {
-        let core = &self.core;
+        let (core, now) = (&self.core, Instant::now());
         let _changing = core.lock();
         let old = core.set.load_full();
         let balancing = Balancing::new(config, old.balancing.local.clone(), picker);
-        core.replace(&old, old.members.endpoints(), Settings::new(config), balancing, Instant::now());
+        core.health.store(Arc::new(HealthSettings::new(config)));
+        core.replace(&old, old.members.endpoints(), Settings::new(config), balancing, now);
+        core.compare_from(now);
     }
 
     /// Replaces the set. Endpoints whose key and address stay keep their state and transport.
@@ -187,16 +223,28 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         let _ = self.core.resolved.subscribe().wait_for(|resolved| *resolved).await;
     }
 
-    /// Keeps the cluster up to date with what `resolver` says, until that ends or the last handle is dropped.
+    /// Keeps the cluster up to date with what the resolver of `feed` says, until that ends or the last handle is dropped.
     ///
-    /// Fails open: a source that cannot be read, or that suddenly knows no endpoint at all, leaves the last good set in
-    /// force, with a warning and `mesh_client_discovery_stale` at 1. Only a service that is [`Gone`] is emptied.
+    /// Fails open: a source that cannot be read leaves the last good set in force; one that suddenly lacks many endpoints,
+    /// or all, is followed in what it adds, and in what it lacks when that was confirmed
+    /// ([`HoldConfig`]). Both with a warning and `mesh_client_discovery_stale` at 1. A service that is
+    /// [`Gone`] is emptied.
+    ///
+    /// With a [snapshot](Feed::snapshot), the last good set is written to disk, a second after it changed, at most every 5 s
+    /// and at least every 10 min while the source is well. At the start it is in force as soon as the source says that it
+    /// cannot see, or has said nothing for 500 ms; and the first set is held against it.
     ///
     /// The future holds no handle of the cluster. Cancel safe.
     ///
     /// [`Gone`]: crate::discover::Update::Gone
-    pub fn follow(&self, resolver: Arc<dyn Resolve>) -> impl Future<Output = ()> + Send + use<T> {
-        feed::follow(Arc::downgrade(&self.core), self.core.resolved.subscribe(), resolver)
+    pub fn follow<F: Into<Feed>>(&self, feed: F) -> impl Future<Output = ()> + Send + use<T, F> {
+        let feed = feed.into();
+        feed::follow(
+            Arc::downgrade(&self.core),
+            self.core.resolved.subscribe(),
+            Arc::clone(&self.core.out_of_reach),
+            feed,
+        )
     }
 
     /// Chooses an endpoint for one attempt, as [`pick_by`](Self::pick_by) does for a request without a key.
@@ -210,36 +258,56 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     ///
     /// The pick counts as in flight until finished or dropped.
     pub fn pick_by(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
-        let core = &*self.core;
+        let (core, shared) = (&*self.core, &*self.core.shared);
         let mut set = core.set.load();
-        let shared = &*core.shared;
         let millis = since(shared.epoch, now);
-        if shared.next_return.is_due(millis) {
-            core.readmit(now);
+        if shared.next_return.due(millis).is_some() {
+            core.look(now);
             set = core.set.load();
         }
         let active = if set.settings.count_active { shared.active.load(Relaxed) } else { 0 };
         let request = PickRequest { hash, active, ..PickRequest::new(&core.rng) };
-        let choice = match set.choose(tried, request, millis) {
-            Ok(choice) => choice,
-            Err(error) => return Err(self.refused(error)),
+        let mut lost = 0;
+        let (choice, probe) = loop {
+            let choice = match set.choose(tried, request, millis) {
+                Ok(choice) => choice,
+                Err(error) => return Err(self.refused(error, &set)),
+            };
+            match core.claim(&choice.state.live.vitals) {
+                Claim::Probe(probe) => break (choice, Some(probe)),
+                // Somebody was faster, and the endpoint is out of this choice now.
+                Claim::Taken if !choice.panic && lost < LOST_CLAIMS => lost += 1,
+                Claim::Ordinary | Claim::Taken => break (choice, None),
+            }
         };
         if choice.panic {
             shared.metrics.panic_picks.inc();
+            core.hurry(&set);
         }
         if choice.spilled {
             shared.metrics.balance.spilled.inc();
         }
-        Ok(Pick::new(Arc::clone(choice.state), set.settings, now))
+        Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
     }
 
-    /// Counts a pick that found nobody.
-    fn refused(&self, error: PickError) -> PickError {
+    /// Takes in what an active health check of an endpoint said.
+    ///
+    /// What changes is logged with the check's reason. A success ends an ejection only if `config` says so, and an
+    /// inconclusive check changes nothing.
+    pub fn checked(&self, state: &EndpointState<T>, verdict: &CheckVerdict, config: &HealthCheckConfig, now: Instant) {
+        self.core.checked(&state.live.vitals, verdict, config, now);
+    }
+
+    /// Counts a pick that found nobody in this set.
+    fn refused(&self, error: PickError, set: &Set<T>) -> PickError {
         let refused = &self.core.shared.metrics.balance.refused;
         match error {
             PickError::Empty if !self.resolved() => return PickError::Unresolved,
             PickError::Residency => refused.inc(PickRefusal::Residency),
-            PickError::Unavailable => refused.inc(PickRefusal::Panic),
+            PickError::Unavailable => {
+                refused.inc(PickRefusal::Panic);
+                self.core.hurry(set);
+            }
             PickError::Empty | PickError::Unresolved => {}
         }
         error
@@ -350,7 +418,7 @@ impl<T> Core<T> {
         }
         metrics.balance.outside.set(count(outside.len()));
         let members = Members::new(states, outside, &balancing, &self.rng);
-        self.note_ejections(&members);
+        self.note_returns(&members);
         self.put(Set::new(Arc::new(members), settings, balancing));
     }
 
@@ -360,103 +428,19 @@ impl<T> Core<T> {
         self.set.store(Arc::new(set));
     }
 
-    /// Takes an endpoint out, unless too many would be out then.
-    fn eject(&self, live: &Arc<Live<T>>, reason: EjectReason, now: Instant) {
-        // Whoever holds the lock now changes who is out; the next failure asks again.
-        let Some(_changing) = self.try_lock() else { return };
-        let set = self.set.load();
-        let Some(state) = set.members.find(live) else { return };
-        if live.vitals.outlier.is_ejected() {
-            return;
+    /// Asks the endpoints' source for others, if all are out.
+    fn hurry(&self, set: &Set<T>) {
+        if set.plan.available == 0 {
+            self.out_of_reach.notify_one();
         }
-        let states = &set.members.states;
-        let out = states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_in()).count();
-        let config = &set.settings.outlier;
-        if !may_eject(out, states.len(), config.max_ejection_percent) {
-            live.vitals.outlier.start_anew();
-            self.shared.metrics.ejections_withheld.inc(reason);
-            tracing::debug!(
-                cluster = %self.shared.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), out,
-                "endpoint not ejected: too many are out already"
-            );
-            return;
-        }
-        let duration = live.vitals.outlier.eject(since(self.shared.epoch, now), config);
-        self.shared.metrics.ejections.inc(reason);
-        self.note_ejections(&set.members);
-        self.put(set.planned_anew());
-        tracing::warn!(
-            cluster = %self.shared.name, endpoint = %live.vitals.key, reason = telemetry::Label::as_str(reason), ?duration,
-            "endpoint ejected"
-        );
     }
 
-    /// Lets in whose time is up, and those whom their transport found again, and plans anew, also for those who went out
-    /// by themselves. What was known of the latency of one that comes back is from before: it starts as the median of
-    /// the others.
-    fn readmit(&self, now: Instant) {
-        let Some(_changing) = self.try_lock() else { return };
-        let set = self.set.load();
-        let millis = since(self.shared.epoch, now);
-        let due = |vitals: &Vitals| vitals.outlier.ejected_until().is_some_and(|until| until <= millis);
-        let back = set.members.slots.iter().any(|slot| slot.vitals.has_returned() || due(&slot.vitals));
-        // Of those who stayed: before anybody is let in.
-        let median = if back { set.median_latency(now, self.shared.epoch) } else { None };
-        let median = median.unwrap_or(set.settings.default_rtt);
-        for vitals in set.members.slots.iter().map(|slot| &*slot.vitals) {
-            let Vitals { key, outlier, .. } = vitals;
-            let returned = vitals.acknowledge_return();
-            let readmitted = if returned { outlier.returned(millis) } else { outlier.readmit(millis) };
-            if returned || readmitted {
-                vitals.start_anew(median, millis);
-            }
-            if readmitted {
-                tracing::info!(cluster = %self.shared.name, endpoint = %key, "endpoint let in again");
-            }
-        }
-        self.note_ejections(&set.members);
-        self.put(set.planned_anew());
-    }
-
-    /// Keeps the gauge and the time of the next return in step with the set. Called with the lock held, and before the
-    /// plan is made: who goes in or out after that says so again.
-    fn note_ejections(&self, members: &Members<T>) {
-        let ends = || members.states.iter().filter_map(|state| state.live.vitals.outlier.ejected_until());
-        let next_return = &self.shared.next_return;
-        next_return.at(ends().min());
-        if members.states.iter().any(|state| state.live.vitals.has_returned()) {
-            // It returned after it was looked at; what it wrote to `next_return` has just been overwritten.
-            next_return.now();
-        }
-        let ejected = i64::try_from(ends().count()).unwrap_or(i64::MAX);
-        self.shared.metrics.endpoints.set(telemetry::EndpointState::Ejected, ejected);
-    }
-}
-
-/// When the next endpoint may come back, so that a pick need not look at all of them.
-#[derive(Debug)]
-struct NextReturn {
-    /// In milliseconds since the cluster's epoch; `u64::MAX`: nobody is out.
-    millis: AtomicU64,
-}
-
-impl Default for NextReturn {
-    fn default() -> Self {
-        Self { millis: AtomicU64::new(u64::MAX) }
-    }
-}
-
-impl NextReturn {
-    fn is_due(&self, now: u64) -> bool {
-        now >= self.millis.load(Relaxed)
-    }
-
-    fn at(&self, millis: Option<u64>) {
-        self.millis.store(millis.unwrap_or(u64::MAX), SeqCst);
-    }
-
-    fn now(&self) {
-        self.at(Some(0));
+    /// Begins an interval of comparison, if endpoints are compared at all; has somebody look at once.
+    fn compare_from(&self, now: Instant) {
+        let health = self.health.load();
+        let end = since(self.shared.epoch, now).saturating_add(millis(health.outlier.interval));
+        self.next_comparison.at(health.compares.then_some(end));
+        self.shared.next_return.now();
     }
 }
 
@@ -475,6 +459,8 @@ impl<T> fmt::Debug for Cluster<T> {
     }
 }
 
+#[cfg(test)]
+mod scenarios;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

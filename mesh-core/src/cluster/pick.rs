@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::endpoint::since;
 use super::{EndpointState, Settings};
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
@@ -47,22 +48,27 @@ const TIMEOUT_FACTOR: u32 = 3;
 ///
 /// An attempt has one verdict: a failure told by the headers stands whatever follows, and a body or trailers that fail
 /// overrule headers that did not.
+///
+/// Where it is the probe of a half-open breaker, that one verdict closes or opens it again; cancelled, headers or not, it
+/// gives its place to the next request.
 pub struct Pick<T> {
     endpoint: Arc<EndpointState<T>>,
     settings: Settings,
     started: Instant,
     headers: Option<Outcome>,
+    /// This attempt is the one that a half-open breaker lets through.
+    probe: Option<u64>,
     over: bool,
 }
 
 impl<T> Pick<T> {
-    pub(super) fn new(endpoint: Arc<EndpointState<T>>, settings: Settings, now: Instant) -> Self {
+    pub(super) fn new(endpoint: Arc<EndpointState<T>>, settings: Settings, probe: Option<u64>, now: Instant) -> Self {
         let vitals = &endpoint.live.vitals;
         vitals.in_flight.fetch_add(1, Relaxed);
         if settings.count_active {
             vitals.shared.active.fetch_add(1, Relaxed);
         }
-        Self { endpoint, settings, started: now, headers: None, over: false }
+        Self { endpoint, settings, started: now, headers: None, probe, over: false }
     }
 
     /// The chosen endpoint.
@@ -79,7 +85,17 @@ impl<T> Pick<T> {
         if outcome.speaks_against() {
             self.judge(outcome, false, now);
         } else {
-            self.endpoint.live.vitals.outlier.answered();
+            self.answered(now);
+        }
+    }
+
+    fn answered(&self, now: Instant) {
+        let vitals = &self.endpoint.live.vitals;
+        vitals.outlier.answered();
+        if self.probe.is_some()
+            && let Some(at) = vitals.outlier.probe_answered(since(vitals.shared.epoch, now), &self.settings.rules)
+        {
+            vitals.shared.next_return.by(at);
         }
     }
 
@@ -112,7 +128,9 @@ impl<T> Pick<T> {
                 if verdict.speaks_against() {
                     self.sample(verdict, now);
                 }
-                self.judge(verdict, false, now);
+                // Good headers do not prove an endpoint whose answer nobody heard to its end.
+                let unproven = self.probe.is_some() && outcome == Outcome::Cancelled;
+                self.judge(if unproven { Outcome::Cancelled } else { verdict }, false, now);
             }
         }
     }
@@ -136,9 +154,16 @@ impl<T> Pick<T> {
         }
     }
 
-    fn judge(&self, outcome: Outcome, silent: bool, now: Instant) {
+    fn judge(&mut self, outcome: Outcome, silent: bool, now: Instant) {
         let live = &self.endpoint.live;
-        let Some(reason) = live.vitals.outlier.observe(outcome, silent, &self.settings.outlier) else { return };
+        if let Some(probe) = self.probe.take() {
+            if let Some(core) = live.core.upgrade() {
+                core.probed(live, probe, outcome, now);
+            }
+            return;
+        }
+        let at = since(live.vitals.shared.epoch, now);
+        let Some(reason) = live.vitals.outlier.observe(outcome, silent, at, &self.settings.rules) else { return };
         if let Some(core) = live.core.upgrade() {
             core.eject(live, reason, now);
         }

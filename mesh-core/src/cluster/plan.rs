@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub(super) warm_from: u64,
     /// The percentages add up to this: 100, or 0 where nothing may be used.
     pub(super) total: u32,
+    /// How many endpoints are in.
+    pub(super) available: u64,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,8 @@ impl Plan {
         let youngest = surveys.iter().map(|survey| survey.whole.youngest).max();
         let warm_from = settings.slow_start.zip(youngest).map_or(0, |(slow, youngest)| slow.ends(youngest));
         let total = tiers.iter().map(|tier| tier.load.percent).sum();
-        Self { tiers, warm_from, total }
+        let available = counts.iter().map(|count| count.available).sum();
+        Self { tiers, warm_from, total, available }
     }
 
     /// Shows in metrics what was planned.

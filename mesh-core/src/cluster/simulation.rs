@@ -31,8 +31,7 @@ fn run(last: Behaviour, penalty: Duration, ejection: bool) -> Run {
     const REQUESTS: u32 = 30_000;
     const DEADLINE: f64 = 1_000_000.0;
     let balance = BalanceConfig { failure_penalty: penalty, ..BalanceConfig::default() };
-    let consecutive_failures = if ejection { OutlierConfig::default().consecutive_failures } else { 0 };
-    let outlier = OutlierConfig { consecutive_failures, ..OutlierConfig::default() };
+    let outlier = if ejection { OutlierConfig::default() } else { scenarios::off() };
     let config = ClusterConfig { balance, outlier, ..tests::config() };
     let cluster = Cluster::new("sim", &config, Rng::seeded(5), Arc::default(), |endpoint, _| endpoint.address.port());
     let (rng, start) = (Rng::seeded(6), Instant::now());

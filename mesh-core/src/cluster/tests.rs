@@ -4,8 +4,12 @@ use super::*;
 use crate::config::{BalanceConfig, Node, Place, PlugConfig, yaml::Value};
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
+use crate::telemetry::EjectReason;
 
 mod balance;
+mod breaker;
+mod checks;
+mod probes;
 
 const FAILURE: Outcome = Outcome::Failure { retry_after: None };
 
@@ -16,7 +20,9 @@ fn ms(n: u64) -> Duration {
 pub(super) fn config() -> ClusterConfig {
     let place = Place { file: "<code>".into(), line: 0, column: 0, path: String::new() };
     let settings = Node { place, value: Value::Null };
-    ClusterConfig::new(PlugConfig { kind: "static".into(), settings }, Vec::new())
+    let mut config = ClusterConfig::new(PlugConfig { kind: "static".into(), settings }, Vec::new());
+    config.outlier.ejection_jitter = 0.0;
+    config
 }
 
 /// The transport is the address that it was made for.

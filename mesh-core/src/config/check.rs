@@ -38,6 +38,7 @@ impl Config {
         at.below("reload", |at| {
             at.range("interval", self.poll_interval, Duration::from_millis(50)..=Duration::from_secs(60));
         });
+        at.below("discovery", |at| self.discovery.check(at));
         at.below("limits", |at| self.limits.check(at));
         at.below("audit", |at| self.audit.check(at));
         self.check_listeners(at);
@@ -61,6 +62,7 @@ impl Config {
             ("workload", self.workload != running.workload),
             ("identity", self.identity != running.identity),
             ("health", self.health != running.health),
+            ("discovery", self.discovery != running.discovery),
             ("audit", self.audit != running.audit),
             ("telemetry", self.telemetry != running.telemetry),
         ];

@@ -3,27 +3,40 @@
 use std::time::Duration;
 
 use super::balance::BalanceConfig;
+use super::breaker::{BreakerConfig, refuse_replaced};
 use super::checker::Checker;
+use super::cluster_limits::ClusterLimitsConfig;
+use super::health_check::HealthCheckConfig;
 use super::issue::Errors;
+use super::outlier::OutlierConfig;
 use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
-use super::{Node, PlugConfig};
+use super::{HoldConfig, Node, PlugConfig};
 use crate::identity::SpiffeId;
 
 /// One callable service.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterConfig {
-    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`, ...
+    /// Where its endpoints come from: `{ static: ["127.0.0.1:8443"] }`, `{ file: endpoints.yaml }`,
+    /// `{ dns: "payments.shop.svc:8443" }` (feature `dns`), ...
     pub discover: PlugConfig,
+    /// When endpoints that it no longer names stay in force.
+    pub discover_hold: HoldConfig,
     /// The SPIFFE IDs that its endpoints may have; any other fails the handshake. Never empty.
     pub identities: Vec<SpiffeId>,
     /// How an endpoint is picked.
     pub balance: BalanceConfig,
     /// When an endpoint is taken out for a while.
     pub outlier: OutlierConfig,
+    /// A circuit breaker for each endpoint, in the place of timed ejection; absent: none.
+    pub breaker: Option<BreakerConfig>,
+    /// What all endpoints together may hold of this process.
+    pub limits: ClusterLimitsConfig,
+    /// Whether endpoints are asked how they are; absent: only requests tell.
+    pub health_check: Option<HealthCheckConfig>,
     /// Connections to each endpoint.
     pub pool: PoolConfig,
     /// What may be less than TLS 1.3 with full handshakes.
@@ -41,39 +54,17 @@ impl ClusterConfig {
     pub fn new(discover: PlugConfig, identities: Vec<SpiffeId>) -> Self {
         Self {
             discover,
+            discover_hold: HoldConfig::default(),
             identities,
             balance: BalanceConfig::default(),
             outlier: OutlierConfig::default(),
+            breaker: None,
+            limits: ClusterLimitsConfig::default(),
+            health_check: None,
             pool: PoolConfig::default(),
             tls: TlsConfig::default(),
             token: None,
             residency: Vec::new(),
-        }
-    }
-}
-
-/// Consecutive-failure ejection. (Envoy's `outlier_detection`)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OutlierConfig {
-    /// Failures in a row that eject. Default 5, range 1 to 1,000; 0 switches ejection off.
-    pub consecutive_failures: u32,
-    /// How long the first ejection lasts; the n-th lasts n times as long. Default 30 s, range 10 ms to 1 h.
-    pub base_ejection: Duration,
-    /// The longest ejection. Default 300 s, range 10 ms to 24 h, at least `base_ejection`.
-    pub max_ejection: Duration,
-    /// The share of endpoints that may be ejected at once, tested after the ejection (Envoy's reading). Default 50 %,
-    /// range 0 to 100.
-    pub max_ejection_percent: u32,
-}
-
-impl Default for OutlierConfig {
-    fn default() -> Self {
-        Self {
-            consecutive_failures: 5,
-            base_ejection: Duration::from_secs(30),
-            max_ejection: Duration::from_secs(300),
-            max_ejection_percent: 50,
         }
     }
 }
@@ -143,14 +134,26 @@ impl Decode for ClusterConfig {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
         let (discover, identities) = (fields.required("discover"), fields.required("identities"));
+        let discover_hold = fields.optional("discover_hold");
         let (balance, outlier, pool) =
             (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
         let (tls, token) = (fields.optional("tls"), fields.optional("token"));
         let residency = fields.optional("residency");
+        let (breaker, limits) = (fields.optional("breaker"), fields.optional("limits"));
+        let health_check = fields.optional("health_check");
+        if breaker.is_some()
+            && let Some(outlier) = fields.node("outlier")
+        {
+            refuse_replaced(outlier, fields.errors());
+        }
         fields.finish();
         Some(Self {
+            discover_hold: discover_hold.unwrap_or_default(),
             balance: balance.unwrap_or_default(),
             outlier: outlier.unwrap_or_default(),
+            breaker,
+            limits: limits.unwrap_or_default(),
+            health_check,
             pool: pool.unwrap_or_default(),
             tls: tls.unwrap_or_default(),
             token,
@@ -178,34 +181,17 @@ impl ClusterConfig {
         for (index, _) in self.residency.iter().enumerate().filter(|(_, region)| region.is_empty()) {
             at.error(&format!("residency[{index}]"), "the name of a region cannot be empty");
         }
+        at.below("discover_hold", |at| self.discover_hold.check(at));
         at.below("balance", |at| self.balance.check(local, at));
         at.below("outlier", |at| self.outlier.check(at));
+        if let Some(breaker) = &self.breaker {
+            at.below("breaker", |at| breaker.check(at));
+        }
+        at.below("limits", |at| self.limits.check(at));
+        if let Some(health_check) = &self.health_check {
+            at.below("health_check", |at| health_check.check(at));
+        }
         at.below("pool", |at| self.pool.check(at));
-    }
-}
-
-impl Decode for OutlierConfig {
-    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
-        let default = Self::default();
-        let mut fields = Fields::of(node, errors)?;
-        let outlier = Self {
-            consecutive_failures: fields.or("consecutive_failures", default.consecutive_failures),
-            base_ejection: fields.or("base_ejection", default.base_ejection),
-            max_ejection: fields.or("max_ejection", default.max_ejection),
-            max_ejection_percent: fields.or("max_ejection_percent", default.max_ejection_percent),
-        };
-        fields.finish();
-        Some(outlier)
-    }
-}
-
-impl OutlierConfig {
-    fn check(&self, at: &mut Checker<'_>) {
-        at.range("consecutive_failures", self.consecutive_failures, 0..=1_000);
-        at.range("base_ejection", self.base_ejection, 10 * MILLI..=HOUR);
-        at.range("max_ejection", self.max_ejection, 10 * MILLI..=24 * HOUR);
-        at.at_least("max_ejection", self.max_ejection, "base_ejection", self.base_ejection);
-        at.range("max_ejection_percent", self.max_ejection_percent, 0..=100);
     }
 }
 

@@ -198,6 +198,7 @@ impl Decode for Config {
         config.bindings = fields.optional("bindings").unwrap_or_default();
         config.clusters = fields.optional("clusters").unwrap_or_default();
         config.routes = fields.optional("routes").unwrap_or_default();
+        config.discovery = fields.optional("discovery").unwrap_or_default();
         config.limits = fields.optional("limits").unwrap_or_default();
         config.audit = fields.optional("audit").unwrap_or_default();
         config.telemetry = fields.optional("telemetry").unwrap_or_default();
@@ -230,11 +231,10 @@ impl Decode for Authorization {
     fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
         let mut fields = Fields::of(node, errors)?;
         let mode = fields.or("mode", Mode::Strict);
-        let default = if mode == Mode::Compat { NoPolicy::Allow } else { NoPolicy::Deny };
-        let no_policy = fields.or("no_policy", default);
+        let no_policy = fields.or("no_policy", NoPolicy::of(mode));
         let root_namespace = fields.or("root_namespace", Config::ROOT_NAMESPACE.to_owned());
         let trust_domain_aliases = fields.optional("trust_domain_aliases").unwrap_or_default();
-        let canonical = fields.or("canonical", Canonicalization::Reject);
+        let canonical = fields.or("canonical", mode.canonical());
         let custom_timeout = fields.or("custom_timeout", Config::CUSTOM_TIMEOUT);
         let ClaimPath(groups_claim) = fields.or("groups_claim", ClaimPath(vec![Config::GROUPS_CLAIM.to_owned()]));
         fields.finish();

@@ -39,11 +39,15 @@
 
 mod audit;
 mod balance;
+mod breaker;
 mod check;
 mod checker;
 mod cluster;
+mod cluster_limits;
+mod discovery;
 mod forwarded;
 mod hash;
+mod health_check;
 mod identity;
 mod issue;
 mod limits;
@@ -52,6 +56,7 @@ mod load;
 mod mtls;
 mod nearest;
 mod opt_in;
+mod outlier;
 mod plug;
 mod roles;
 mod route;
@@ -66,9 +71,13 @@ pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
 pub use balance::{BalanceConfig, BalancePolicy, LeastRequestConfig, RingHashConfig};
-pub use cluster::{ClusterConfig, HttpVersion, OutlierConfig, PoolConfig};
+pub use breaker::BreakerConfig;
+pub use cluster::{ClusterConfig, HttpVersion, PoolConfig};
+pub use cluster_limits::{ClusterLimitsConfig, MaxRetries};
+pub use discovery::{DiscoveryConfig, HoldConfig};
 pub use forwarded::ForwardedConfig;
 pub use hash::HashKey;
+pub use health_check::{GrpcCheckConfig, HealthCheckConfig};
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
 pub use limits::{LimitsConfig, RateLimitConfig};
@@ -82,6 +91,7 @@ mod tests;
 pub(crate) use checker::place;
 pub(crate) use load::{base_dir, read_text};
 pub use nearest::{nearest, suggestion};
+pub use outlier::{FailurePercentageConfig, OutlierConfig, SuccessRateConfig};
 pub use plug::PlugConfig;
 pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
@@ -120,9 +130,11 @@ pub struct Config {
     pub listeners: BTreeMap<String, ListenerConfig>,
     /// The plain listener for `/livez`, `/readyz` and `/metrics`; absent: none.
     pub health: Option<HealthConfig>,
-    /// Whose JWTs are accepted. Empty: a bearer token is refused, because nobody could vouch for it.
+    /// Whose JWTs are accepted; in a mesh, with the rules of every `RequestAuthentication` that selects it. Empty: a bearer
+    /// token is refused, because nobody could vouch for it.
     pub tokens: Vec<IssuerConfig>,
-    /// Files and directories with `AuthorizationPolicy` and `PeerAuthentication` documents (`*.yaml`, `*.yml`), resolved.
+    /// Files and directories with `AuthorizationPolicy`, `PeerAuthentication` and `RequestAuthentication` documents
+    /// (`*.yaml`, `*.yml`), resolved.
     pub policies: Vec<PathBuf>,
     /// Who may do what, in short: what each role may do, by name. Compiled to policies that stand beside the others.
     pub roles: BTreeMap<String, Vec<PermissionConfig>>,
@@ -139,7 +151,7 @@ pub struct Config {
     pub root_namespace: String,
     /// Other names of the own trust domain in policies, as Istio's `trustDomainAliases`. Default none, at most 64.
     pub trust_domain_aliases: Vec<TrustDomain>,
-    /// How the path of a request becomes what policy matches. Default `reject`.
+    /// How the path of a request becomes what policy matches. Default `reject`; in a file with `mode: compat`, `base`.
     pub canonical: Canonicalization,
     /// How long external authorizers of CUSTOM policies have for one request, all together. Default 1 s, range 1 ms to 30 s.
     pub custom_timeout: Duration,
@@ -147,6 +159,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// How requests to a service are sent, by service name; first match wins.
     pub routes: BTreeMap<String, Vec<RouteConfig>>,
+    /// What is kept of endpoints for the next start.
+    pub discovery: DiscoveryConfig,
     /// Limits of the server stack.
     pub limits: LimitsConfig,
     /// Where audit records go.
@@ -165,6 +179,16 @@ pub enum NoPolicy {
     Deny,
     /// Allow every authenticated and anonymous caller, as Istio does.
     Allow,
+}
+
+impl NoPolicy {
+    /// What holds unless the configuration says it: in compat mode Istio's default.
+    pub fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Strict => Self::Deny,
+            Mode::Compat => Self::Allow,
+        }
+    }
 }
 
 impl Config {
@@ -203,6 +227,7 @@ impl Config {
             custom_timeout: Self::CUSTOM_TIMEOUT,
             clusters: BTreeMap::new(),
             routes: BTreeMap::new(),
+            discovery: DiscoveryConfig::default(),
             limits: LimitsConfig::default(),
             audit: AuditConfig::default(),
             telemetry: TelemetryConfig::default(),

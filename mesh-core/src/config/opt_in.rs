@@ -1,4 +1,4 @@
-//! What `mtls`, `tls`, `forwarded_identity`, `trusted_hops` and `canonical` allow that their defaults do not: said at
+//! What a rule without audiences, `mtls`, `tls`, `forwarded_identity`, `trusted_hops` and `canonical` allow that their defaults do not: said at
 //! start, at each reload, and by `mesh check`.
 
 use std::time::SystemTime;
@@ -33,6 +33,10 @@ impl Config {
         if self.canonical != Canonicalization::Reject {
             let costs = format!("`{}` lets paths in that have more than one reading", self.canonical);
             at.below("authorization", |at| at.error("canonical", costs));
+        }
+        for token in self.tokens.iter().filter(|token| token.dangerous_any_audience) {
+            let message = format!("tokens of {:?} are accepted whatever service they are meant for", token.issuer);
+            found.push(&token.jwks.settings.place, message);
         }
         found.issues().to_vec()
     }

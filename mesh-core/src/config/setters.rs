@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use super::{
     AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BudgetConfig, CheckpointConfig, ClaimHeader,
-    ClusterConfig, ForwardedConfig, HashKey, HttpVersion, IssuerConfig, LeastRequestConfig, LimitsConfig,
-    ListenerConfig, LocalityConfig, Mtls, OutlierConfig, PanicAction, PanicConfig, PathMatch, PermissionConfig,
-    PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RingHashConfig, RouteConfig, RouteMatch, SlowStartConfig,
-    SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader, WeightedConfig,
-    ZoneAwareConfig,
+    ClusterConfig, DiscoveryConfig, ForwardedConfig, HashKey, HoldConfig, HttpVersion, IssuerConfig,
+    LeastRequestConfig, LimitsConfig, ListenerConfig, LocalityConfig, Mtls, OutlierConfig, PanicAction, PanicConfig,
+    PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RingHashConfig, RouteConfig,
+    RouteMatch, SlowStartConfig, SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
+    WeightedConfig, ZoneAwareConfig,
 };
 use crate::audit::SubjectMode;
 
@@ -62,12 +62,22 @@ setters! {
         decompress_requests: bool,
     }
     ClusterConfig {
+        discover_hold: HoldConfig,
         balance: BalanceConfig,
         outlier: OutlierConfig,
         pool: PoolConfig,
         tls: TlsConfig,
         token: PlugConfig => Some,
         residency: impl IntoIterator<Item = impl Into<String>> => strings,
+    }
+    HoldConfig {
+        shrink: f64,
+        confirm_after: Duration,
+        empty_after: Duration => Some,
+    }
+    DiscoveryConfig {
+        snapshot_dir: PathBuf => Some,
+        snapshot_max_age: Duration,
     }
     TlsConfig {
         min_version: TlsVersion,
@@ -155,6 +165,8 @@ setters! {
         types: Vec<String>,
         from_headers: Vec<TokenHeader>,
         from_params: Vec<String>,
+        from_cookies: Vec<String>,
+        output_payload_to_header: impl Into<String> => some_string,
         output_claim_to_headers: Vec<ClaimHeader>,
         forward_original_token: bool,
     }

@@ -10,6 +10,7 @@ use crate::policy::Mode;
 use crate::policy::canonical::Canonicalization;
 
 mod balance;
+mod health;
 
 const HEAD: &str = "\
 workload: { name: orders, namespace: shop }
@@ -24,7 +25,7 @@ listeners:
              drain_timeout: 0s, shutdown_delay: 5s, max_connections: 5, max_half_open: 1, max_connections_per_ip: 2, max_connections_per_peer: 3,
              max_resets_per_second: 4, max_handshakes: 6, max_concurrent_streams: 7, max_header_bytes: 8KiB, max_headers: 9, max_body_bytes: 0B, decompress_requests: true }
 health:    { address: '0.0.0.0:8081' }
-tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
+tokens:    [ { issuer: 'https://idp.example', audiences: [orders], jwks: { file: keys.json }, algorithms: [ES256], leeway: 1s, max_lifetime: 1h, types: [JWT], from_headers: [ { name: x-jwt, prefix: 'T ' } ], from_params: [jwt], from_cookies: [session], output_payload_to_header: x-payload, output_claim_to_headers: [ { header: x-sub, claim: sub } ], forward_original_token: true } ]
 policies:  [ policies/, /abs/p.yaml ]
 authorization: { mode: compat, no_policy: allow, root_namespace: root, trust_domain_aliases: [old.example], canonical: merge-slashes, custom_timeout: 2s, groups_claim: [realm_access, roles] }
 roles:
@@ -133,6 +134,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
         config.clusters["payments"],
         ClusterConfig {
             discover: PlugConfig::new("static", &serde_json::json!(["127.0.0.1:1"])),
+            discover_hold: HoldConfig { shrink: 0.5, confirm_after: secs(300), empty_after: None },
             identities: vec![SpiffeId::parse("spiffe://shop.example/p").unwrap()],
             balance: BalanceConfig {
                 policy: BalancePolicy::PeakEwma,
@@ -146,10 +148,22 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             },
             outlier: OutlierConfig {
                 consecutive_failures: 5,
+                success_rate: SuccessRateConfig {
+                    stdev_factor: 1.9,
+                    min_hosts: 5,
+                    min_requests: 100,
+                    significance: 4.0,
+                },
+                failure_percentage: FailurePercentageConfig { threshold: 85, min_hosts: 5, min_requests: 50 },
+                interval: secs(10),
                 base_ejection: secs(30),
                 max_ejection: secs(300),
+                ejection_jitter: 0.1,
                 max_ejection_percent: 50,
             },
+            breaker: None,
+            limits: ClusterLimitsConfig { max_requests: 1024, max_connections: 1024, max_retries: None },
+            health_check: None,
             pool: PoolConfig {
                 http: HttpVersion::Auto,
                 connect_timeout: secs(1),
@@ -189,6 +203,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
         [IssuerConfig {
             issuer: "i".into(),
             audiences: vec!["a".into()],
+            dangerous_any_audience: false,
             jwks: PlugConfig::new("file", &serde_json::json!("k")),
             algorithms: ["RS256", "PS256", "ES256", "ES384", "EdDSA"].map(String::from).into(),
             leeway: secs(30),
@@ -196,10 +211,26 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             types: ["JWT", "at+jwt"].map(String::from).into(),
             from_headers: vec![],
             from_params: vec![],
+            from_cookies: vec![],
+            output_payload_to_header: None,
             output_claim_to_headers: vec![],
             forward_original_token: false,
         }]
     );
+}
+
+#[test]
+fn compat_mode_has_the_defaults_of_istio() {
+    let of = |authorization: &str| {
+        let config = read(&format!(
+            "workload: {{ name: orders, namespace: shop }}\nidentity: {{ trust_domain: shop.example, source: {{ dev_ca: {{ dir: a }} }} }}\n\
+             authorization: {{ {authorization} }}\n"
+        ));
+        config.map(|config| (config.no_policy, config.canonical)).unwrap()
+    };
+    assert_eq!(of("mode: strict"), (NoPolicy::Deny, Canonicalization::Reject));
+    assert_eq!(of("mode: compat"), (NoPolicy::Allow, Canonicalization::Base));
+    assert_eq!(of("mode: compat, no_policy: deny, canonical: reject"), (NoPolicy::Deny, Canonicalization::Reject));
 }
 
 #[test]

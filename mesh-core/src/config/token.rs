@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::checker::Checker;
-use super::issue::Errors;
+use super::issue::{ConfigIssue, Errors};
 use super::walk::Fields;
 use super::yaml::Decode;
 use super::{Node, PlugConfig};
@@ -16,9 +16,12 @@ use crate::policy::canonical::is_stripped;
 pub struct IssuerConfig {
     /// The exact `iss`.
     pub issuer: String,
-    /// Accepted audiences: a token must carry at least one. Never empty.
+    /// Accepted audiences: a token must carry at least one. Never empty, but with `dangerous_any_audience`.
     pub audiences: Vec<String>,
-    /// Where the keys are: `{ file: keys.json }`, `{ url: "https://idp.example/keys" }` or `{ discovery: true }`, see
+    /// Whether tokens for everybody else are accepted too, and those without `aud`. No file can say so: it is what a rule of
+    /// a `RequestAuthentication` without `audiences` means in compat mode. Default `false`.
+    pub dangerous_any_audience: bool,
+    /// Where the keys are: `{ file: keys.json }`, `{ inline: '{"keys":[...]}' }`, `{ url: "https://idp.example/keys" }` or `{ discovery: true }`, see
     /// [`FetchedKeysConfig`](crate::token::FetchedKeysConfig). `{ jwt_svid: { file: bundle.json } }` accepts the JWT-SVIDs
     /// of the trust domain that `issuer` names, `spiffe://TRUST_DOMAIN`, whatever their `iss`.
     pub jwks: PlugConfig,
@@ -32,13 +35,19 @@ pub struct IssuerConfig {
     /// Accepted `typ` headers, case-insensitive and without `application/`; a token without `typ` counts as `JWT`.
     /// Default: `JWT` and `at+jwt`; an issuer that varies takes more. Of JWT-SVIDs their specification decides.
     pub types: Vec<String>,
-    /// Headers that may carry the token. Default, if there are no `from_params` either: `Authorization: Bearer` and the
+    /// Headers that may carry the token. Default, if there is no other place either: `Authorization: Bearer` and the
     /// query parameter `access_token`; what is written here stands instead of both. (Istio `fromHeaders`)
     ///
     /// A bearer token in `Authorization` of an issuer that does not take it there is refused, not left alone.
     pub from_headers: Vec<TokenHeader>,
     /// Query parameters that may carry the token. Whoever logs URLs logs it. (Istio `fromParams`)
     pub from_params: Vec<String>,
+    /// Cookies that may carry the token. Browsers send them unasked: whoever takes tokens there must know by other means
+    /// that a request was meant. (Istio `fromCookies`)
+    pub from_cookies: Vec<String>,
+    /// The header that the handler finds the verified claims in, as they stand in the token: base64url of JSON. No caller
+    /// can bring it. (Istio `outputPayloadToHeader`)
+    pub output_payload_to_header: Option<String>,
     /// Claims that the handler finds in headers, which no caller can bring. (Istio `outputClaimToHeaders`)
     pub output_claim_to_headers: Vec<ClaimHeader>,
     /// Whether the handler gets the token too. Default `false`: it is taken from the request. (Istio
@@ -106,12 +115,16 @@ impl IssuerConfig {
     /// Every algorithm that can be accepted: asymmetric ones only.
     pub const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
+    /// The query parameter that is looked at by default. (RFC 6750 2.3, Istio)
+    pub const ACCESS_TOKEN: &str = "access_token";
+
     /// An issuer with every default.
     pub fn new(issuer: impl Into<String>, audiences: Vec<String>, jwks: PlugConfig) -> Self {
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         Self {
             issuer: issuer.into(),
             audiences,
+            dangerous_any_audience: false,
             jwks,
             algorithms: words(&["RS256", "PS256", "ES256", "ES384", "EdDSA"]),
             leeway: Duration::from_secs(30),
@@ -119,6 +132,8 @@ impl IssuerConfig {
             types: words(&["JWT", "at+jwt"]),
             from_headers: Vec::new(),
             from_params: Vec::new(),
+            from_cookies: Vec::new(),
+            output_payload_to_header: None,
             output_claim_to_headers: Vec::new(),
             forward_original_token: false,
         }
@@ -129,13 +144,19 @@ impl IssuerConfig {
         (self.jwks.kind == "jwt_svid").then(|| self.issuer.strip_prefix("spiffe://")).flatten()
     }
 
+    /// Whether its tokens are taken from where they are by default: `Authorization: Bearer` and `?access_token=`.
+    pub fn has_default_places(&self) -> bool {
+        self.from_headers.is_empty() && self.from_params.is_empty() && self.from_cookies.is_empty()
+    }
+
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         if self.issuer.is_empty() {
             at.error("issuer", "the issuer cannot be empty");
         }
         let lists = [("audiences", &self.audiences), ("algorithms", &self.algorithms), ("types", &self.types)];
         for (field, list) in lists {
-            if list.is_empty() && !at.has_gaps(field, 0) {
+            let any = field == "audiences" && self.dangerous_any_audience;
+            if list.is_empty() && !any && !at.has_gaps(field, 0) {
                 at.error(field, "at least one is required");
             }
             for (index, _) in list.iter().enumerate().filter(|(_, item)| item.is_empty()) {
@@ -154,6 +175,13 @@ impl IssuerConfig {
         self.check_locations(at);
         at.range("leeway", self.leeway, Duration::ZERO..=Duration::from_secs(60));
         at.range("max_lifetime", self.max_lifetime, Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600));
+    }
+
+    /// What is wrong with values that came from no `mesh.yaml`: each by the path of its field.
+    pub(crate) fn issues(&self) -> Vec<ConfigIssue> {
+        let mut errors = Errors::default();
+        self.check(&mut Checker::new(None, false, &mut errors));
+        errors.issues().to_vec()
     }
 
     fn check_locations(&self, at: &mut Checker<'_>) {
@@ -175,14 +203,21 @@ impl IssuerConfig {
                 at.error(&format!("from_params[{index}]"), "expected letters, digits, `-`, `.`, `_` and `~`");
             }
         }
+        for (index, cookie) in self.from_cookies.iter().enumerate() {
+            if !is_header(cookie) {
+                at.error(&format!("from_cookies[{index}]"), "expected the name of a cookie");
+            }
+        }
+        if let Some(Err(why)) = self.output_payload_to_header.as_deref().map(check_output) {
+            at.error("output_payload_to_header", why);
+        }
         for (index, to) in self.output_claim_to_headers.iter().enumerate() {
-            let (field, name) = (format!("output_claim_to_headers[{index}]"), to.header.to_ascii_lowercase());
-            let others = || self.output_claim_to_headers.iter().take(index);
-            if !is_header(&name) || name.contains('_') {
-                at.error(&format!("{field}.header"), "expected letters, digits and `-`");
-            } else if RESERVED.contains(&&*name) || name.starts_with("grpc-") || is_stripped(&name) {
-                at.error(&format!("{field}.header"), "this header has a meaning of its own");
-            } else if others().any(|other| other.header.eq_ignore_ascii_case(&name)) {
+            let field = format!("output_claim_to_headers[{index}]");
+            let others = self.output_claim_to_headers.iter().take(index).map(|other| &other.header);
+            let mut others = others.chain(&self.output_payload_to_header);
+            if let Err(why) = check_output(&to.header) {
+                at.error(&format!("{field}.header"), why);
+            } else if others.any(|other| other.eq_ignore_ascii_case(&to.header)) {
                 at.error(&format!("{field}.header"), "another claim is written to this header");
             }
             if to.claim.is_empty() {
@@ -192,7 +227,19 @@ impl IssuerConfig {
     }
 }
 
-/// A field name. (RFC 9110 5.6.2)
+/// Whether claims may be written to a header of this name.
+fn check_output(name: &str) -> Result<(), &'static str> {
+    let name = name.to_ascii_lowercase();
+    if !is_header(&name) || name.contains('_') {
+        return Err("expected letters, digits and `-`");
+    }
+    if RESERVED.contains(&&*name) || name.starts_with("grpc-") || is_stripped(&name) {
+        return Err("this header has a meaning of its own");
+    }
+    Ok(())
+}
+
+/// A field name; cookies are called so too. (RFC 9110 5.6.2, RFC 6265 4.1.1)
 fn is_header(name: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(token)
@@ -224,6 +271,7 @@ impl Decode for IssuerConfig {
         let (algorithms, types) = (fields.optional("algorithms"), fields.optional("types"));
         let (leeway, max_lifetime) = (fields.optional("leeway"), fields.optional("max_lifetime"));
         let (from_headers, from_params) = (fields.optional("from_headers"), fields.optional("from_params"));
+        let (from_cookies, payload) = (fields.optional("from_cookies"), fields.optional("output_payload_to_header"));
         let output_claim_to_headers = fields.optional("output_claim_to_headers");
         let forward_original_token = fields.or("forward_original_token", false);
         fields.finish();
@@ -235,6 +283,8 @@ impl Decode for IssuerConfig {
             types: types.unwrap_or(default.types),
             from_headers: from_headers.unwrap_or_default(),
             from_params: from_params.unwrap_or_default(),
+            from_cookies: from_cookies.unwrap_or_default(),
+            output_payload_to_header: payload,
             output_claim_to_headers: output_claim_to_headers.unwrap_or_default(),
             forward_original_token,
             ..default

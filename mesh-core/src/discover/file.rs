@@ -1,28 +1,4 @@
 //! `file`: endpoints in a watched YAML file.
-//!
-//! # Format
-//!
-//! A list, under `endpoints:` or bare. An entry is `IP:PORT`, or a mapping of which only `address` is required:
-//!
-//! ```yaml
-//! endpoints:
-//!   - "10.0.0.1:8443"
-//!   - address: "10.0.0.2:8443"
-//!     key: payments-1                          # what its state is kept by; default: the address
-//!     locality: { region: eu-west, zone: a }
-//!     priority: 0                              # 0 to 15; a later one is used only while all earlier ones are out
-//!     weight: 2                                # 1 to 65,535, default 1
-//!     metadata: { version: v2 }
-//! ```
-//!
-//! The simplest writer prints one line `- "IP:PORT"` for each address. Write to another file in the same directory and
-//! rename it over this one: a file read half-written is refused if it is broken, but one that is merely cut short
-//! between two entries looks like fewer endpoints.
-//!
-//! # What happens to a bad file
-//!
-//! It is used whole or not at all. While it is missing, unreadable, empty or wrong, each new reason is reported once as
-//! [`Update::Stale`], with file, line and field, and the last good set stays in force.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -30,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::decode_all;
-use super::{Endpoint, Resolve, ResolveError, Update, Updates};
+use super::{EndpointKey, EndpointSet, Resolve, ResolveError, Update, Updates};
 use crate::config::{Errors, Fields, Node, yaml};
 use crate::plugin::Context;
 use crate::stream::unfold;
@@ -38,6 +14,35 @@ use crate::stream::unfold;
 /// Endpoints in a file that is compared again and again.
 ///
 /// In YAML: `discover: { file: endpoints.yaml }`, or `{ file: { path: endpoints.yaml, interval: 1s } }`.
+///
+/// # Format
+///
+/// A list, under `endpoints:` or bare. An entry is `IP:PORT`, or a mapping of which only `address` is required:
+///
+/// ```yaml
+/// endpoints:
+///   - "10.0.0.1:8443"
+///   - address: "10.0.0.2:8443"
+///     key: payments-1                          # what its state is kept by; default: the address
+///     locality: { region: eu-west, zone: a }
+///     priority: 0                              # 0 to 15; a later one is used only while all earlier ones are out
+///     weight: 2                                # 1 to 65,535, default 1
+///     metadata: { version: v2 }
+/// removed: [ payments-0 ]                      # tombstones: keys that are gone for good, however many at once
+/// ...
+/// ```
+///
+/// The simplest writer prints one line `- "IP:PORT"` for each address. Write to another file in the same directory and
+/// rename it over this one, and print a last line `...`, the end of a document in YAML: a file that is cut short between
+/// two entries looks like fewer endpoints.
+///
+/// # What happens to a bad file
+///
+/// It is used whole or not at all, and once two reads 50 ms apart agree. While it is missing, unreadable, empty or wrong,
+/// each new reason is reported once as [`Update::Stale`], with file, line and field, and the last good set stays in force.
+/// A file without its `...` is wrong if the last good one had it. One that is the beginning of the last good one is taken
+/// for a part of it: its endpoints are in force, and whatever it lacks [waits to be confirmed](crate::config::HoldConfig),
+/// be it a single one.
 #[derive(Debug, Clone)]
 pub struct FileResolver {
     path: Arc<Path>,
@@ -70,40 +75,87 @@ impl FileResolver {
 impl Resolve for FileResolver {
     /// Needs a tokio runtime: the file is read on its blocking threads.
     fn watch(&self) -> Updates {
-        let watch = Watch { resolver: self.clone(), seen: None };
+        let watch = Watch { resolver: self.clone(), seen: None, text: Text::default() };
         unfold(watch, |mut watch| async move { (watch.next().await, watch) })
     }
 }
+
+/// How long a file must keep its content before it is believed, and how often that may fail.
+const SETTLE: Duration = Duration::from_millis(50);
+const MAX_UNSETTLED: usize = 5;
 
 /// One watcher and what it saw last.
 struct Watch {
     resolver: FileResolver,
     /// The text, good or bad, or why there was none.
     seen: Option<Result<String, String>>,
+    text: Text,
 }
 
 impl Watch {
     async fn next(&mut self) -> Update {
         loop {
-            if self.seen.is_some() {
+            let first = self.seen.is_none();
+            if !first {
                 tokio::time::sleep(self.resolver.interval).await;
             }
-            let path = Arc::clone(&self.resolver.path);
-            let reading = match tokio::task::spawn_blocking(move || read(&path)).await {
-                Ok(reading) => reading,
-                Err(_) => Err(format!("{}: reading was cut off", self.resolver.path.display())),
-            };
+            let mut reading = self.read().await;
             if self.seen.as_ref() == Some(&reading) {
                 continue;
             }
-            let read = reading.clone().and_then(|text| parse(&self.resolver.path, &text));
+            // Somebody may be writing just now. At the start there is nothing better to go on with.
+            for _ in 0..if first { 0 } else { MAX_UNSETTLED } {
+                tokio::time::sleep(SETTLE).await;
+                let again = self.read().await;
+                if std::mem::replace(&mut reading, again) == reading {
+                    break;
+                }
+            }
+            let read = reading.clone().and_then(|text| self.text.take(&self.resolver.path, text));
             self.seen = Some(reading);
             return match read {
-                Ok(endpoints) => Update::Endpoints(endpoints),
+                Ok(set) => Update::Endpoints(set),
                 Err(why) => Update::Stale(ResolveError(why)),
             };
         }
     }
+
+    async fn read(&self) -> Result<String, String> {
+        let path = Arc::clone(&self.resolver.path);
+        match tokio::task::spawn_blocking(move || read(&path)).await {
+            Ok(reading) => reading,
+            Err(_) => Err(format!("{}: reading was cut off", self.resolver.path.display())),
+        }
+    }
+}
+
+/// The last good text, which tells whether a newer one was cut short.
+#[derive(Debug, Default)]
+struct Text {
+    good: Option<String>,
+}
+
+impl Text {
+    fn take(&mut self, path: &Path, text: String) -> Result<EndpointSet, String> {
+        let set = parse(path, &text)?;
+        let good = self.good.as_deref().unwrap_or_default();
+        let lost_its_end = ends(good) && !ends(&text);
+        if lost_its_end {
+            let name = path.display();
+            return Err(format!("{name}: cut short: the last good one ended with a line `...`, and this one does not"));
+        }
+        if text != good && good.starts_with(text.trim_end()) {
+            // The good one stays the measure until another one is in its place.
+            return Ok(set.partial(true));
+        }
+        self.good = Some(text);
+        Ok(set)
+    }
+}
+
+/// Whether the document says where it ends.
+fn ends(text: &str) -> bool {
+    text.trim_end().ends_with("\n...")
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -115,7 +167,7 @@ fn read(path: &Path) -> Result<String, String> {
     file.map(|_| text).map_err(|error| format!("{}: cannot read the endpoints: {error}", path.display()))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<Endpoint>, String> {
+fn parse(path: &Path, text: &str) -> Result<EndpointSet, String> {
     let mut errors = Errors::default();
     let name = path.display().to_string();
     let documents = yaml::parse(&name, text, &mut errors);
@@ -133,87 +185,25 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Endpoint>, String> {
     })
 }
 
-fn decode(document: &Node, errors: &mut Errors) -> Option<Vec<Endpoint>> {
+fn decode(document: &Node, errors: &mut Errors) -> Option<EndpointSet> {
     match document.value {
-        yaml::Value::List(_) => decode_all(document, errors),
+        yaml::Value::List(_) => decode_all(document, errors).map(Into::into),
         yaml::Value::Map(_) => {
             let mut fields = Fields::of(document, errors)?;
             let list: Option<Node> = fields.required("endpoints");
             let endpoints = list.and_then(|list| decode_all(&list, fields.errors()));
+            let removed: Vec<String> = fields.optional("removed").unwrap_or_default();
+            let place = fields.place("removed");
             fields.finish();
-            endpoints
+            let keys: Vec<_> = removed.into_iter().map(|key| EndpointKey(key.into())).collect();
+            for endpoint in endpoints.iter().flatten().filter(|endpoint| keys.contains(&endpoint.key)) {
+                errors.push(&place, format!("`{}` is both an endpoint and removed", endpoint.key));
+            }
+            Some(EndpointSet::from(endpoints?).removed(keys))
         }
         _ => document.expected("a list of endpoints, bare or under `endpoints:`", errors),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discover::testing::context;
-    use futures_util::StreamExt;
-    use serde_json::json;
-
-    fn write(path: &Path, text: &str) {
-        let other = path.with_extension("tmp");
-        std::fs::write(&other, text).unwrap();
-        std::fs::rename(&other, path).unwrap();
-    }
-
-    fn stale(update: Option<Update>) -> String {
-        match update {
-            Some(Update::Stale(error)) => error.to_string(),
-            other => panic!("expected a stale source, found {other:?}"),
-        }
-    }
-
-    fn ports(update: Option<Update>) -> Vec<u16> {
-        match update {
-            Some(Update::Endpoints(endpoints)) => endpoints.iter().map(|e| e.address.port()).collect(),
-            other => panic!("expected endpoints, found {other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn follows_the_file_and_says_each_problem_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("endpoints.yaml");
-        let settings = Node::from(&json!({ "path": "endpoints.yaml", "interval": "50ms" }));
-        let resolver = FileResolver::from_node(&settings, &context(dir.path()), &mut Errors::default()).unwrap();
-        let mut updates = resolver.watch();
-        assert!(stale(updates.next().await).contains("cannot read the endpoints"), "missing at the start");
-        write(&path, "- \"127.0.0.1:1\"\n");
-        assert_eq!(ports(updates.next().await), [1]);
-        write(&path, "endpoints:\n  - \"127.0.0.1:1\"\n  - { address: \"127.0.0.1:2\", wieght: 3 }\n");
-        let said = stale(updates.next().await);
-        assert!(said.contains("endpoints.yaml:3:") && said.contains("endpoints[1].wieght"), "{said}");
-        write(&path, "");
-        assert!(stale(updates.next().await).contains("found 0 documents"), "a torn write is not an empty set");
-        std::fs::remove_file(&path).unwrap();
-        assert!(stale(updates.next().await).contains("cannot read the endpoints"));
-        write(&path, "- \"127.0.0.1:1\"\n");
-        assert_eq!(ports(updates.next().await), [1], "back as it was: reported, since it was stale");
-        write(&path, "endpoints: []\n");
-        assert_eq!(ports(updates.next().await), [0_u16; 0]);
-    }
-
-    #[test]
-    fn reads_every_field() {
-        let text = "endpoints:\n  - address: \"10.0.0.2:8443\"\n    key: payments-1\n    locality: { region: eu, zone: a }\n    \
-                    priority: 1\n    weight: 2\n    metadata: { version: v2 }\n";
-        let endpoint = parse(Path::new("e.yaml"), text).unwrap().remove(0);
-        assert_eq!(&*endpoint.key.0, "payments-1");
-        assert_eq!((endpoint.priority, endpoint.weight), (1, 2));
-        assert_eq!((endpoint.locality.region.as_str(), endpoint.locality.zone.as_str()), ("eu", "a"));
-        assert_eq!(endpoint.metadata["version"], "v2");
-    }
-
-    #[test]
-    fn a_path_alone_will_do() {
-        let mut errors = Errors::default();
-        let context = context("/etc/mesh".as_ref());
-        let resolver = FileResolver::from_node(&Node::from(&json!("e.yaml")), &context, &mut errors);
-        assert!(format!("{resolver:?}").contains("/etc/mesh/e.yaml") && errors.is_empty());
-        assert!(FileResolver::from_node(&Node::from(&json!(7)), &context, &mut errors).is_none() && !errors.is_empty());
-    }
-}
+mod tests;

@@ -38,7 +38,7 @@ impl Resolve for StaticResolver {
     fn watch(&self) -> Updates {
         unfold(Some(Arc::clone(&self.endpoints)), |endpoints| async move {
             match endpoints {
-                Some(endpoints) => (Update::Endpoints(endpoints.to_vec()), None),
+                Some(endpoints) => (Update::Endpoints(endpoints.to_vec().into()), None),
                 None => pending().await,
             }
         })
@@ -61,7 +61,7 @@ mod tests {
         let mut updates = resolver.watch();
         let second = Endpoint { weight: 3, ..Endpoint::new("[::1]:2".parse().unwrap()) };
         let all = vec![Endpoint::new("127.0.0.1:1".parse().unwrap()), second];
-        assert_eq!(updates.next().await, Some(Update::Endpoints(all)));
+        assert_eq!(updates.next().await, Some(Update::Endpoints(all.into())));
         assert_eq!(updates.next().now_or_never(), None);
     }
 

@@ -7,14 +7,29 @@
 //! |---|---|
 //! | `static` | [`StaticResolver`]: the configuration itself |
 //! | `file` | [`FileResolver`]: a watched file that somebody else writes |
+//! | `dns` | `DnsResolver` (feature `dns`): A and AAAA, or SRV records |
+//!
+//! What is believed of a set that suddenly lacks many endpoints is no resolver's business: see
+//! [`HoldConfig`](crate::config::HoldConfig).
 
+#[cfg(feature = "dns")]
+mod dns;
 mod endpoint;
 mod file;
 mod fixed;
+mod hold;
+mod set;
+mod snapshot;
 
+#[cfg(feature = "dns")]
+pub use dns::{DnsConfig, DnsResolver, Family, RecordKind};
 pub use endpoint::{Endpoint, EndpointKey};
 pub use file::FileResolver;
 pub use fixed::StaticResolver;
+pub(crate) use hold::{Hold, Verdict};
+pub use set::EndpointSet;
+pub(crate) use snapshot::Snapshot;
+pub use snapshot::{Feed, SnapshotFile};
 
 use std::pin::Pin;
 
@@ -23,9 +38,10 @@ use futures_core::Stream;
 /// What a resolver knows now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
-    /// The whole set, replacing the last. Endpoints keep their state by key.
-    Endpoints(Vec<Endpoint>),
-    /// The source cannot be read; the last set stays in force.
+    /// The whole set, replacing the last. Endpoints keep their state by key. One that lacks many, or names nobody, is held
+    /// until it is confirmed: see [`HoldConfig`](crate::config::HoldConfig).
+    Endpoints(EndpointSet),
+    /// The source cannot be read; the last set stays in force. It says nothing of a set that is held: its time runs anew.
     Stale(ResolveError),
     /// The service is known to be gone: the set becomes empty.
     Gone,
@@ -37,7 +53,15 @@ pub type Updates = Pin<Box<dyn Stream<Item = Update> + Send>>;
 /// Finds the endpoints of one cluster.
 pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
     /// Streams the current set at once and every later one.
+    ///
+    /// After [`Update::Stale`] the set comes again, also if it is the same.
     fn watch(&self) -> Updates;
+
+    /// No endpoint can be reached: a source that is asked, rather than one that tells, should be asked soon.
+    ///
+    /// Called on the path of requests, perhaps for each of them: it must be cheap, and the resolver itself bounds how
+    /// often it asks. Default: nothing.
+    fn hurry(&self) {}
 }
 
 /// Why endpoints could not be read. Routing goes on with the last good set.

@@ -1,36 +1,85 @@
-//! Which endpoints are taken out, and when they come back.
+//! Which endpoints are taken out, and how they come back.
 //!
 //! A broken endpoint is seldom polite enough to refuse connections: it answers 503 in no time, or accepts requests and
 //! never answers. Each caller watches the outcomes of its own attempts and stops sending there for a while; nothing is
 //! shared with other callers, because a one-way partition looks different from each side.
 //!
+//! Whoever finds an endpoint wanting, one machine takes it out: two that each have an opinion would let it in and out by
+//! turns. There are five reasons, and two ways back, of which a cluster has one:
+//!
+//! | reason | what is looked at | from |
+//! |---|---|---|
+//! | `consecutive_failures` | one endpoint's failures in a row | `outlier` or `breaker` |
+//! | `timeouts` | two timeouts, or one where nothing else is heard | the same |
+//! | `success_rate` | its success rate in an interval, beside the others' | `outlier.success_rate` |
+//! | `failure_percentage` | its share of failures in an interval | `outlier.failure_percentage` |
+//! | `window_success_rate` | its successes over the last seconds | `breaker` |
+//!
+//! **Timed ejection** (without `breaker:`; Envoy, gRPC A50):
+//!
 //! ```text
-//!                 any answer but a failure
-//!                 ┌──────────┐
-//!                 ▼          │
-//!   ┌──────────────────────────┐  `consecutive_failures` in a row, or          ┌─────────────────────────┐
-//!   │ watched                  │  2 timeouts and no answer in between          │ ejected                 │
-//!   │ failures, timeouts       │ ────────────────────────────────────────────▶ │ until: base x n, at     │
-//!   │                          │   unless too large a share would be out       │ most max                │
-//!   └──────────────────────────┘                                               └─────────────────────────┘
-//!                 ▲            time is up: counters start anew, latency is the cluster's median │
-//!                 └─────────────────────────────────────────────────────────────────────────────┘
+//!   ┌──────────────────────────┐  a reason, unless too large a share       ┌─────────────────────────┐
+//!   │ in                       │  would be out                             │ out                     │
+//!   │ outcomes are counted     │ ────────────────────────────────────────▶ │ until: base x n, at     │
+//!   │                          │                                           │ most max, and jitter    │
+//!   └──────────────────────────┘                                           └─────────────────────────┘
+//!                 ▲          time is up: counters start anew, latency is the cluster's median │
+//!                 └───────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! - `n` grows with each ejection and shrinks by one for each `base_ejection` that the endpoint then stays in, so an
-//!   endpoint that was bad last week is not punished for it today (envoyproxy/envoy#26758).
+//! **Circuit breaker** (with `breaker:`; Linkerd, Finagle):
+//!
+//! ```text
+//!   ┌────────┐  a reason, unless too large a share would be out   ┌──────────────────────────────┐
+//!   │ closed │ ─────────────────────────────────────────────────▶ │ open: backoff x 2^(n-1), at  │
+//!   └────────┘                                                    │ most max, jitter included    │
+//!        ▲                                                        └──────────────────────────────┘
+//!        │ success, at the end of the body                          │ time is up           ▲
+//!        │ (or a stream of a whole window)                          ▼                      │ failure, 429
+//!   ┌─────────────────────────────┐   one live request   ┌─────────────────────┐           │ included:
+//!   │ half-open, probe under way  │ ◀─────────────────── │ half-open           │           │ n + 1
+//!   └─────────────────────────────┘ ───────────────────▶ └─────────────────────┘           │
+//!        │                            its caller left                                      │
+//!        └─────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! - `n` grows with each ejection and shrinks by one for each `base_ejection` (breaker: for each time that it was last
+//!   open) that the endpoint then stays in, so an endpoint that was bad last week is not punished for it today
+//!   (envoyproxy/envoy#26758).
 //! - `max_ejection_percent` is tested as if the ejection had been made, with `<=`: at 50 %, one of two or three may be
 //!   out, two of four, and the only one never (Envoy's reading; gRPC A50 tests before, and so always ejects one).
-//!   Endpoints that their transport holds to be unreachable count as out.
+//!   Endpoints that their transport holds to be unreachable count as out. So there is always somebody to send to.
 //! - A timeout is a failure too. That two of them suffice where nothing else was heard finds black holes, whose
 //!   failures are as slow as the timeout is long.
 //! - A restarted process is back in a second, not after half a minute: where nothing but silence was heard of it - no
-//!   bad answer - and the transport reconnects, a first ejection ends there and then. An endpoint that flaps (its `n`
-//!   is above 1) has to sit out its time.
+//!   bad answer - and the transport reconnects, a first ejection ends there and then (a breaker is half-open at once). An
+//!   endpoint that flaps (its `n` is above 1) has to sit out its time.
 //! - While it is out, outcomes of its last attempts are not counted.
+//! - Active checks (`health_check:`) are a third opinion that is kept apart: an endpoint is picked if its transport, its
+//!   standing and its checks all say so, and a check that succeeds ends no ejection unless `ends_ejection` is set.
+//! - Which reason acted is in `mesh_client_endpoint_ejections_total`, in the log, in the span of the request that was the
+//!   last straw, and in [`EndpointReport`](crate::cluster::EndpointReport); what a breaker did, in
+//!   `mesh_client_breaker_events_total`.
 
+mod check;
+mod http;
 mod outcome;
 mod outlier;
+mod recent;
+mod rules;
+mod standing;
+mod statistics;
+#[cfg(test)]
+mod tests;
 
+pub use check::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
 pub use outcome::Outcome;
-pub use outlier::{OutlierDetector, may_eject};
+pub use outlier::{OutlierDetector, Return, may_eject};
+pub use rules::{Absence, Rules};
+pub use standing::Standing;
+pub use statistics::{Counts, outliers};
+
+pub(crate) use check::Checked;
+pub(crate) use http::HttpCheck;
+pub(crate) use rules::compares;
+pub(crate) use standing::Claim;

@@ -1,33 +1,55 @@
 //! One endpoint's record of failures and ejections.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::Outcome;
+use super::recent::Recent;
+use super::rules::{Absence, Rules};
+use super::standing::{Claim, StandingCell};
+use super::statistics::{Counts, Tally};
+use super::{Outcome, Standing};
 use crate::balance::millis;
-use crate::config::OutlierConfig;
-use crate::telemetry::EjectReason;
+use crate::rng::Rng;
+use crate::telemetry::{EjectReason, Label};
 
 /// Timeouts without any answer in between that eject, while other attempts are still under way.
 const TIMEOUTS: u32 = 2;
 
-/// Counts an endpoint's failures and says when it should be out.
+/// Counts an endpoint's failures, says when it should be out, and keeps where it stands.
 ///
-/// Times are milliseconds since an epoch of the caller's choosing. Observing takes no lock; [`eject`](Self::eject) and
-/// [`readmit`](Self::readmit) are for one caller at a time, who holds what the cluster's other endpoints are doing.
+/// Times are milliseconds since an epoch of the caller's choosing. Nothing takes a lock. [`eject`](Self::eject) and
+/// [`look`](Self::look) are for one caller at a time, who holds what the cluster's other endpoints are doing; a probe's
+/// end is for the one attempt that is the probe.
 #[derive(Debug, Default)]
 pub struct OutlierDetector {
+    standing: StandingCell,
     failures: AtomicU32,
     timeouts: AtomicU32,
     /// Among the failures in a row there is an answer.
     answered_badly: AtomicBool,
-    /// 0 while it is in.
-    ejected_until: AtomicU64,
-    /// The `n` of the last ejection.
+    /// The `n` of the last ejection, and how long it was to last.
     ejections: AtomicU32,
+    lasted: AtomicU64,
     readmitted: AtomicU64,
     /// A transport that finds the endpoint again ends the ejection.
     liftable: AtomicBool,
+    /// The place of the last ejection's reason among all.
+    reason: AtomicU8,
+    /// When the probe, whose headers were good, has been streaming long enough; 0: no headers yet.
+    proven_at: AtomicU64,
+    tally: Tally,
+    recent: Recent,
+}
+
+/// What became of an endpoint that was out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// It is in.
+    LetIn,
+    /// The next request to it is the probe.
+    HalfOpen,
+    /// Its probe has been streaming for long, and it is in.
+    Proven,
 }
 
 impl OutlierDetector {
@@ -36,33 +58,51 @@ impl OutlierDetector {
     /// `silent`: nothing else is under way there, and nothing was heard of it since the attempt began. Then one timeout
     /// is all that there is to know. Waiting for a second would be long: a picker that goes by latency sends nothing
     /// more to an endpoint that has just timed out, so that it would be out without ever being let in again.
-    pub fn observe(&self, outcome: Outcome, silent: bool, config: &OutlierConfig) -> Option<EjectReason> {
-        match outcome {
-            Outcome::Cancelled => None,
-            Outcome::Success => {
-                // Mostly zero already: reading keeps the cache line shared.
-                if self.failures.load(Relaxed) != 0 {
-                    self.failures.store(0, Relaxed);
-                    self.answered_badly.store(false, Relaxed);
-                }
-                self.answered();
-                None
-            }
-            _ if config.consecutive_failures == 0 || self.is_ejected() => None,
-            Outcome::Failure { .. } => {
-                self.answered_badly.store(true, Relaxed);
-                self.answered();
-                self.failed(config)
-            }
-            Outcome::Unreachable => {
-                self.answered();
-                self.failed(config)
-            }
-            Outcome::Timeout => {
-                let timeouts = self.timeouts.fetch_add(1, Relaxed).saturating_add(1);
-                self.failed(config).or((silent || timeouts >= TIMEOUTS).then_some(EjectReason::Timeouts))
-            }
+    pub fn observe(&self, outcome: Outcome, silent: bool, now: u64, rules: &Rules) -> Option<EjectReason> {
+        if outcome == Outcome::Cancelled {
+            return None;
         }
+        let (failed, counts) = (outcome.speaks_against(), self.standing() == Standing::In);
+        if !failed {
+            // Mostly zero already: reading keeps the cache line shared.
+            if self.failures.load(Relaxed) != 0 {
+                self.failures.store(0, Relaxed);
+                self.answered_badly.store(false, Relaxed);
+            }
+            self.answered();
+        }
+        if !counts {
+            return None;
+        }
+        if rules.compared {
+            self.tally.record(failed);
+        }
+        if !failed {
+            if let Some(rule) = rules.recent {
+                self.recent.succeeded(now, rule);
+            }
+            return None;
+        }
+        let in_a_row = self.in_a_row(outcome, silent, rules);
+        let too_few = rules.recent.is_some_and(|rule| self.recent.failed(now, rule));
+        in_a_row.or(too_few.then_some(EjectReason::WindowSuccessRate))
+    }
+
+    fn in_a_row(&self, outcome: Outcome, silent: bool, rules: &Rules) -> Option<EjectReason> {
+        if rules.consecutive_failures == 0 {
+            return None;
+        }
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        let reason = (failures >= rules.consecutive_failures).then_some(EjectReason::ConsecutiveFailures);
+        if outcome == Outcome::Timeout {
+            let timeouts = self.timeouts.fetch_add(1, Relaxed).saturating_add(1);
+            return reason.or((silent || timeouts >= TIMEOUTS).then_some(EjectReason::Timeouts));
+        }
+        if matches!(outcome, Outcome::Failure { .. }) {
+            self.answered_badly.store(true, Relaxed);
+        }
+        self.answered();
+        reason
     }
 
     /// Something was heard of the endpoint or its host, good or bad: it is no black hole.
@@ -72,58 +112,137 @@ impl OutlierDetector {
         }
     }
 
-    fn failed(&self, config: &OutlierConfig) -> Option<EjectReason> {
-        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-        (failures >= config.consecutive_failures).then_some(EjectReason::ConsecutiveFailures)
+    /// Where it stands.
+    pub fn standing(&self) -> Standing {
+        self.standing.load()
     }
 
-    /// Whether it is out.
-    pub fn is_ejected(&self) -> bool {
-        self.ejected_until.load(Relaxed) != 0
+    /// How it failed last, while it is not in.
+    pub fn reason(&self) -> Option<EjectReason> {
+        let known = self.standing() != Standing::In;
+        EjectReason::ALL.get(usize::from(self.reason.load(Relaxed))).copied().filter(|_| known)
     }
 
-    /// When it may come back, if it is out.
-    pub fn ejected_until(&self) -> Option<u64> {
-        Some(self.ejected_until.load(Relaxed)).filter(|until| *until != 0)
+    /// The `n` of the last ejection; it decides how long the next one lasts.
+    pub fn ejections(&self) -> u32 {
+        self.ejections.load(Relaxed)
     }
 
-    /// Takes it out, and says for how long.
-    pub fn eject(&self, now: u64, config: &OutlierConfig) -> Duration {
+    /// What it did since this was asked last.
+    pub(crate) fn take_counts(&self) -> Counts {
+        self.tally.take()
+    }
+
+    /// Takes it out, and says for how long; `None` if it is not in.
+    pub fn eject(&self, reason: EjectReason, now: u64, absence: &Absence, rng: &Rng) -> Option<Duration> {
         let healthy = now.saturating_sub(self.readmitted.load(Relaxed));
-        let forgiven = u32::try_from(healthy / millis(config.base_ejection).max(1)).unwrap_or(u32::MAX);
-        let n = self.ejections.load(Relaxed).saturating_sub(forgiven).saturating_add(1);
-        let duration = config.base_ejection.saturating_mul(n).min(config.max_ejection);
+        let forgiven = absence.forgiven(healthy, self.lasted.load(Relaxed));
+        let n = self.ejections().saturating_sub(forgiven).saturating_add(1);
+        let duration = absence.duration(n, rng);
+        let silence = matches!(reason, EjectReason::ConsecutiveFailures | EjectReason::Timeouts);
+        let liftable = n == 1 && silence && !self.answered_badly.load(Relaxed);
+        self.standing.trip(now.saturating_add(millis(duration)).max(1)).then(|| {
+            self.note(n, duration, reason);
+            self.liftable.store(liftable, Relaxed);
+            duration
+        })
+    }
+
+    fn note(&self, n: u32, duration: Duration, reason: EjectReason) {
         self.ejections.store(n, Relaxed);
-        self.liftable.store(n == 1 && !self.answered_badly.load(Relaxed), Relaxed);
-        self.ejected_until.store(now.saturating_add(millis(duration)).max(1), Relaxed);
-        duration
+        self.lasted.store(millis(duration), Relaxed);
+        self.reason.store(u8::try_from(reason.index()).unwrap_or(u8::MAX), Relaxed);
     }
 
-    /// Lets it in again if its time is up; says whether it did.
-    pub fn readmit(&self, now: u64) -> bool {
-        let due = self.ejected_until().is_some_and(|until| until <= now);
-        if due {
-            self.let_in(now);
+    /// When there is next something to look at, if nothing else happens.
+    pub(crate) fn next_look(&self) -> Option<u64> {
+        match self.standing.latest() {
+            Standing::Out { until } => Some(until),
+            Standing::Probing { .. } => Some(self.proven_at.load(Relaxed)).filter(|at| *at != 0),
+            Standing::In | Standing::HalfOpen => None,
         }
-        due
     }
 
-    /// Its transport found it again: forgets its failures, and lets it in if it was ejected for silence alone and does
-    /// not flap. Says whether it was out and is in now.
-    pub fn returned(&self, now: u64) -> bool {
-        let lifted = self.is_ejected() && self.liftable.load(Relaxed);
-        if lifted {
-            self.let_in(now);
-        } else {
+    /// Ends what time ends.
+    pub fn look(&self, now: u64, absence: &Absence) -> Option<Return> {
+        match (self.standing(), absence.probed) {
+            (Standing::In, _) | (Standing::HalfOpen, true) => None,
+            (Standing::Out { until }, _) if until > now => None,
+            (Standing::Out { .. }, true) => self.half_open(now).then_some(Return::HalfOpen),
+            (Standing::Probing { probe }, true) => {
+                let proven = self.next_look().is_some_and(|at| at <= now);
+                (proven && self.passed(probe, now)).then_some(Return::Proven)
+            }
+            // Also what a breaker left that the configuration no longer has.
+            (_, false) => self.let_in(now).then_some(Return::LetIn),
+        }
+    }
+
+    /// Its transport found it again: forgets its failures, and ends its time if it was ejected for silence alone and does
+    /// not flap.
+    pub fn returned(&self, now: u64, absence: &Absence) -> Option<Return> {
+        let out = matches!(self.standing(), Standing::Out { .. });
+        if !(out && self.liftable.load(Relaxed)) {
             self.start_anew();
+            return None;
         }
-        lifted
+        if absence.probed {
+            return self.half_open(u64::MAX).then_some(Return::HalfOpen);
+        }
+        self.let_in(now).then_some(Return::LetIn)
     }
 
-    fn let_in(&self, now: u64) {
+    fn half_open(&self, now: u64) -> bool {
+        self.start_anew();
+        self.proven_at.store(0, Relaxed);
+        self.standing.half_open(now)
+    }
+
+    /// Lets it in, wherever it stands; says whether it was not in.
+    pub(crate) fn let_in(&self, now: u64) -> bool {
         self.start_anew();
         self.readmitted.store(now, Relaxed);
-        self.ejected_until.store(0, Relaxed);
+        self.standing.let_in()
+    }
+
+    /// Whose request a pick of it is.
+    pub(crate) fn claim(&self) -> Claim {
+        self.standing.claim()
+    }
+
+    /// The probe's headers were good. It is over at its end, or when it has been streaming for a whole window: a stream
+    /// that lives for hours must not keep all others out.
+    pub(crate) fn probe_answered(&self, now: u64, rules: &Rules) -> Option<u64> {
+        let at = now.saturating_add(rules.recent?.window()).max(1);
+        self.proven_at.store(at, Relaxed);
+        Some(at)
+    }
+
+    /// The probe ended well; says whether that let the endpoint in.
+    pub(crate) fn passed(&self, probe: u64, now: u64) -> bool {
+        let passed = self.standing.pass(probe);
+        if passed {
+            self.readmitted.store(now, Relaxed);
+        }
+        passed
+    }
+
+    /// The probe failed: it is out again, for longer.
+    pub(crate) fn probe_failed(&self, probe: u64, now: u64, absence: &Absence, rng: &Rng) -> Option<(Duration, u64)> {
+        let n = self.ejections().saturating_add(1);
+        let duration = absence.duration(n, rng);
+        let until = now.saturating_add(millis(duration)).max(1);
+        self.liftable.store(false, Relaxed);
+        self.standing.fail(probe, until).then(|| {
+            self.note(n, duration, EjectReason::ProbeFailed);
+            (duration, until)
+        })
+    }
+
+    /// The probe was given up by its caller.
+    pub(crate) fn give_back(&self, probe: u64) -> bool {
+        self.proven_at.store(0, Relaxed);
+        self.standing.give_back(probe)
     }
 
     /// Forgets failures; also after an ejection that was withheld, so that the next one is asked for as late as the
@@ -132,108 +251,11 @@ impl OutlierDetector {
         self.failures.store(0, Relaxed);
         self.timeouts.store(0, Relaxed);
         self.answered_badly.store(false, Relaxed);
+        self.recent.clear();
     }
 }
 
 /// Whether one more of `total` endpoints may go out when `out` are out already.
 pub fn may_eject(out: usize, total: usize, max_percent: u32) -> bool {
     (out as u64 + 1) * 100 <= total as u64 * u64::from(max_percent)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FAILURE: Outcome = Outcome::Failure { retry_after: None };
-
-    fn secs(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    #[test]
-    fn trips_on_failures_in_a_row_and_sooner_on_silence() {
-        use EjectReason::{ConsecutiveFailures, Timeouts};
-        use Outcome::{Cancelled, Success, Timeout, Unreachable};
-        let cases: &[(&[Outcome], Option<EjectReason>)] = &[
-            (&[FAILURE, FAILURE, FAILURE, FAILURE], None),
-            (&[FAILURE, FAILURE, Unreachable, Timeout, FAILURE], Some(ConsecutiveFailures)),
-            (&[FAILURE, FAILURE, FAILURE, FAILURE, Success, FAILURE], None),
-            (&[FAILURE, FAILURE, FAILURE, FAILURE, Cancelled, FAILURE], Some(ConsecutiveFailures)),
-            (&[Timeout], None),
-            (&[Timeout, Timeout], Some(Timeouts)),
-            (&[Timeout, Cancelled, Timeout], Some(Timeouts)),
-            (&[Timeout, Success, Timeout], None),
-            (&[Timeout, FAILURE, Timeout], None),
-        ];
-        for (outcomes, expected) in cases {
-            let detector = OutlierDetector::default();
-            let config = OutlierConfig::default();
-            let last = outcomes.iter().map(|outcome| detector.observe(*outcome, false, &config)).last().flatten();
-            assert_eq!(last, *expected, "{outcomes:?}");
-            let off = OutlierConfig { consecutive_failures: 0, ..config };
-            let detector = OutlierDetector::default();
-            assert!(
-                outcomes.iter().all(|outcome| detector.observe(*outcome, true, &off).is_none()),
-                "0 switches it off"
-            );
-        }
-    }
-
-    #[test]
-    fn ejections_grow_are_bounded_and_are_forgiven() {
-        let config = OutlierConfig { base_ejection: secs(30), max_ejection: secs(100), ..OutlierConfig::default() };
-        let detector = OutlierDetector::default();
-        let mut now = 1_000;
-        for expected in [30, 60, 90, 100, 100] {
-            assert_eq!(detector.eject(now, &config), secs(expected));
-            assert_eq!(detector.observe(FAILURE, false, &config), None, "out: not counted");
-            now += expected * 1000;
-            assert!(!detector.readmit(now - 1) && detector.is_ejected());
-            assert!(detector.readmit(now) && !detector.readmit(now), "reported once");
-            now += 1_000;
-        }
-        // Five ejections; four healthy intervals take off four.
-        assert_eq!(detector.eject(now + 4 * 30_000, &config), secs(60));
-    }
-
-    #[test]
-    fn a_transport_that_finds_it_again_ends_a_first_ejection_for_silence_only() {
-        let config = OutlierConfig { consecutive_failures: 2, ..OutlierConfig::default() };
-        let eject = |detector: &OutlierDetector, outcomes: [Outcome; 2]| {
-            let tripped = outcomes.map(|outcome| detector.observe(outcome, false, &config));
-            assert!(tripped[1].is_some());
-            detector.eject(1_000, &config);
-        };
-        for (outcomes, lifted) in
-            [([Outcome::Unreachable; 2], true), ([Outcome::Timeout; 2], true), ([Outcome::Unreachable, FAILURE], false)]
-        {
-            let detector = OutlierDetector::default();
-            eject(&detector, outcomes);
-            assert_eq!(detector.returned(2_000), lifted, "{outcomes:?}");
-            assert_eq!(detector.is_ejected(), !lifted);
-        }
-        let flapping = OutlierDetector::default();
-        eject(&flapping, [Outcome::Unreachable; 2]);
-        assert!(flapping.returned(2_000));
-        eject(&flapping, [Outcome::Unreachable; 2]);
-        assert!(!flapping.returned(3_000), "the second time it has to wait");
-    }
-
-    #[test]
-    fn the_share_is_tested_after_the_ejection() {
-        let most = |total: usize, percent: u32| (0..total).take_while(|out| may_eject(*out, total, percent)).count();
-        for (total, percent, expected) in [
-            (1, 50, 0),
-            (2, 50, 1),
-            (3, 50, 1),
-            (4, 50, 2),
-            (3, 67, 2),
-            (3, 100, 3),
-            (1, 100, 1),
-            (5, 10, 0),
-            (5, 0, 0),
-        ] {
-            assert_eq!(most(total, percent), expected, "{percent} % of {total}");
-        }
-    }
 }

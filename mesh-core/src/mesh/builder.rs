@@ -14,7 +14,7 @@ use super::{Authorizers, Inner, Mesh, StartError, extensions, tasks};
 use crate::audit::{Audit, AuditOptions, AuditSink};
 use crate::balance::Picker;
 use crate::clock::{SystemClock, WallClock};
-use crate::config::{Config, ConfigError, Errors, Node, PlugConfig};
+use crate::config::{Config, ConfigError, Errors, IssuerConfig, Node, PlugConfig};
 use crate::identity::IdentitySource;
 use crate::plugin::{Context, Plugin, Registry};
 use crate::policy::{AuthorizationPolicy, ExternalAuthorizer};
@@ -65,6 +65,15 @@ impl MeshBuilder {
     /// Adds policies given in code to those in files.
     pub fn policies(mut self, policies: Vec<AuthorizationPolicy>) -> Self {
         self.origin.policies.extend(policies);
+        self
+    }
+
+    /// Accepts the tokens of one more issuer. Where configuration or documents have it already, only the keys change: the
+    /// rest is what they say.
+    ///
+    /// Added after all [edits](Self::edit); at start and at each reload.
+    pub fn issuer(mut self, issuer: IssuerConfig) -> Self {
+        self.origin.issuers.push(issuer);
         self
     }
 

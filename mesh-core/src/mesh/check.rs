@@ -89,7 +89,7 @@ impl MeshBuilder {
             let place = &cluster.discover.settings.place;
             match tokio::time::timeout(FIRST_ENDPOINTS, super::next(&mut resolver.watch())).await {
                 Ok(Some(Update::Endpoints(found))) => {
-                    clusters.push(ClusterReport { name: name.clone(), endpoints: found.len() });
+                    clusters.push(ClusterReport { name: name.clone(), endpoints: found.endpoints.len() });
                 }
                 Ok(Some(Update::Stale(error))) => errors.push(place, format!("no endpoints: {error}")),
                 Ok(Some(Update::Gone)) => errors.push(place, "no endpoints: the service is gone"),

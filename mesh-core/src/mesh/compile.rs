@@ -110,5 +110,8 @@ pub(super) fn check_clusters(config: &Config, registry: &Registry, context: &Con
         if let Some(token) = &cluster.token {
             drop(registry.token_source(token, context, errors));
         }
+        if let Some(health_check) = &cluster.health_check {
+            drop(registry.health_check(&health_check.check, context, errors));
+        }
     }
 }

@@ -44,7 +44,8 @@ use crate::audit::Audit;
 use crate::balance::Picker;
 use crate::clock::WallClock;
 use crate::config::{BalancePolicy, ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
-use crate::discover::Resolve;
+use crate::discover::{Feed, Resolve, SnapshotFile};
+use crate::health::HealthCheck;
 use crate::identity::{Identity, SpiffeId, SvidError};
 use crate::plugin::{Context, Exporter, Registry};
 use crate::policy::{ExternalAuthorizer, PolicyEngine};
@@ -212,6 +213,25 @@ impl Mesh {
         self.build(cluster, |config, context, errors| self.inner.registry.resolver(&config.discover, context, errors))
     }
 
+    /// What a configured cluster follows: its resolver, with a snapshot on disk where `discovery.snapshot_dir` is set. A
+    /// `static` cluster needs none.
+    pub fn feed(&self, cluster: &str) -> Result<Feed, ConfigError> {
+        self.build(cluster, |config, context, errors| {
+            let feed = Feed::from(self.inner.registry.resolver(&config.discover, context, errors)?);
+            let discovery = &self.inner.revision.load().config.discovery;
+            Some(match &discovery.snapshot_dir {
+                Some(dir) if config.discover.kind != "static" => feed.snapshot(SnapshotFile::new(
+                    context.base_dir.join(dir),
+                    cluster,
+                    &config.discover,
+                    discovery.snapshot_max_age,
+                    Arc::clone(&context.clock),
+                )),
+                _ => feed,
+            })
+        })
+    }
+
     /// Builds the token source of a configured cluster, if it has one.
     pub fn token_source(&self, cluster: &str) -> Result<Option<Arc<dyn TokenSource>>, ConfigError> {
         self.build(cluster, |config, context, errors| match &config.token {
@@ -225,6 +245,14 @@ impl Mesh {
         self.build(cluster, |config, context, errors| match &config.balance.policy {
             policy @ BalancePolicy::Custom(_) => self.inner.registry.balancer(policy, context, errors).map(Some),
             _ => Some(None),
+        })
+    }
+
+    /// Builds the health check of a configured cluster, if it has one.
+    pub fn health_check(&self, cluster: &str) -> Result<Option<Arc<dyn HealthCheck>>, ConfigError> {
+        self.build(cluster, |config, context, errors| match &config.health_check {
+            Some(own) => self.inner.registry.health_check(&own.check, context, errors).map(Some),
+            None => Some(None),
         })
     }
 

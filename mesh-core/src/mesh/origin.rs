@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tasks;
-use crate::config::{Config, ConfigError, ConfigIssue, Errors, Node, Place, Sources, base_dir, read_text};
-use crate::policy::{AuthorizationPolicy, Documents, PeerPolicy, roles};
+use crate::config::{
+    Config, ConfigError, ConfigIssue, Errors, IssuerConfig, Node, Place, Sources, base_dir, read_text,
+};
+use crate::policy::{AuthorizationPolicy, Documents, PeerPolicy, RequestPolicy, roles};
 
 /// Changes a configuration after it was read.
 pub(super) type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -17,6 +19,7 @@ pub(super) struct Origin {
     pub(super) base: Base,
     pub(super) edits: Vec<Edit>,
     pub(super) policies: Vec<AuthorizationPolicy>,
+    pub(super) issuers: Vec<IssuerConfig>,
 }
 
 /// What the edits start from.
@@ -68,14 +71,23 @@ impl Origin {
         // Nothing comes of policies beside a configuration that cannot be read, but what is wrong with them is said.
         let read = config.map(|(config, _)| (config.policy_mode, config.canonical));
         let (mode, canonical) = read.unwrap_or_default();
-        let Documents { mut policies, peers, .. } = reading.policies.parse(mode, canonical, &mut errors);
+        let Documents { mut policies, peers, requests, .. } = reading.policies.parse(mode, canonical, &mut errors);
         policies.extend_from_slice(&self.policies);
         let loaded = config.map(|(config, root)| {
             let mut config = config.clone();
             policies.extend(roles::policies(&config, root.as_ref()));
             let demanded = PeerPolicy::of(&peers, &config.workload, &config.root_namespace);
             demanded.apply(&mut config, &mut errors);
-            let doubts = peers.iter().flat_map(|peer| &peer.doubts).chain(demanded.doubts()).cloned().collect();
+            RequestPolicy::of(&requests, &config.workload, &config.root_namespace).apply(&mut config, &mut errors);
+            for issuer in &self.issuers {
+                issuer.issues().iter().for_each(|issue| errors.push(&issue.place, &issue.message));
+                match config.tokens.iter_mut().find(|configured| configured.issuer == issuer.issuer) {
+                    Some(configured) => configured.jwks = issuer.jwks.clone(),
+                    None => config.tokens.push(issuer.clone()),
+                }
+            }
+            let odd = peers.iter().flat_map(|peer| &peer.doubts).chain(demanded.doubts());
+            let doubts = odd.chain(requests.iter().flat_map(|request| &request.doubts)).cloned().collect();
             Loaded { config, root: root.clone(), policies, doubts }
         });
         errors.finish(loaded)

@@ -17,6 +17,8 @@ use crate::identity::{IdentityError, IdentitySource, IdentityUpdates, MemorySour
 use crate::plugin::Plugin;
 use crate::token::{Jwks, KeySource, KeyUpdate, KeyUpdates};
 
+mod requests;
+
 const POLICY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -254,7 +256,7 @@ identity: { trust_domain: shop.example, source: { spire: {} } }
 audit: { sink: { lgo: {} } }
 telemetry: { exporter: { zipkin: {} } }
 tokens: [ { issuer: i, audiences: [a], jwks: { url: 'https://x' } } ]
-clusters: { a: { discover: { dns: x }, identities: ['spiffe://shop.example/a'], token: { fiel: x } } }
+clusters: { a: { discover: { consul: x }, identities: ['spiffe://shop.example/a'], token: { fiel: x }, health_check: { check: { grpc: {} } } } }
 ",
     );
     assert_eq!(
@@ -264,8 +266,9 @@ clusters: { a: { discover: { dns: x }, identities: ['spiffe://shop.example/a'], 
             "mesh.yaml:3:23: audit.sink.lgo: no audit sink of kind `lgo` is registered; did you mean `log`?",
             "mesh.yaml:4:34: telemetry.exporter.zipkin: no exporter of kind `zipkin` is registered; known: none",
             "mesh.yaml:5:53: tokens[0].jwks.url: keys are fetched over HTTP, which needs a plugin: start the mesh `.with(mesh_tower::fetch::plugin())`",
-            "mesh.yaml:6:35: clusters.a.discover.dns: no resolver of kind `dns` is registered; it comes with a DNS plugin, crate `mesh-dns`",
-            "mesh.yaml:6:96: clusters.a.token.fiel: no token source of kind `fiel` is registered; did you mean `file`?",
+            "mesh.yaml:6:38: clusters.a.discover.consul: no resolver of kind `consul` is registered; it comes with a Consul plugin, crate `mesh-consul`",
+            "mesh.yaml:6:99: clusters.a.token.fiel: no token source of kind `fiel` is registered; did you mean `file`?",
+            "mesh.yaml:6:135: clusters.a.health_check.check.grpc: no health check of kind `grpc` is registered; it comes with crate `mesh-tonic`: register it with `.with(mesh_tonic::health::plugin())`",
         ]
     );
 

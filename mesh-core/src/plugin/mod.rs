@@ -36,6 +36,7 @@ use crate::balance::Picker;
 use crate::config::{Errors, Node};
 use crate::discover::Resolve;
 use crate::fetch::Fetch;
+use crate::health::HealthCheck;
 use crate::identity::IdentitySource;
 use crate::token::{KeySource, TokenSource};
 
@@ -51,6 +52,7 @@ pub struct Plugin {
     resolvers: Kinds<Arc<dyn Resolve>>,
     key_sources: Kinds<Arc<dyn KeySource>>,
     token_sources: Kinds<Arc<dyn TokenSource>>,
+    health_checks: Kinds<Arc<dyn HealthCheck>>,
     audit_sinks: Kinds<Box<dyn AuditSink>>,
     exporters: Kinds<Arc<dyn Exporter>>,
     balancers: Kinds<Arc<dyn Picker>>,
@@ -85,6 +87,8 @@ kinds! {
     key_source, key_sources, Arc<dyn KeySource>;
     /// Adds a kind of `clusters.*.token`.
     token_source, token_sources, Arc<dyn TokenSource>;
+    /// Adds a kind of `clusters.*.health_check.check`.
+    health_check, health_checks, Arc<dyn HealthCheck>;
     /// Adds a kind of `audit.sink`.
     audit_sink, audit_sinks, Box<dyn AuditSink>;
     /// Adds a kind of `telemetry.exporter`.
@@ -102,6 +106,7 @@ impl Plugin {
             resolvers: Kinds::new(),
             key_sources: Kinds::new(),
             token_sources: Kinds::new(),
+            health_checks: Kinds::new(),
             audit_sinks: Kinds::new(),
             exporters: Kinds::new(),
             balancers: Kinds::new(),

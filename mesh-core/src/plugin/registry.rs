@@ -9,14 +9,16 @@ use crate::balance::Picker;
 use crate::config::{BalancePolicy, Errors, Place, PlugConfig, nearest, suggestion};
 use crate::discover::Resolve;
 use crate::fetch::Fetch;
+use crate::health::HealthCheck;
 use crate::identity::IdentitySource;
 use crate::token::{KeySource, TokenSource};
 
 /// Kinds that are known to exist elsewhere, and where.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("dev_ca", "feature `dev-ca` of mesh-core"),
     ("otlp", "feature `otel` of mesh-tower: register it with `.with(otlp.plugin())` of `mesh_tower::otel::Otlp`"),
-    ("dns", "a DNS plugin, crate `mesh-dns`"),
+    ("grpc", "crate `mesh-tonic`: register it with `.with(mesh_tonic::health::plugin())`"),
+    ("dns", "feature `dns` of mesh-core, which mesh-tower has too"),
     ("spire", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
     ("workload_api", "a plugin for the SPIFFE Workload API, crate `mesh-spiffe`"),
     ("kubernetes", "a Kubernetes plugin, crate `mesh-kubernetes`"),
@@ -35,6 +37,7 @@ pub struct Registry {
     resolvers: Family<Arc<dyn Resolve>>,
     key_sources: Family<Arc<dyn KeySource>>,
     token_sources: Family<Arc<dyn TokenSource>>,
+    health_checks: Family<Arc<dyn HealthCheck>>,
     audit_sinks: Family<Box<dyn AuditSink>>,
     exporters: Family<Arc<dyn Exporter>>,
     balancers: Family<Arc<dyn Picker>>,
@@ -49,6 +52,7 @@ impl Registry {
             resolvers: Family::new("resolver"),
             key_sources: Family::new("key source"),
             token_sources: Family::new("token source"),
+            health_checks: Family::new("health check"),
             audit_sinks: Family::new("audit sink"),
             exporters: Family::new("exporter"),
             balancers: Family::new("balancing policy"),
@@ -59,6 +63,7 @@ impl Registry {
             registry.resolvers.add(plugin.name, &plugin.resolvers, errors);
             registry.key_sources.add(plugin.name, &plugin.key_sources, errors);
             registry.token_sources.add(plugin.name, &plugin.token_sources, errors);
+            registry.health_checks.add(plugin.name, &plugin.health_checks, errors);
             registry.audit_sinks.add(plugin.name, &plugin.audit_sinks, errors);
             registry.exporters.add(plugin.name, &plugin.exporters, errors);
             registry.balancers.add(plugin.name, &plugin.balancers, errors);
@@ -118,6 +123,7 @@ build! {
     resolver, resolvers, Arc<dyn Resolve>;
     key_source, key_sources, Arc<dyn KeySource>;
     token_source, token_sources, Arc<dyn TokenSource>;
+    health_check, health_checks, Arc<dyn HealthCheck>;
     audit_sink, audit_sinks, Box<dyn AuditSink>;
     exporter, exporters, Arc<dyn Exporter>;
 }

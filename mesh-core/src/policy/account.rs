@@ -66,6 +66,13 @@ impl fmt::Display for ServiceAccount {
     }
 }
 
+const NAMESPACE: &str = "/ns/";
+
+/// What stands behind each `/ns/` of a SPIFFE ID, up to its end.
+pub(super) fn namespace_places(id: &SpiffeId) -> impl Iterator<Item = &str> {
+    places(id.as_str(), NAMESPACE).filter_map(|at| id.as_str().get(at + NAMESPACE.len()..))
+}
+
 /// Every place where `part` stands in `text`, overlapping ones too.
 fn places<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = usize> {
     let mut from = 0;
@@ -86,7 +93,12 @@ pub(super) struct NamespaceAnywhere {
 
 impl NamespaceAnywhere {
     pub(super) fn new(value: &str) -> Self {
-        Self { parts: format!("/ns/{value}/").split('*').map(Into::into).collect() }
+        Self { parts: format!("{NAMESPACE}{value}/").split('*').map(Into::into).collect() }
+    }
+
+    /// What must stand behind one of the [`namespace_places`] of a caller; `None` where anything may.
+    pub(super) fn start(&self) -> Option<&str> {
+        self.parts.first()?.strip_prefix(NAMESPACE).filter(|start| !start.is_empty())
     }
 
     pub(super) fn matches(&self, id: &SpiffeId) -> bool {
@@ -131,6 +143,7 @@ mod tests {
             let (account, caller) = (ServiceAccount::parse(account, "own").unwrap(), id(caller));
             assert_eq!((account.is(&caller), account.is_in(&caller)), (strict, anywhere), "{account} {caller}");
         }
+        assert!(ServiceAccount::parse(&format!("a/{}", "b".repeat(318)), "own").is_ok());
         let long = "a".repeat(321);
         for wrong in ["", "/", "a/", "/a", "a/b/c", "a*", "*/a", &long] {
             assert!(ServiceAccount::parse(wrong, "own").is_err(), "{wrong}");
@@ -154,7 +167,8 @@ mod tests {
             ("*", "td/ns/shop", false),
             ("s.op", "td/ns/shop/sa/web", false),
         ] {
-            assert_eq!(NamespaceAnywhere::new(value).matches(&id(caller)), expected, "{value} {caller}");
+            let parsed = NamespaceAnywhere::new(value);
+            assert_eq!((parsed.matches(&id(caller)), &*parsed.to_string()), (expected, value), "{caller}");
         }
     }
 }

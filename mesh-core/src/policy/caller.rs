@@ -1,7 +1,7 @@
 //! The policies as one caller meets them: what its connection decides is decided once.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::custom::{CustomAnswers, CustomMatch};
 use super::engine::Sets;
@@ -22,6 +22,8 @@ pub struct CallerPolicy {
     port: u16,
     sni: Option<Box<str>>,
     known: Sets<Candidates>,
+    /// Asked only where the decision waits for a route.
+    open: OnceLock<bool>,
 }
 
 impl PolicyEngine {
@@ -36,6 +38,7 @@ impl PolicyEngine {
             port: caller.port,
             sni: caller.sni.map(Into::into),
             known: self.told_apart(caller),
+            open: OnceLock::new(),
         }
     }
 }
@@ -61,13 +64,50 @@ impl CallerPolicy {
         self.engine.custom_of(request, self.known(request))
     }
 
+    /// Whether policy could allow any request of whoever makes this one, as [`PolicyEngine::reach`]: asked once of the
+    /// caller, and of anybody else each time.
+    pub fn may_allow(&self, request: &Request<'_>) -> bool {
+        let ask = || self.engine.reach(&request.peer_view()).is_possible();
+        if self.is_of_caller(request) { *self.open.get_or_init(ask) } else { ask() }
+    }
+
     /// Nothing is known of anybody else.
     fn known(&self, request: &Request<'_>) -> Option<&Sets<Candidates>> {
-        let same = self.peer.as_ref() == request.peer
+        self.is_of_caller(request).then_some(&self.known)
+    }
+
+    fn is_of_caller(&self, request: &Request<'_>) -> bool {
+        self.peer.as_ref() == request.peer
             && self.port == request.port
             && self.source_ip == request.source_ip
             && self.destination_ip == request.destination_ip
-            && self.sni.as_deref() == request.sni;
-        same.then_some(&self.known)
+            && self.sni.as_deref() == request.sni
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Errors, Workload};
+    use crate::identity::TrustDomain;
+    use crate::policy::{EngineOptions, parse_documents};
+
+    #[test]
+    fn whether_anything_may_be_allowed_is_asked_once_of_the_caller_and_each_time_of_others() {
+        let yaml = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\n\
+                    spec: { rules: [{ from: [{ source: { principals: [td/ns/shop/sa/web] } }] }] }";
+        let documents = parse_documents("<test>", yaml, &mut Errors::default());
+        let options = EngineOptions::new(TrustDomain::parse("td").unwrap());
+        let engine = Arc::new(PolicyEngine::compile(&documents, &Workload::new("orders", "shop"), &options));
+        let [web, batch] =
+            ["web", "batch"].map(|name| SpiffeId::parse(&format!("spiffe://td/ns/shop/sa/{name}")).unwrap());
+        let request = |peer| Request { peer: Some(peer), ..Request::UNKNOWN };
+        for (own, other, expected) in [(&web, &batch, true), (&batch, &web, false)] {
+            let policy = engine.for_peer(&request(own).peer_view());
+            assert_eq!(policy.may_allow(&request(other)), !expected);
+            assert_eq!(policy.open.get(), None, "somebody else's answer is not kept");
+            assert_eq!(policy.may_allow(&request(own)), expected);
+            assert_eq!(policy.open.get(), Some(&expected));
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::account::ServiceAccount;
 use super::ip::IpBlock;
 use super::pattern::Pattern;
 use super::request_principal::RequestPrincipal;
+use super::scope::Scope;
 use super::template::PathTemplate;
 use crate::config::{ConfigIssue, Place, Workload};
 
@@ -75,12 +76,11 @@ impl AuthorizationPolicy {
     /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector, or its name and
     /// its own namespace where services are targeted.
     pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
-        let own = *self.namespace == *workload.namespace;
-        if !self.target_services.is_empty() {
-            return own && self.target_services.contains(&workload.name);
-        }
-        (own || *self.namespace == *root_namespace)
-            && self.selector.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+        self.scope().selects(workload, root_namespace)
+    }
+
+    pub(super) fn scope(&self) -> Scope<'_> {
+        Scope { namespace: &self.namespace, selector: &self.selector, target_services: &self.target_services }
     }
 }
 

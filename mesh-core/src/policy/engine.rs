@@ -273,11 +273,11 @@ impl PolicyEngine {
     /// Whether any request of `caller` could be allowed, whatever token, path or header it came with.
     ///
     /// Errs on the side of [`Reach::Possible`]: where it says impossible, [`decide`](Self::decide) denies every request
-    /// of this caller. What external authorizers would say is not known here. Costs what the rules that name the caller
-    /// cost.
+    /// of this caller. What external authorizers would say is not known here. Costs a look at each DENY rule about callers
+    /// alone that could name this one, and at ALLOW rules that could name it up to the first that may match.
     pub fn reach(&self, caller: &PeerView<'_>) -> Reach {
         let mut shut: Option<&CompiledRule> = None;
-        self.rules.deny.each_of(caller, |rule| {
+        self.rules.deny.each_shutting(caller, |rule| {
             let earlier = shut.is_none_or(|first| (rule.policy, rule.index) < (first.policy, first.index));
             if earlier && rule.must_match(caller) {
                 shut = Some(rule);
@@ -296,9 +296,7 @@ impl PolicyEngine {
         if self.enforced.allow == 0 {
             return Reach::Possible;
         }
-        let mut open = false;
-        self.rules.allow.each_of(caller, |rule| open = open || rule.may_match(caller));
-        if open { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
+        if self.rules.allow.opens(caller) { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
     }
 
     /// Whether a caller has a role of `mesh.yaml`, whatever it calls: what some binding of the role says of its SPIFFE ID
@@ -355,7 +353,8 @@ impl PolicyEngine {
     }
 
     /// Rules that every caller is held against, as policy and 0-based index: they name nobody, or name callers only by
-    /// `*`, by trust domains, addresses, negative lists or headers, which cannot be looked up.
+    /// `*`, by trust domains, addresses, negative lists or headers, or to keep them out by the end of a namespace, which cannot
+    /// be looked up.
     ///
     /// Each connection tests them once; what its peer decides costs its requests nothing.
     pub fn unindexed(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {

@@ -40,6 +40,9 @@ pub struct ExplainStep {
     pub matched: bool,
     /// The fields that did not match, of the source and operation that came nearest. Empty where it matched.
     pub misses: Vec<Miss>,
+    /// Why it matched, where that is more than it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
 /// One field that did not match.
@@ -73,6 +76,7 @@ impl PolicyEngine {
                 let policy = self.policies().get(rule.policy)?;
                 let matched = rule.matches(request, Token::AsSent);
                 let misses = if matched { Vec::new() } else { misses(rule, request) };
+                let note = (matched && matches_by_get(rule, request)).then_some("the handler of GET answers HEAD");
                 let (action, dry_run) = (rule.action, policy.dry_run);
                 Some(ExplainStep {
                     policy: Arc::clone(&policy.name),
@@ -81,6 +85,7 @@ impl PolicyEngine {
                     rule: rule.index,
                     matched,
                     misses,
+                    note,
                 })
             })
             .collect();
@@ -96,6 +101,13 @@ impl PolicyEngine {
             .collect();
         Explanation { decision, steps, nearest, allow_nothing }
     }
+}
+
+/// Whether a rule that matches would not if it kept out the methods alone that it names.
+fn matches_by_get(rule: &CompiledRule, request: &Request<'_>) -> bool {
+    let holds = |test: &Test| test.holds(request, rule.action, Token::AsSent);
+    let named = |test: &Test| test.negated || !test.check.is_head_of_get(request);
+    !rule.to.is_empty() && !rule.to.iter().any(|tests| tests.iter().all(|test| holds(test) && named(test)))
 }
 
 /// Every field that kept a rule from matching.
@@ -140,7 +152,10 @@ impl fmt::Display for ExplainStep {
         let trial = if self.dry_run { " (dry run)" } else { "" };
         write!(f, "{}{trial} {} rule {}: ", self.action, self.policy, self.rule)?;
         match self.misses.as_slice() {
-            [] if self.matched => f.write_str("matched"),
+            [] if self.matched => {
+                f.write_str("matched")?;
+                self.note.map_or(Ok(()), |note| write!(f, ": {note}"))
+            }
             // On raw TCP, in a source or operation that does not count.
             [] => f.write_str("no match: raw TCP has nothing of what it looks at"),
             [miss] => write!(f, "no match: {miss}"),

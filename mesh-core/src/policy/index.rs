@@ -1,7 +1,7 @@
 //! Finds the rules that could match a request without looking at the others.
 
 use super::PeerView;
-use super::account::ServiceAccount;
+use super::account::{self, ServiceAccount};
 use super::compile::{Alternative, Check, CompiledRule, Token};
 use super::lookup::Lookup;
 use super::pattern::{Pattern, PatternSet};
@@ -19,6 +19,8 @@ pub(super) struct RuleSet {
     buckets: Vec<Bucket>,
     by_principal: Lookup<u32>,
     by_namespace: Lookup<u32>,
+    /// By what stands behind `/ns/`, wherever that is in a SPIFFE ID.
+    by_place: Lookup<u32>,
 }
 
 /// Looking at so many rules one by one costs no more than finding them by their path.
@@ -36,6 +38,8 @@ struct Bucket {
     /// The first ones, and those that name no path.
     plain: Vec<u32>,
     by_path: Lookup<Vec<u32>>,
+    /// Those that look at nothing but the connection, by which they may match whatever comes.
+    shutting: Vec<u32>,
 }
 
 /// What is left of a [`RuleSet`] for one caller, after every test that its connection decides.
@@ -57,12 +61,14 @@ type Found<'a> = (&'a [u32], bool);
 enum Key {
     Principal(Pattern),
     Namespace(Pattern),
+    Place(Pattern),
 }
 
 impl Default for RuleSet {
     fn default() -> Self {
         let buckets = vec![Bucket::default()];
-        Self { rules: Vec::new(), buckets, by_principal: Lookup::default(), by_namespace: Lookup::default() }
+        let (by_principal, by_namespace, by_place) = Default::default();
+        Self { rules: Vec::new(), buckets, by_principal, by_namespace, by_place }
     }
 }
 
@@ -76,6 +82,7 @@ impl RuleSet {
                 let (lookup, pattern) = match key {
                     Key::Principal(pattern) => (&mut set.by_principal, pattern),
                     Key::Namespace(pattern) => (&mut set.by_namespace, pattern),
+                    Key::Place(pattern) => (&mut set.by_place, pattern),
                 };
                 // Documents are far too small for more than `u32` counts.
                 let next = u32::try_from(set.buckets.len()).unwrap_or(ANYBODY);
@@ -84,21 +91,25 @@ impl RuleSet {
                 if bucket == next {
                     set.buckets.push(Bucket::default());
                 }
-                set.push(bucket, id, paths.as_deref());
+                set.push(bucket, id, rule, paths.as_deref());
             }
             if keys.is_none() {
-                set.push(ANYBODY, id, paths.as_deref());
+                set.push(ANYBODY, id, rule, paths.as_deref());
             }
         }
         set.by_principal.finish();
         set.by_namespace.finish();
+        set.by_place.finish();
         set.buckets.iter_mut().for_each(|bucket| bucket.by_path.finish());
         Self { rules, ..set }
     }
 
-    fn push(&mut self, bucket: u32, id: u32, paths: Option<&[Pattern]>) {
+    fn push(&mut self, bucket: u32, id: u32, rule: &CompiledRule, paths: Option<&[Pattern]>) {
         if let Some(bucket) = self.buckets.get_mut(bucket as usize) {
             bucket.push(id, paths);
+            if rule.is_of_connection() && bucket.shutting.last() != Some(&id) {
+                bucket.shutting.push(id);
+            }
         }
     }
 
@@ -190,6 +201,11 @@ impl RuleSet {
         {
             self.by_namespace.each(namespace, |id| found(*id));
         }
+        if !self.by_place.is_empty()
+            && let Some(id) = caller.peer
+        {
+            account::namespace_places(id).for_each(|behind| self.by_place.each(behind, |id| found(*id)));
+        }
         found(ANYBODY);
     }
 
@@ -219,12 +235,19 @@ impl RuleSet {
         Candidates { settled: settled.into(), open: open.into(), buckets: found(false).collect(), many: false }
     }
 
-    /// Calls `each` with every rule that could match some request of `caller`, some of them twice.
-    pub(super) fn each_of<'a>(&'a self, caller: &PeerView<'_>, mut each: impl FnMut(&'a CompiledRule)) {
+    /// Calls `each` with every rule that could match all requests of `caller`, some of them twice.
+    pub(super) fn each_shutting<'a>(&'a self, caller: &PeerView<'_>, mut each: impl FnMut(&'a CompiledRule)) {
+        self.of(caller, |bucket| bucket.shutting.iter().filter_map(|id| self.rule(*id)).for_each(&mut each));
+    }
+
+    /// Whether a rule could match some request of `caller`. The first one is enough.
+    pub(super) fn opens(&self, caller: &PeerView<'_>) -> bool {
+        let mut open = false;
         self.of(caller, |bucket| {
-            let ids = bucket.plain.iter().chain(bucket.by_path.values().flatten());
-            ids.filter_map(|id| self.rule(*id)).for_each(&mut each);
+            let mut ids = bucket.plain.iter().chain(bucket.by_path.values().flatten());
+            open = open || ids.any(|id| self.rule(*id).is_some_and(|rule| rule.may_match(caller)));
         });
+        open
     }
 
     /// Rules that are looked at for every caller: nobody is named in a way that can be looked up.
@@ -266,11 +289,18 @@ fn callers(from: &[Alternative]) -> Option<Vec<Key>> {
                 let end = |account: &ServiceAccount| format!("/ns/{}/sa/{}", account.namespace, account.name);
                 Some(accounts.iter().map(|account| Key::Principal(Pattern::Suffix(end(account).into()))).collect())
             }
+            Check::ServiceAccount { accounts, anywhere: true } => {
+                let place = |account: &ServiceAccount| Pattern::Prefix(format!("{}/", account.namespace).into());
+                Some(accounts.iter().map(|account| Key::Place(place(account))).collect())
+            }
             _ => None,
         });
         let namespaces = || {
             positive().find_map(|test| match &test.check {
                 Check::Namespace(set) => Some(lookable(set)?.map(Key::Namespace).collect()),
+                Check::NamespaceAnywhere(all) => {
+                    all.iter().map(|one| Some(Key::Place(Pattern::Prefix(one.start()?.into())))).collect()
+                }
                 _ => None,
             })
         };
@@ -322,7 +352,7 @@ mod tests {
         let source = |field: &str, from: &[&str]| format!("{{ source: {{ {field}: {} }} }}", some(from));
         let from = match rng.below(7) {
             0 => String::new(),
-            1 => source("namespaces", &["a", "b*", "c"]),
+            1 => source("namespaces", &["a", "b*", "c", "a", "b*", "*a"]),
             2 => format!("{}, {}", source("principals", &principals), source("namespaces", &["a", "b"])),
             3 => source("notPrincipals", &principals),
             4 => source("serviceAccounts", &["a/x", "b/x", "y"]),
@@ -340,27 +370,45 @@ mod tests {
         format!("  - {{ {} }}\n", clauses.join(", "))
     }
 
+    /// Some in another shape than workloads have, and one that is no name at all.
+    const PEERS: [&str; 11] = [
+        "ns/a/sa/x",
+        "ns/a/sa/y",
+        "ns/b/sa/x",
+        "ns/bb/sa/yy",
+        "ns/c/sa/z",
+        "other",
+        "ns/d/sa/é",
+        "zone/a/ns/a/sa/x/pod",
+        "ns/ns/sa/x",
+        "ns/c/ns/bb/y",
+        "ns/b",
+    ];
+
+    fn of(rules: &str, action: Action) -> RuleSet {
+        let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: { name: p, namespace: n }\nspec:\n  rules:\n";
+        let mut errors = Errors::default();
+        let documents = parse_documents("<test>", &format!("{head}{rules}"), &mut errors);
+        assert!(errors.is_empty(), "{:?}\n{rules}", errors.issues());
+        let domains = TrustDomains::new(&EngineOptions::new(TrustDomain::parse("td").unwrap()));
+        let compiler = Compiler { mode: Mode::Strict, trust_domains: &domains };
+        let numbered = (0..).zip(&documents[0].rules);
+        let compiled = numbered.map(|(index, rule)| CompiledRule::new(0, index, action, rule, &compiler).unwrap());
+        RuleSet::new(compiled.collect())
+    }
+
     #[test]
     fn the_index_finds_what_looking_at_every_rule_finds() {
         let rng = Rng::seeded(11);
         let (mut found, mut crowded) = (0, 0);
         for rules in [1, 20, 150] {
             for _ in 0..20 {
-                let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
-                            metadata: { name: p, namespace: n }\nspec:\n  rules:\n";
-                let text: String = std::iter::once(head.to_owned()).chain((0..rules).map(|_| rule(&rng))).collect();
-                let mut errors = Errors::default();
-                let documents = parse_documents("<test>", &text, &mut errors);
-                assert!(errors.is_empty(), "{:?}\n{text}", errors.issues());
-                let domains = TrustDomains::new(&EngineOptions::new(TrustDomain::parse("td").unwrap()));
-                let compiler = Compiler { mode: Mode::Strict, trust_domains: &domains };
+                let text: String = (0..rules).map(|_| rule(&rng)).collect();
                 // Of a path with two readings they differ.
                 let action = [Action::Allow, Action::Deny][rng.below(2)];
-                let compiled = (0..)
-                    .zip(&documents[0].rules)
-                    .map(|(index, rule)| CompiledRule::new(0, index, action, rule, &compiler).unwrap());
-                let set = RuleSet::new(compiled.collect());
-                for peer in ["ns/a/sa/x", "ns/a/sa/y", "ns/b/sa/x", "ns/bb/sa/yy", "ns/c/sa/z", "other", "ns/d/sa/é"] {
+                let set = of(&text, action);
+                for peer in PEERS {
                     let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
                     for path in ["/a", "/a/b", "/a/", "/c", "/d/b", "/e", "/", "/f"] {
                         let request = Request {
@@ -379,6 +427,9 @@ mod tests {
                         let by_peer = set.first_match(&request, Token::AsSent, Some(&known)).map(|rule| rule.index);
                         let many = set.told_apart_up_to(2, &request.peer_view());
                         crowded += usize::from(many.many);
+                        // At the limit they are still told apart.
+                        let all = known.settled.len() + known.open.len();
+                        assert!(!known.many && (all <= 2 || many.many), "{all}");
                         let by_many = set.first_match(&request, Token::AsSent, Some(&many)).map(|rule| rule.index);
                         assert_eq!([seen, by_peer, by_many], [naive; 3], "{action} {peer:?} {path}\n{text}");
                         found += usize::from(seen.is_some());
@@ -387,5 +438,96 @@ mod tests {
             }
         }
         assert!(found > 1_000 && crowded > 1_000, "{found}, {crowded}");
+    }
+
+    #[test]
+    fn whether_a_caller_is_shut_out_is_asked_of_few_rules() {
+        let rng = Rng::seeded(12);
+        let (mut shut, mut looked_at) = (0, 0);
+        for _ in 0..20 {
+            let set = of(&std::iter::repeat_with(|| rule(&rng)).take(200).collect::<String>(), Action::Deny);
+            for peer in PEERS {
+                let peer = SpiffeId::parse(&format!("spiffe://td/{peer}")).ok();
+                let caller = PeerView::new(peer.as_ref(), None, 1);
+                let ids = |rules: Vec<&CompiledRule>| {
+                    let mut ids: Vec<u32> =
+                        rules.into_iter().filter(|rule| rule.must_match(&caller)).map(|rule| rule.index).collect();
+                    ids.sort_unstable();
+                    ids.dedup();
+                    ids
+                };
+                let mut few = Vec::new();
+                set.each_shutting(&caller, |rule| few.push(rule));
+                looked_at += few.len();
+                let all = ids(set.rules.iter().collect());
+                shut += all.len();
+                assert_eq!(ids(few), all, "{peer:?}");
+                assert_eq!(set.opens(&caller), set.rules.iter().any(|rule| rule.may_match(&caller)), "{peer:?}");
+            }
+        }
+        // Of 200: rules with paths or methods, which are four in five, and those of others are not looked at.
+        assert!(shut > 500 && looked_at < 20 * PEERS.len() * 40, "{shut} of {looked_at}");
+    }
+
+    fn rules_of(parts: &[&str]) -> RuleSet {
+        of(&parts.iter().map(|part| format!("  - {{ {part} }}\n")).collect::<String>(), Action::Allow)
+    }
+
+    /// An index that finds nothing gives the same answers, and costs everybody every rule.
+    #[test]
+    fn rules_are_found_by_the_callers_they_name() {
+        let source = |fields: &str| format!("from: [ {{ source: {{ {fields} }} }} ]");
+        for (part, indexed) in [
+            (source("principals: [td/ns/a/sa/x]"), true),
+            (source("principals: ['td/ns/a*', '*/x']"), true),
+            (source("principals: [td/a, '*']"), false),
+            (source("notPrincipals: [td/a]"), false),
+            (source("namespaces: [a]"), true),
+            (source("notNamespaces: [a]"), false),
+            (source("serviceAccounts: [a/x]"), true),
+            (source("notServiceAccounts: [a/x]"), false),
+            (source("principals: ['*'], namespaces: [a]"), true),
+            (source("trustDomains: [a]"), false),
+            (source("ipBlocks: [10.0.0.1]"), false),
+            ("from: [ { source: { principals: [td/a] } }, { source: { namespaces: [a] } } ]".to_owned(), true),
+            ("from: [ { source: { principals: [td/a] } }, { source: { trustDomains: [a] } } ]".to_owned(), false),
+            ("to: [ { operation: { methods: [GET] } } ]".to_owned(), false),
+        ] {
+            let set = rules_of(&[&part]);
+            assert_eq!(set.of_anybody().count(), usize::from(!indexed), "{part}");
+            let stranger = SpiffeId::parse("spiffe://other/ns/b/sa/y").unwrap();
+            let mut found = 0;
+            set.of(&PeerView::new(Some(&stranger), None, 1), |bucket| {
+                found += bucket.plain.len() + bucket.by_path.values().map(Vec::len).sum::<usize>();
+            });
+            assert_eq!(found, usize::from(!indexed), "{part}");
+        }
+    }
+
+    #[test]
+    fn many_rules_of_one_caller_are_found_by_the_paths_they_name() {
+        let operation = |fields: &str| format!("to: [ {{ operation: {{ {fields} }} }} ]");
+        for (part, indexed) in [
+            (operation("paths: [/a]"), true),
+            (operation("paths: ['/a/*', '*/b', '/c/{*}']"), true),
+            (operation("paths: [/a, '*']"), false),
+            (operation("notPaths: [/a]"), false),
+            (operation("methods: [GET]"), false),
+            ("to: [ { operation: { paths: [/a] } }, { operation: { paths: [/b] } } ]".to_owned(), true),
+            ("to: [ { operation: { paths: [/a] } }, { operation: { methods: [GET] } } ]".to_owned(), false),
+        ] {
+            let set = rules_of(&[part.as_str(); FEW + 2]);
+            let bucket = set.bucket(ANYBODY).unwrap();
+            let by_path = bucket.by_path.values().map(Vec::len).max().unwrap_or(0);
+            let expected = if indexed { (FEW, 2) } else { (FEW + 2, 0) };
+            assert_eq!((bucket.plain.len(), by_path), expected, "{part}");
+        }
+    }
+
+    #[test]
+    fn as_many_as_the_limit_are_told_apart() {
+        let set = rules_of(&["from: [ { source: { notNamespaces: [a] } } ]"; 3]);
+        let caller = PeerView::new(None, None, 1);
+        assert_eq!([2, 3, 4].map(|most| set.told_apart_up_to(most, &caller).many), [true, false, false]);
     }
 }

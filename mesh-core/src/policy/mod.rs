@@ -11,6 +11,7 @@
 //! | where Istio's reading is wider, and when it holds | [`Mode`] |
 //! | the document | [`AuthorizationPolicy`] |
 //! | whom a port lets connect | [`PeerAuthentication`] |
+//! | whose tokens it takes | [`RequestAuthentication`] |
 //! | the documents that select a workload, as alternatives of tests | `compile` |
 //! | which rules can match a caller at all | `index` |
 //! | what a connection decides for all of its requests | [`CallerPolicy`] |
@@ -42,8 +43,10 @@ mod peer;
 mod peer_authentication;
 mod reach;
 mod request;
+mod request_authentication;
 mod request_principal;
 pub(crate) mod roles;
+mod scope;
 mod template;
 mod unmatched;
 
@@ -72,6 +75,7 @@ pub use peer::PeerView;
 pub use peer_authentication::{PeerAuthentication, PeerMode, PeerPolicy};
 pub use reach::Reach;
 pub use request::{Headers, NoHeaders, Protocol, Request};
+pub use request_authentication::{JwtRule, RequestAuthentication, RequestPolicy};
 pub use request_principal::RequestPrincipal;
 pub use roles::RoleAnswer;
 pub use template::PathTemplate;

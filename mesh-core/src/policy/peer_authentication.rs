@@ -202,6 +202,14 @@ mod tests {
         })
     }
 
+    /// How many documents have no effect.
+    fn doubts(text: &str) -> usize {
+        let mut errors = Errors::default();
+        let peers = parse_file(Mode::Compat, Canonicalization::Reject, "p.yaml", text, &mut errors).peers;
+        let config = config();
+        PeerPolicy::of(&peers, &config.workload, &config.root_namespace).doubts().count()
+    }
+
     const APP: &str = "selector: { matchLabels: { app: orders } }";
 
     #[test]
@@ -227,6 +235,11 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(in_force(&text), expected, "{text}");
+            assert_eq!(
+                doubts(&text),
+                usize::from(text.contains("istio-system") && text.contains(APP) && !text.contains("name: mesh")),
+                "{text}"
+            );
         }
         let ports = app("mtls: { mode: PERMISSIVE }, portLevelMtls: { '9443': { mode: STRICT } }");
         assert_eq!(in_force(&ports), ["Permissive shop/app", "Strict shop/app"]);
@@ -247,6 +260,7 @@ mod tests {
             (one("b", "", "STRICT") + &one("a", ", creationTimestamp: null", "PERMISSIVE"), "Permissive shop/a"),
         ] {
             assert_eq!(in_force(&text), [expected, expected], "{text}");
+            assert_eq!(doubts(&text), 1, "{text}");
         }
     }
 

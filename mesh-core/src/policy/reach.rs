@@ -46,6 +46,12 @@ impl CompiledRule {
         any(&self.from, |tests| tests.iter().all(|test| test.outcome(caller) == Some(true)))
     }
 
+    /// Whether it could match every request of some caller: it may by what the connection alone shows.
+    pub(super) fn is_of_connection(&self) -> bool {
+        let of_connection = |tests: &[Test]| tests.iter().all(Test::is_of_connection);
+        any(&self.from, of_connection) && any(&self.to, of_connection) && of_connection(&self.when)
+    }
+
     /// Whether every request of the caller matches.
     pub(super) fn must_match(&self, caller: &PeerView<'_>) -> bool {
         let must = |tests: &[Test]| tests.iter().all(|test| test.outcome(caller) == Some(true));

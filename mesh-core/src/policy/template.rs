@@ -161,6 +161,8 @@ mod tests {
         ] {
             assert!(PathTemplate::parse(wrong).is_err(), "{wrong}");
         }
+        let longest = format!("/{{*}}/{}", "a".repeat(MAX_LENGTH - 5));
+        assert!(PathTemplate::parse(&longest).is_ok() && PathTemplate::parse(&format!("{longest}a")).is_err());
     }
 
     /// Twice the path costs about twice as much: no template makes it try again.

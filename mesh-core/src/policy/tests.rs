@@ -1,5 +1,7 @@
 //! The order of evaluation, reasons, and explanations.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::{Errors, NoPolicy, Workload};
 use crate::identity::{SpiffeId, TrustDomain};
@@ -56,6 +58,9 @@ fn the_order_is_deny_then_allow_then_deny() {
         let explanation = engine.explain(&request);
         assert_eq!(explanation.decision, decision);
         assert_eq!(explanation.steps.iter().any(|step| step.matched), decided_by.is_some());
+        // A rule that might have helped is of interest only where none decided.
+        let may_allow = explanation.steps.iter().any(|step| step.action == Action::Allow);
+        assert_eq!(explanation.nearest.is_some(), reason == Reason::NoAllowRule && may_allow, "{yaml}");
     }
     assert_eq!(engine("", NoPolicy::Allow).decide(&request(None)).verdict, Verdict::Allow);
 }
@@ -134,6 +139,22 @@ fn an_explanation_names_the_nearest_rule_and_every_field_it_missed() {
     assert!(!forged.to_string().contains('\u{1b}'));
 }
 
+#[test]
+fn an_explanation_says_where_head_is_taken_for_get() {
+    let deny = policy(
+        "d",
+        "{ action: DENY, rules: [{ to: [{ operation: { methods: [GET] } }, { operation: { paths: [/h] } }] }] }",
+    );
+    let allow = policy("a", "{ rules: [{ to: [{ operation: { notMethods: [GET] } }] }] }");
+    let engine = engine(&(deny + &allow), NoPolicy::Deny);
+    let told = |method, path| engine.explain(&Request { method, path, ..request(None) }).to_string();
+    assert!(told("HEAD", "/a").contains("DENY shop/d rule 0: matched: the handler of GET answers HEAD\n"));
+    assert!(told("HEAD", "/a").ends_with("\"HEAD, which the handler of GET answers\", the rule wants none of `GET`"));
+    for (method, path) in [("GET", "/a"), ("HEAD", "/h")] {
+        assert!(told(method, path).contains("DENY shop/d rule 0: matched\n"), "{method} {path}");
+    }
+}
+
 /// Whichever of two readings a handler makes of a path: what policy denies it does not get.
 #[test]
 fn of_two_readings_allow_needs_both_and_deny_one() {
@@ -157,5 +178,145 @@ fn of_two_readings_allow_needs_both_and_deny_one() {
         let request = Request { path: sent, resolved_path: Some(resolved), ..Request::UNKNOWN };
         let verdict = engine.decide(&request).verdict;
         assert_eq!(verdict == Verdict::Allow, allowed, "{action} {operation} of {sent}, read as {resolved}");
+    }
+}
+
+struct Team;
+
+impl Headers for Team {
+    fn values(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+        if name == "x-team" {
+            ["a", "b"].iter().for_each(|value| each(value.as_bytes()));
+        }
+    }
+}
+
+/// Each field says what the request has of it, and that it has nothing where that is so.
+#[test]
+fn a_miss_says_what_the_request_has() {
+    let web = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web").unwrap();
+    let token = crate::token::VerifiedToken {
+        issuer: "https://idp.example".into(),
+        subject: Some("alice".into()),
+        audiences: vec![],
+        expires: std::time::UNIX_EPOCH,
+        claims: serde_json::json!({ "role": { "of": ["x", 7] }, "scope": "read write" }).as_object().unwrap().clone(),
+    };
+    let ip = |last| Some(std::net::IpAddr::from([10, 0, 0, last]));
+    let full = Request {
+        token: Some(&token),
+        resolved_path: Some("/b"),
+        path: "/a",
+        route: Some("/{x}"),
+        source_ip: ip(1),
+        remote_ip: ip(2),
+        destination_ip: ip(3),
+        sni: Some("s.example"),
+        headers: &Team,
+        ..request(Some(&web))
+    };
+    let shown = format!("{full:?}");
+    assert!(shown.contains("/{x}") && shown.contains("orders:8443") && !shown.contains("alice"), "{shown}");
+    let source = |field: &str| format!("from: [{{ source: {{ {field} }} }}]");
+    let operation = |field: &str| format!("to: [{{ operation: {{ {field} }} }}]");
+    let when = |key: &str| format!("when: [{{ key: '{key}', values: [a] }}]");
+    let principal = Some("shop.example/ns/shop/sa/web");
+    for (part, wants, has, empty) in [
+        (source("principals: [td/a, 'td/b*']"), "one of `td/a`, `td/b*`", principal, None),
+        (source("namespaces: [a]"), "one of `a`", Some("shop"), None),
+        // Looked for anywhere in the identity, as a list that keeps out is.
+        (source("notNamespaces: [shop, a]"), "none of `shop`, `a`", principal, None),
+        (source("serviceAccounts: [a, b/c]"), "one of `shop/a`, `b/c`", principal, None),
+        (source("trustDomains: [a]"), "one of `a`", Some("shop.example"), None),
+        (source("ipBlocks: [10.1.0.0/16]"), "one of `10.1.0.0/16`", Some("10.0.0.1"), None),
+        (source("remoteIpBlocks: [10.1.0.1]"), "one of `10.1.0.1/32`", Some("10.0.0.2"), None),
+        (source("requestPrincipals: [a/b]"), "one of `a/b`", Some("https://idp.example/alice"), None),
+        (operation("hosts: [a]"), "one of `a`", Some("orders:8443"), Some("")),
+        (operation("ports: [1]"), "one of `1`", Some("8443"), Some("0")),
+        (operation("methods: [PUT]"), "one of `PUT`", Some("GET"), Some("")),
+        (operation("paths: [/c, '/{*}/c']"), "one of `/c`, `/{*}/c`", Some("/a, read as /b"), Some("")),
+        (when("destination.ip").replace("[a]", "[10.1.0.1]"), "one of `10.1.0.1/32`", Some("10.0.0.3"), None),
+        (when("connection.sni"), "one of `a`", Some("s.example"), None),
+        (when("route"), "one of `a`", Some("/{x}"), None),
+        (when("request.auth.claims[role][of]"), "one of `a`", Some("[\"x\",7]"), None),
+        (when("request.auth.claims[scope]"), "one of `a`", Some("\"read write\""), None),
+        (when("request.headers[X-Team]"), "one of `a`", Some("a, b"), None),
+        (when("request.headers[x-other]"), "one of `a`", None, None),
+    ] {
+        let engine = engine(&policy("p", &format!("{{ rules: [{{ {part} }}] }}")), NoPolicy::Deny);
+        for (request, has) in [(&full, has), (&Request::UNKNOWN, empty)] {
+            let explanation = engine.explain(request);
+            // What is not there is in no list that excludes.
+            let [miss] = explanation.steps[0].misses.as_slice() else {
+                assert!(explanation.steps[0].matched && part.contains("not"), "{part}: {explanation}");
+                continue;
+            };
+            assert_eq!((miss.expected.as_str(), miss.found.as_deref()), (wants, has), "{part}");
+        }
+    }
+}
+
+/// A request of somebody else is judged as if nothing were known of the connection.
+#[test]
+fn what_is_known_of_one_connection_is_used_for_no_other() {
+    let web = SpiffeId::parse("spiffe://shop.example/ns/shop/sa/web").unwrap();
+    let ip = |last| Some(std::net::IpAddr::from([10, 0, 0, last]));
+    let named = Request { source_ip: ip(1), destination_ip: ip(2), sni: Some("s.example"), ..request(Some(&web)) };
+    for (key, value, other) in [
+        ("source.principal", "shop.example/ns/shop/sa/web", Request { peer: None, ..named }),
+        ("source.ip", "10.0.0.1", Request { source_ip: ip(9), ..named }),
+        ("destination.ip", "10.0.0.2", Request { destination_ip: None, ..named }),
+        ("destination.port", "8443", Request { port: 1, ..named }),
+        ("connection.sni", "s.example", Request { sni: None, ..named }),
+    ] {
+        let deny = format!("{{ action: DENY, rules: [{{ when: [{{ key: {key}, values: ['{value}'] }}] }}] }}");
+        let compiled = || Arc::new(engine(&(policy("all", "{ rules: [{}] }") + &policy("p", &deny)), NoPolicy::Deny));
+        let engine = compiled();
+        for caller in [&named, &other] {
+            let known = engine.for_peer(&caller.peer_view());
+            let verdicts = [&named, &other].map(|request| known.decide(request).verdict);
+            assert_eq!(verdicts, [Verdict::Deny, Verdict::Allow], "{key}: {caller:?}");
+            assert!(known.is_of(&engine) && !known.is_of(&compiled()));
+        }
+    }
+}
+
+/// One line for people says all that was decided.
+#[test]
+fn a_decision_says_what_decided_it() {
+    let trial = |name: &str, spec: &str| {
+        policy(name, spec).replace("namespace: shop", "namespace: shop, annotations: { istio.io/dry-run: 'true' }")
+    };
+    let (allow, audit) = (policy("all", "{ rules: [{}] }"), policy("log", "{ action: AUDIT, rules: [{}] }"));
+    let again = policy("again", "{ action: AUDIT, rules: [{}, {}] }");
+    let token = policy("token", "{ rules: [{ from: [{ source: { requestPrincipals: ['*'] } }] }] }");
+    let (deny, admit) = (trial("no", "{ action: DENY, rules: [{}] }"), trial("yes", "{ rules: [{}] }"));
+    for (documents, expected) in [
+        (vec![&allow], "allowed (allow_rule) by shop/all, rule 0"),
+        (vec![&token], "denied (no_allow_rule); a token would help (401)"),
+        (vec![&allow, &audit, &again], "allowed (allow_rule) by shop/all, rule 0; audited by shop/again, shop/log"),
+        (vec![&allow, &deny], "allowed (allow_rule) by shop/all, rule 0; with the policies under trial: denied"),
+        (vec![&admit], "denied (no_policy_deny); with the policies under trial: allowed"),
+        (
+            vec![&token, &admit],
+            "denied (no_allow_rule); a token would help (401); with the policies under trial: allowed",
+        ),
+        (vec![], "denied (no_policy_deny)"),
+    ] {
+        let yaml: String = documents.iter().map(|text| text.as_str()).collect();
+        let engine = engine(&yaml, NoPolicy::Deny);
+        assert_eq!(engine.decide(&request(None)).to_string(), expected, "{yaml}");
+        assert_eq!((engine.len(), engine.is_empty()), (documents.len(), documents.is_empty()));
+        let (in_force, on_trial) =
+            (documents.contains(&&allow) || documents.contains(&&token), expected.contains("trial"));
+        assert_eq!(engine.enforces(), in_force, "{yaml}");
+        assert_eq!(engine.policies().iter().any(|policy| policy.dry_run), on_trial);
+        let steps = engine.explain(&request(None)).steps;
+        let tried: Vec<String> = steps.iter().filter(|step| step.dry_run).map(ToString::to_string).collect();
+        assert!(
+            tried.iter().all(|step| step.contains(" (dry run) ") && step.ends_with("rule 0: matched")),
+            "{tried:?}"
+        );
+        assert_eq!(tried.is_empty(), !on_trial);
     }
 }

@@ -1,13 +1,9 @@
 //! Keeps retries a bounded share of requests, whatever fails.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use tokio::time::Instant;
 
 use crate::config::BudgetConfig;
-
-/// Parts of the window. A request counts for at least 9/10 of the window and at most all of it.
-const SLOTS: usize = 10;
+use crate::window::{SLOTS, Window};
 
 /// Deposits by requests, withdrawals by retries, over a sliding window; right at any ratio.
 ///
@@ -49,7 +45,7 @@ impl RetryBudget {
     pub fn withdraw(&self, now: Instant) -> bool {
         let number = self.number(now);
         loop {
-            let newest = self.withdrawals.slot(number).load(Relaxed);
+            let newest = self.withdrawals.newest(number);
             if self.withdrawals.sum(number) + 1 > self.allowed(number) {
                 return false;
             }
@@ -74,66 +70,11 @@ impl RetryBudget {
     }
 }
 
-/// Counts over the last [`SLOTS`] slots. Each word is the number of a slot above its count.
-#[derive(Debug, Default)]
-struct Window([AtomicU64; SLOTS]);
-
-fn split(word: u64) -> (u32, u32) {
-    // Both halves are 32 bits wide.
-    ((word >> 32) as u32, word as u32)
-}
-
-fn join(number: u32, count: u32) -> u64 {
-    (u64::from(number) << 32) | u64::from(count)
-}
-
-/// Whether a slot lies ahead, as racing threads see it.
-fn ahead(slot: u32, now: u32) -> bool {
-    now.wrapping_sub(slot) > u32::MAX / 2
-}
-
-/// Whether a slot still counts.
-fn live(slot: u32, now: u32) -> bool {
-    now.wrapping_sub(slot) < SLOTS as u32 || ahead(slot, now)
-}
-
-impl Window {
-    #[allow(clippy::indexing_slicing)] // the remainder is below the array's length
-    fn slot(&self, number: u32) -> &AtomicU64 {
-        &self.0[number as usize % SLOTS]
-    }
-
-    fn sum(&self, now: u32) -> u64 {
-        self.0
-            .iter()
-            .map(|slot| split(slot.load(Relaxed)))
-            .filter(|(number, _)| live(*number, now))
-            .map(|(_, count)| u64::from(count))
-            .sum()
-    }
-
-    fn add(&self, now: u32) {
-        let slot = self.slot(now);
-        let mut seen = slot.load(Relaxed);
-        while !self.try_add(now, seen) {
-            seen = slot.load(Relaxed);
-        }
-    }
-
-    /// Adds one, if the slot is still as it was `seen`.
-    fn try_add(&self, now: u32, seen: u64) -> bool {
-        let (number, count) = split(seen);
-        // What is left of an earlier round does not count any more; a slot that lies ahead is not turned back.
-        let next =
-            if number == now || ahead(number, now) { join(number, count.saturating_add(1)) } else { join(now, 1) };
-        self.slot(now).compare_exchange(seen, next, Relaxed, Relaxed).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     /// The same rule with lists of slot numbers.

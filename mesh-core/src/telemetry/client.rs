@@ -30,7 +30,7 @@ labels! {
         NoEndpoints = "no_endpoints",
         /// No route matched it.
         NoRoute = "no_route",
-        /// Too many requests wait for a connection.
+        /// Too many requests wait for a connection or are under way.
         Overloaded = "overloaded",
         /// The caller went away first.
         Cancelled = "cancelled",
@@ -76,6 +76,58 @@ labels! {
         ConsecutiveFailures = "consecutive_failures",
         /// It stopped answering.
         Timeouts = "timeouts",
+        /// Its success rate lies far below that of the others.
+        SuccessRate = "success_rate",
+        /// Too large a share of its requests failed in one interval.
+        FailurePercentage = "failure_percentage",
+        /// Too few of its breaker's window succeeded.
+        WindowSuccessRate = "window_success_rate",
+        /// The request that should have proved it failed too.
+        ProbeFailed = "probe_failed",
+    }
+}
+
+labels! {
+    /// What a breaker did.
+    BreakerEvent, "event" {
+        /// It opened: the endpoint gets no requests.
+        Opened = "opened",
+        /// Its time is up: the next request is the probe.
+        HalfOpened = "half_opened",
+        /// A request became the probe.
+        Probed = "probed",
+        /// The caller gave the probe up; the next request is another one.
+        GaveBack = "gave_back",
+        /// The probe failed: open again, for longer.
+        Reopened = "reopened",
+        /// The probe succeeded: all requests follow.
+        Closed = "closed",
+    }
+}
+
+labels! {
+    /// A limit that had no place left.
+    ClusterLimit, "limit" {
+        /// `limits.max_requests`: the request failed at once.
+        MaxRequests = "max_requests",
+        /// `limits.max_connections`: no further connection was opened.
+        MaxConnections = "max_connections",
+        /// `pool.max_pending`: the request was not queued.
+        MaxPending = "max_pending",
+        /// `limits.max_retries`: the attempt was not repeated.
+        MaxRetries = "max_retries",
+    }
+}
+
+labels! {
+    /// What one health check said.
+    CheckResult, "result" {
+        /// The endpoint is well.
+        Healthy = "healthy",
+        /// It is not.
+        Unhealthy = "unhealthy",
+        /// Nothing: it stays as it was.
+        Inconclusive = "inconclusive",
     }
 }
 
@@ -84,10 +136,12 @@ labels! {
     EndpointState, "state" {
         /// Known to discovery.
         Known = "known",
-        /// Ejected by the outlier detector.
+        /// Ejected by the outlier detector, or by a breaker that is not closed.
         Ejected = "ejected",
         /// Held to be unreachable by its transport.
         Unready = "unready",
+        /// Taken out by its health checks.
+        Unhealthy = "unhealthy",
     }
 }
 
@@ -100,6 +154,16 @@ labels! {
         Stale = "stale",
         /// An empty set was held back; the last good set stays.
         EmptyHeld = "empty_held",
+        /// Many endpoints vanished at once; those that the source still names are in force, and the others too.
+        ShrinkHeld = "shrink_held",
+        /// Endpoints that were held were let go: the source said for long enough that they are gone.
+        Confirmed = "confirmed",
+        /// The source had nothing to say at the start; the endpoints of the snapshot are in force.
+        Snapshot = "snapshot",
+        /// The snapshot is broken, too old or of something else, and is not used.
+        SnapshotRefused = "snapshot_refused",
+        /// A snapshot could not be written.
+        SnapshotFailed = "snapshot_failed",
         /// The service is gone; the set is empty now.
         Gone = "gone",
     }
@@ -155,10 +219,16 @@ pub struct ClientMetrics {
     budget_exhausted: Family<Labels, Counter>,
     ejections: Family<Labels, Counter>,
     ejections_withheld: Family<Labels, Counter>,
+    breaker: Family<Labels, Counter>,
+    limit_overflows: Family<Labels, Counter>,
+    health_checks: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
     balance: BalanceFamilies,
     discovery: Family<Labels, Counter>,
+    held: Family<Labels, Gauge>,
+    left_out: Family<Labels, Gauge>,
+    snapshot_timestamp: Family<Labels, Gauge>,
     stale: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
     connections_opened: Family<Labels, Counter>,
@@ -187,6 +257,9 @@ impl ClientMetrics {
             "Picks for which ejections did not count, because too few endpoints are available",
             &metrics.panic_picks,
         );
+        counter("breaker_events", "What the breakers of endpoints did", &metrics.breaker);
+        counter("limit_overflows", "What found no place within a limit", &metrics.limit_overflows);
+        counter("health_checks", "Active health checks by what they said", &metrics.health_checks);
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
         counter("connections_failed", "Connections that could not be made", &metrics.connections_failed);
@@ -195,7 +268,22 @@ impl ClientMetrics {
             registry.register(name, help, family.clone());
         };
         gauge("endpoints", "Endpoints by state; ejected and unready ones are also known", &metrics.endpoints);
-        gauge("discovery_stale", "1 while the last good set stands in for an unreadable source", &metrics.stale);
+        gauge(
+            "discovery_stale",
+            "1 while the last good set stands in for a source that is unreadable or not believed",
+            &metrics.stale,
+        );
+        gauge(
+            "discovery_held_endpoints",
+            "Endpoints in force that discovery no longer names, until that is confirmed",
+            &metrics.held,
+        );
+        gauge("discovery_left_out_endpoints", "Endpoints that discovery has beyond a bound", &metrics.left_out);
+        gauge(
+            "discovery_snapshot_timestamp_seconds",
+            "When the snapshot of the last good endpoints was written, in seconds since 1970; 0: there is none",
+            &metrics.snapshot_timestamp,
+        );
         gauge("connections", "Connections open now", &metrics.connections);
         registry.register(
             "request_duration_seconds",
@@ -216,10 +304,16 @@ impl ClientMetrics {
             budget_exhausted: self.budget_exhausted.get_or_create_owned(&own()),
             ejections: Counters::of(&self.ejections, cluster),
             ejections_withheld: Counters::of(&self.ejections_withheld, cluster),
+            breaker: Counters::of(&self.breaker, cluster),
+            limit_overflows: Counters::of(&self.limit_overflows, cluster),
+            health_checks: Counters::of(&self.health_checks, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
             balance: self.balance.cluster(cluster),
             discovery: Counters::of(&self.discovery, cluster),
+            held: self.held.get_or_create_owned(&own()),
+            left_out: self.left_out.get_or_create_owned(&own()),
+            snapshot_timestamp: self.snapshot_timestamp.get_or_create_owned(&own()),
             stale: self.stale.get_or_create_owned(&own()),
             connections: self.connections.get_or_create_owned(&own()),
             connections_opened: self.connections_opened.get_or_create_owned(&own()),
@@ -246,6 +340,12 @@ pub struct ClusterMetrics {
     pub ejections: Counters<EjectReason>,
     /// Ejections not made because too many endpoints are out; counted by the cluster.
     pub ejections_withheld: Counters<EjectReason>,
+    /// What the breakers of endpoints did; counted by the cluster.
+    pub breaker: Counters<BreakerEvent>,
+    /// What found no place within a limit.
+    pub limit_overflows: Counters<ClusterLimit>,
+    /// Active health checks by what they said; counted by the cluster.
+    pub health_checks: Counters<CheckResult>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
     /// Picks for which ejections did not count, because too few endpoints are available; counted by the cluster.
@@ -254,7 +354,14 @@ pub struct ClusterMetrics {
     pub balance: BalanceMetrics,
     /// What became of each word from discovery; counted by the cluster.
     pub discovery: Counters<DiscoveryEvent>,
-    /// 1 while the last good set stands in for a source that cannot be read; kept by the cluster.
+    /// Endpoints in force that the source no longer names; kept by the cluster.
+    pub held: Gauge,
+    /// Endpoints that the source has beyond a bound; kept by the cluster.
+    pub left_out: Gauge,
+    /// When the snapshot in use or written last was written, in seconds since 1970; kept by the cluster.
+    pub snapshot_timestamp: Gauge,
+    /// 1 while the last good set, or a part of it, stands in for a source that cannot be read or is not believed; kept by
+    /// the cluster.
     pub stale: Gauge,
     /// Connections open now.
     pub connections: Gauge,

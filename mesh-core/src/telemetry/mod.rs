@@ -13,8 +13,8 @@ mod transport;
 
 pub use balance::{BalanceMetrics, Distance, PickRefusal, PriorityLabel};
 pub use client::{
-    AttemptOutcome, ClientMetrics, CloseReason, ClusterMetrics, ConnectFailure, DiscoveryEvent, EjectReason,
-    EndpointState, RequestOutcome, RetryReason,
+    AttemptOutcome, BreakerEvent, CheckResult, ClientMetrics, CloseReason, ClusterLimit, ClusterMetrics,
+    ConnectFailure, DiscoveryEvent, EjectReason, EndpointState, RequestOutcome, RetryReason,
 };
 pub use histogram::LatencyHistogram;
 pub use labels::{Counters, Gauges, Label};

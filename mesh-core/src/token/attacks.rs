@@ -324,6 +324,19 @@ fn row_13_times_are_required_finite_and_bounded() {
 }
 
 #[test]
+fn a_token_is_good_until_its_end_and_the_leeway_while_it_is_meant_for_us() {
+    let bench = Bench::new();
+    let token = bench.key.sign(&header(json!({})), &claims().to_string());
+    let verified = bench.verifier.verify(&token, now()).unwrap();
+    assert_eq!(bench.verifier.good_until(&verified), Some(now() + Duration::from_secs(600 + 30)));
+    for (issuer, audience) in [("https://other.example", "orders"), (ISSUER, "payments")] {
+        let mut other = (*verified).clone();
+        (other.issuer, other.audiences) = (issuer.into(), vec![audience.to_owned()]);
+        assert_eq!(bench.verifier.good_until(&other), None, "{issuer} {audience}");
+    }
+}
+
+#[test]
 fn row_14_one_kind_of_token_does_not_pass_for_another() {
     let bench = Bench::new();
     for (typ, expected) in [

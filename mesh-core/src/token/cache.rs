@@ -158,6 +158,7 @@ mod tests {
     #[test]
     fn an_entry_answers_for_its_own_token_keys_and_time_only() {
         let cache = TokenCache::default();
+        let (longest, longer) = ("x".repeat(MAX_TOKEN), "x".repeat(MAX_TOKEN + 1));
         cache.insert(entry("head.payload.signature", 100));
         let find = |token, now, generation| {
             cache.find(token, EPOCH + Duration::from_secs(now), |issuer| (issuer == 0).then_some(generation)).is_some()
@@ -175,8 +176,40 @@ mod tests {
             assert!(!find(token, now, generation), "{token} at {now}, keys {generation}");
         }
         assert!(cache.find("head.payload.signature", EPOCH + Duration::from_secs(100), |_| None).is_none());
-        cache.insert(entry(&"x".repeat(MAX_TOKEN + 1), 100));
-        assert!(!find(&"x".repeat(MAX_TOKEN + 1), 100, 1));
+        // The token's own end, and the longest that is kept.
+        cache.insert(Entry { until: EPOCH + Duration::from_secs(200), ..entry("head.payload.another-one", 100) });
+        assert!(find("head.payload.another-one", 199, 1) && !find("head.payload.another-one", 200, 1));
+        for (token, kept) in [(&longest, true), (&longer, false)] {
+            cache.insert(entry(token, 100));
+            assert_eq!(find(token, 100, 1), kept);
+        }
+    }
+
+    /// Who could choose tokens of one set could throw the entries of others out.
+    #[test]
+    fn every_bit_of_the_tail_and_the_seeds_counts() {
+        let seeded = |seeds| TokenCache { seeds, ..TokenCache::default() };
+        let cache = seeded([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]);
+        let tail = *b"0123456789abcdef";
+        let mut tags = vec![cache.hash(std::str::from_utf8(&tail).unwrap())];
+        for at in 0..TAIL {
+            for bit in 0..7 {
+                let mut other = tail;
+                other[at] ^= 1 << bit;
+                tags.push(cache.hash(std::str::from_utf8(&other).unwrap()));
+            }
+        }
+        for seeds in [[0x9e37_79b9_7f4a_7c95, 0xd1b5_4a32_d192_ed03], [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed83]] {
+            tags.push(seeded(seeds).hash("0123456789abcdef"));
+        }
+        let all = tags.len();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), all);
+        // And so do all sets: of 4,096 tokens each gets some, of 16 on average.
+        let mut sets = [0_u32; SETS];
+        (0..4096).for_each(|n| sets[(cache.hash(&format!("{n:016}")) % SETS as u64) as usize] += 1);
+        assert!(sets.iter().all(|count| (1..50).contains(count)), "{sets:?}");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct FetchedKeysConfig {
     /// For how long after its last confirmation a set is trusted while the server cannot be asked. Default 2 h, which
     /// outlives an outage of an hour; range 1 min to 24 h, at least `refresh`.
     pub max_stale: Duration,
+    /// What one fetch may take, from name resolution to the last byte. Default 10 s, range 100 ms to 10 s. (Istio `timeout`)
+    pub timeout: Duration,
     /// PEM authorities that alone are trusted for these fetches; default: those of the public web.
     pub ca: Option<PathBuf>,
     /// Whether the server may have a private or loopback address. Default `false`.
@@ -60,6 +62,7 @@ impl FetchedKeysConfig {
             uri: uri.into(),
             refresh: Duration::from_secs(300),
             max_stale: Duration::from_secs(2 * 3600),
+            timeout: Duration::from_secs(10),
             ca: None,
             allow_private: false,
             dangerous_allow_http: false,
@@ -70,6 +73,7 @@ impl FetchedKeysConfig {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         self.refresh = fields.within("refresh", self.refresh, 30 * second..=hour);
         self.max_stale = fields.within("max_stale", self.max_stale, self.refresh.max(60 * second)..=24 * hour);
+        self.timeout = fields.within("timeout", self.timeout, second / 10..=10 * second);
         self.ca = fields.optional::<PathBuf>("ca").map(|file| context.base_dir.join(file));
         self.allow_private = fields.or("allow_private", false);
         self.dangerous_allow_http = fields.or("dangerous_allow_http", false);
@@ -79,7 +83,7 @@ impl FetchedKeysConfig {
 
     fn request(&self, url: &str) -> FetchRequest {
         let mut request = FetchRequest::new(url);
-        request.max_bytes = Jwks::MAX_BYTES;
+        (request.max_bytes, request.timeout) = (Jwks::MAX_BYTES, self.timeout);
         request.ca.clone_from(&self.ca);
         (request.allow_private, request.allow_http_to_loopback) = (self.allow_private, self.dangerous_allow_http);
         request
@@ -115,9 +119,9 @@ impl FetchedKeys {
             (FetchedKeysConfig::new(uri), node.place.clone())
         } else {
             let mut fields = Fields::of(node, errors)?;
-            let uri = fields.required::<String>("uri");
+            let (uri, at) = (fields.required::<String>("uri"), fields.place("uri"));
             let config = FetchedKeysConfig::new(uri.unwrap_or_default()).options(fields, context)?;
-            (config, node.place.field("uri"))
+            (config, at)
         };
         if errors.issues().len() > before {
             return None;
@@ -200,7 +204,7 @@ fn configuration_url(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))
 }
 
-fn check_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
+pub(crate) fn check_url(url: &str, allow_http: bool) -> Result<(), &'static str> {
     let rest = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => rest,
         (None, Some(rest)) if allow_http => rest,
@@ -320,4 +324,75 @@ impl Watch {
 /// What may be logged of a URL.
 fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(before, _)| before)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testkit::{Provider, TestKey};
+    use super::*;
+
+    const URI: &str = "https://idp.example/keys";
+
+    /// Services that start together must not ask together: each pause is shortened at random, and never longer.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_shortened_at_random() {
+        let provider = Arc::new(Provider::default());
+        let mut watch = Watch::new(FetchedKeys::new(FetchedKeysConfig::new(URI), provider.clone(), Rng::seeded(5)));
+        for round in 0..20 {
+            let set = json!({ "keys": [TestKey::es256().jwk("a")] });
+            let pause = |watch: &Watch| watch.next.unwrap().duration_since(Instant::now()).as_secs_f64();
+            for (cache_control, longest) in
+                [("", 300.0), ("max-age=60", 60.0), ("max-age=1", 30.0), ("max-age=9999", 900.0), ("no-store", 30.0)]
+            {
+                provider.answer(URI, 200, cache_control, &set);
+                watch.fetch().await;
+                let found = pause(&watch);
+                assert!((longest * 0.9..=longest).contains(&found), "round {round}, {cache_control}: {found}");
+            }
+            provider.fail();
+            for longest in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+                assert!(matches!(watch.fetch().await, KeyUpdate::Failed(_)));
+                let found = pause(&watch);
+                assert!((longest * 0.5..=longest).contains(&found), "round {round}: {found} after {longest}");
+            }
+        }
+    }
+
+    #[test]
+    fn urls_are_https_with_a_host_and_nothing_that_misleads() {
+        for (url, https, http) in [
+            ("https://idp.example/keys?a=b", true, true),
+            ("https://idp.example:8443", true, true),
+            ("http://127.0.0.1:1/keys", false, true),
+            ("https://", false, false),
+            ("http://", false, false),
+            ("HTTPS://idp.example", false, false),
+            ("ftp://idp.example", false, false),
+            ("idp.example", false, false),
+            ("", false, false),
+            ("https://user@idp.example", false, false),
+            ("https://idp.example/#x", false, false),
+            ("https://idp.example\\@other", false, false),
+            ("https://idp.example/ x", false, false),
+            ("https://idp.example/\u{e9}", false, false),
+            ("http://127.0.0.1:1/ x", false, false),
+        ] {
+            assert_eq!(
+                [check_url(url, false), check_url(url, true)].map(|checked| checked.is_ok()),
+                [https, http],
+                "{url}"
+            );
+        }
+        for (issuer, expected) in [
+            ("https://idp.example", "https://idp.example/.well-known/openid-configuration"),
+            ("https://idp.example/a/", "https://idp.example/a/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(configuration_url(issuer), expected);
+        }
+        for (url, shown) in [("https://a/b?secret=c?d", "https://a/b"), ("https://a/b", "https://a/b")] {
+            assert_eq!(without_query(url), shown);
+        }
+    }
 }

@@ -93,14 +93,39 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::testkit::TestKey;
+    use super::super::algorithm::Algorithm;
+    use super::super::testkit::{TestKey, configured};
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::identity::testkit::context;
 
     async fn next(updates: &mut KeyUpdates) -> Result<Arc<Jwks>, JwksError> {
         match poll_fn(|cx| updates.as_mut().poll_next(cx)).await.unwrap() {
             KeyUpdate::Keys(keys) => Ok(keys),
             KeyUpdate::Failed(error) => Err(error),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_name_a_file_from_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = context(dir.path(), Arc::new(ManualClock::at_unix(0)));
+        let mut svid = TestKey::es256().jwk("b");
+        svid["use"] = json!("jwt-svid");
+        std::fs::write(dir.path().join("keys"), json!({ "keys": [TestKey::es256().jwk("a"), svid] }).to_string())
+            .unwrap();
+        let plain = configured("keys", &context, FileKeys::from_node).unwrap();
+        let bundle = configured("{ file: keys }", &context, FileKeys::jwt_svid_from_node).unwrap();
+        // Of one file each takes what is for it.
+        for (source, key, other) in [(plain, "a", "b"), (bundle, "b", "a")] {
+            let keys = next(&mut source.watch()).await.unwrap();
+            let found = |id| keys.find(Some(id), Algorithm::Es256).is_ok();
+            assert!(found(key) && !found(other), "{key}");
+        }
+        for (yaml, expected) in [("{}", "file"), ("{ file: keys, x: y }", "unknown field"), ("keys", "expected")] {
+            let error = configured(yaml, &context, FileKeys::jwt_svid_from_node).unwrap_err();
+            assert!(error.contains(expected), "{yaml}: {error}");
         }
     }
 

@@ -233,3 +233,139 @@ fn ed25519(x: &[u8]) -> Result<DecodingKey, String> {
     ParsedPublicKey::new(&ED25519, x).map_err(|_| "`x` is no Ed25519 key".to_owned())?;
     Ok(DecodingKey::from_ed_der(x))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testkit::{TestKey, b64};
+    use super::*;
+
+    #[test]
+    fn rsa_keys_are_of_a_sound_size_and_form() {
+        // The highest bit, then ones: odd, and no power of 65537.
+        let modulus = |bits: usize| {
+            let mut bytes = vec![0xff; bits.div_ceil(8)];
+            bytes[0] >>= bytes.len() * 8 - bits;
+            bytes
+        };
+        let said = |modulus: &[u8], exponent: &[u8]| rsa(modulus, exponent).err().unwrap_or_default();
+        for (bits, expected) in [
+            (2047, "an RSA key has 2047 bits"),
+            (2048, ""),
+            (2049, ""),
+            (8191, ""),
+            (8192, ""),
+            (8193, "an RSA key has 8193 bits"),
+        ] {
+            let error = said(&modulus(bits), &[1, 0, 1]);
+            assert!(error.starts_with(expected) && error.is_empty() == expected.is_empty(), "{bits}: {error}");
+            // Zeros in front are no bits.
+            assert_eq!(said(&[&[0, 0], &*modulus(bits)].concat(), &[1, 0, 1]), error);
+        }
+        assert!(said(&[], &[3]).contains("has 0 bits") && said(&[0; 300], &[3]).contains("has 0 bits"));
+        let mut even = modulus(2048);
+        *even.last_mut().unwrap() = 0xfe;
+        assert!(said(&even, &[3]).contains("makes no sense"));
+        for (exponent, sound) in [
+            (&[][..], false),
+            (&[0], false),
+            (&[1], false),
+            (&[2], false),
+            (&[3], true),
+            (&[4], false),
+            (&[0, 0, 0, 3], true),
+            (&[1, 0, 0, 1], true),
+            (&[1, 0, 0, 0], false),
+            (&[0, 0, 0, 0, 3], false),
+        ] {
+            assert_eq!(rsa(&modulus(2048), exponent).is_ok(), sound, "{exponent:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_by_name_or_by_being_the_only_one() {
+        let (first, second, other) =
+            (TestKey::es256().jwk("a"), TestKey::es256().jwk("b"), TestKey::ed25519().jwk("c"));
+        let unnamed = |jwk: &Value| {
+            let mut jwk = jwk.clone();
+            jwk.as_object_mut().unwrap().remove("kid");
+            jwk
+        };
+        let bound = |alg: &str| {
+            let mut jwk = first.clone();
+            jwk["alg"] = json!(alg);
+            jwk
+        };
+        let (unknown, mismatch) = (Err(TokenError::UnknownKey), Err(TokenError::KeyMismatch));
+        for (keys, id, algorithm, expected) in [
+            (vec![first.clone()], Some("a"), Algorithm::Es256, Ok(())),
+            (vec![first.clone()], Some("b"), Algorithm::Es256, unknown),
+            (vec![first.clone()], Some("a"), Algorithm::EdDsa, mismatch),
+            (vec![first.clone()], None, Algorithm::Es256, Ok(())),
+            (vec![first.clone()], None, Algorithm::EdDsa, unknown),
+            (vec![first.clone(), other.clone()], None, Algorithm::Es256, Ok(())),
+            (vec![first.clone(), second.clone()], None, Algorithm::Es256, unknown),
+            (vec![first.clone(), unnamed(&second)], None, Algorithm::Es256, unknown),
+            (vec![unnamed(&first)], None, Algorithm::Es256, Ok(())),
+            (vec![unnamed(&first)], Some("a"), Algorithm::Es256, unknown),
+            (vec![bound("ES256")], None, Algorithm::Es256, Ok(())),
+        ] {
+            let text = json!({ "keys": keys }).to_string();
+            let set = Jwks::parse(text.as_bytes()).unwrap();
+            assert_eq!(set.find(id, algorithm).map(drop), expected, "{id:?} {algorithm:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_read_to_the_last_member() {
+        let ec = TestKey::es256().jwk("a");
+        let with = |name: &str, value: Value| {
+            let mut jwk = ec.clone();
+            jwk[name] = value;
+            json!({ "keys": [jwk] }).to_string()
+        };
+        let nothing = "no key for signatures";
+        for (text, expected) in [
+            ("[]".to_owned(), "not a JWK set"),
+            ("{}".to_owned(), "expected a list in `keys`"),
+            (json!({ "keys": {} }).to_string(), "expected a list in `keys`"),
+            (json!({ "keys": [7] }).to_string(), "keys[0]: expected an object"),
+            (json!({ "keys": [] }).to_string(), nothing),
+            (json!({ "keys": [ec, ec] }).to_string(), "keys[1]: the `kid` \"a\" is used twice"),
+            (with("kid", json!(7)), "`kid` is not a string"),
+            (with("kty", json!(7)), "`kty` is not a string"),
+            (with("kty", json!("oct")), "symmetric"),
+            (with("crv", json!("P-521")), nothing),
+            (with("crv", json!("P-384")), "must be 48 bytes each"),
+            (with("x", json!(b64([7; 31]))), "must be 32 bytes each"),
+            (with("y", json!(b64([7; 33]))), "must be 32 bytes each"),
+            (with("y", json!(b64([7; 32]))), "no point on the curve"),
+            (with("y", json!("=")), "`y` is not base64url"),
+            (with("d", json!("AA")), "`d` is private"),
+            (with("use", json!("sig")), ""),
+            (with("use", json!("enc")), nothing),
+            (with("use", json!("jwt-svid")), nothing),
+            (with("key_ops", json!(["sign", "verify"])), ""),
+            (with("key_ops", json!(["sign"])), nothing),
+            (with("key_ops", json!("verify")), "`key_ops` is not a list"),
+            (with("alg", json!("ES256")), ""),
+            (with("alg", json!("ES384")), "for another type of key"),
+            (with("alg", json!("ECDH-ES")), nothing),
+        ] {
+            let said = Jwks::parse(text.as_bytes()).map(drop).map_err(|error| error.0);
+            let error = said.clone().err().unwrap_or_default();
+            assert!(error.contains(expected) && said.is_ok() == expected.is_empty(), "{text}: {said:?}");
+        }
+        let padded = |length: usize| {
+            let text = with("use", json!("sig"));
+            Jwks::parse(format!("{text}{}", " ".repeat(length - text.len())).as_bytes())
+        };
+        assert!(padded(Jwks::MAX_BYTES).is_ok());
+        assert!(padded(Jwks::MAX_BYTES + 1).unwrap_err().0.contains("larger than 1 MiB"));
+        let unnamed =
+            json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "jwt-svid", "x": ec["x"], "y": ec["y"] }] });
+        assert!(Jwks::parse_jwt_svid(unnamed.to_string().as_bytes()).unwrap_err().0.contains("has no `kid`"));
+        assert!(Jwks::parse_jwt_svid(with("use", json!("jwt-svid")).as_bytes()).is_ok());
+    }
+}

@@ -185,6 +185,42 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_for_hashes_up_to_its_length() {
+        for (name, algorithm, least) in
+            [("HS256", hmac::HMAC_SHA256, 32), ("HS384", hmac::HMAC_SHA384, 48), ("HS512", hmac::HMAC_SHA512, 64)]
+        {
+            for (length, expected) in [(least - 1, Err(TokenError::KeyMismatch)), (least, Ok(())), (least + 1, Ok(()))]
+            {
+                let secret = vec![7_u8; length];
+                let signed = format!("{}.{}", b64(json!({ "alg": name }).to_string()), b64("any payload"));
+                let tag = hmac::sign(&hmac::Key::new(algorithm, &secret), signed.as_bytes());
+                let jwk = json!({ "kty": "oct", "k": b64(&secret) });
+                assert_eq!(
+                    verify(&jwk.to_string(), &format!("{signed}.{}", b64(tag)), None),
+                    expected,
+                    "{name} {length}"
+                );
+                let bound = json!({ "kty": "oct", "k": b64(&secret), "alg": "HS1" });
+                let judged = verify(&bound.to_string(), &format!("{signed}.{}", b64(tag)), None);
+                assert_eq!(judged, Err(TokenError::KeyMismatch), "a key for something else");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_private_key_the_public_half_verifies() {
+        let key = TestKey::es256();
+        let (mut private, mut public) = (key.jwk("k"), key.jwk("k"));
+        private["d"] = json!(b64([1; 32]));
+        for jwk in [&mut private, &mut public] {
+            jwk["key_ops"] = json!(["sign"]);
+        }
+        let jws = key.sign(&json!({ "alg": "ES256" }).to_string(), "any payload");
+        assert_eq!(verify(&private.to_string(), &jws, None), Ok(()));
+        assert!(JwsKey::parse(public.to_string().as_bytes()).is_err(), "a public key that only signs");
+    }
+
+    #[test]
     fn keys_that_sign_nothing_are_refused() {
         let ec = TestKey::es256().jwk("k");
         let with = |name: &str, value: Value| {
@@ -201,6 +237,16 @@ mod tests {
             r#"{"kty":"oct","kty":"oct","k":"AAAA"}"#.to_owned(),
         ] {
             assert!(JwsKey::parse(jwk.as_bytes()).is_err(), "{jwk}");
+        }
+        // As long as may be, and a byte more.
+        let padded = |spaces: usize| JwsKey::parse(format!("{HS256_KEY}{}", " ".repeat(spaces)).as_bytes()).err();
+        let room = MAX_JWS - HS256_KEY.len();
+        assert_eq!(padded(room), None);
+        assert!(padded(room + 1).unwrap().0.contains("larger than 1 MiB"));
+        for (length, expected) in
+            [(MAX_JWS, TokenError::Malformed("expected three parts")), (MAX_JWS + 1, TokenError::TooLarge)]
+        {
+            assert_eq!(verify(HS256_KEY, &"a".repeat(length), None), Err(expected));
         }
         let short = r#"{"kty":"oct","k":"AAAA"}"#;
         assert_eq!(verify(short, HS256_JWS, None), Err(TokenError::KeyMismatch), "a secret shorter than its hash");

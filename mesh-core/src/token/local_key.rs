@@ -245,9 +245,92 @@ mod tests {
     use super::super::{TokenError, TokenVerifier};
     use super::*;
     use crate::clock::ManualClock;
+    use crate::identity::testkit::context;
 
     fn config(path: &Path) -> LocalKeyConfig {
         LocalKeyConfig::new(path, "https://idp.example", "spiffe://td/ns/shop/sa/web", vec!["orders".to_owned()])
+    }
+
+    fn configured(yaml: &str) -> Result<LocalKeyConfig, String> {
+        let context = context(Path::new("/etc/mesh"), Arc::new(ManualClock::at_unix(0)));
+        super::super::testkit::configured(yaml, &context, LocalKeyConfig::from_node)
+    }
+
+    #[test]
+    fn settings_are_read_to_the_last_field() {
+        let least = "key: key.pem, issuer: i, audience: a";
+        let expected =
+            LocalKeyConfig::new("/etc/mesh/key.pem", "i", "spiffe://td/ns/shop/sa/web", vec!["a".to_owned()]);
+        assert_eq!(configured(&format!("{{ {least} }}")).unwrap(), expected);
+        let all = "{ key: /k, issuer: i, subject: s, audience: [a, b], ttl: 10s, key_id: k, type: at+jwt }";
+        let several = ["a", "b"].map(str::to_owned).to_vec();
+        let expected = LocalKeyConfig {
+            ttl: Duration::from_secs(10),
+            key_id: Some("k".to_owned()),
+            token_type: "at+jwt".to_owned(),
+            ..LocalKeyConfig::new("/k", "i", "s", several)
+        };
+        assert_eq!(configured(all).unwrap(), expected);
+        let ttl = |ttl: &str| configured(&format!("{{ {least}, ttl: {ttl} }}")).map(|config| config.ttl.as_secs());
+        assert_eq!((ttl("10s"), ttl("1h")), (Ok(10), Ok(3600)));
+        for (ttl, named) in [(ttl("9s"), "ttl"), (ttl("3601s"), "ttl")] {
+            assert!(ttl.unwrap_err().contains(named));
+        }
+        for (yaml, expected) in [
+            ("{ issuer: i, audience: a }", "key: "),
+            ("{ key: k, audience: a }", "issuer: "),
+            ("{ key: k, issuer: i }", "audience: "),
+            ("{ key: k, issuer: i, audience: a, x: y }", "unknown field"),
+            ("{ key: k, issuer: i, audience: [] }", "cannot be empty"),
+            ("{ key: k, issuer: i, audience: [a, ''] }", "cannot be empty"),
+            ("{ key: k, issuer: '', audience: a }", "cannot be empty"),
+            ("{ key: k, issuer: i, audience: a, subject: '' }", "cannot be empty"),
+            ("{ key: k, issuer: i, audience: a, key_id: '' }", "cannot be empty"),
+            ("{ key: k, issuer: i, audience: a, type: '' }", "cannot be empty"),
+        ] {
+            let error = configured(yaml).unwrap_err();
+            assert!(error.contains(expected), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_read_to_the_last_byte_that_it_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert!(read(&path).unwrap_err().contains("cannot be read"));
+        for (length, whole) in [(0, true), (MAX_BYTES, true), (MAX_BYTES + 1, false)] {
+            let contents = vec![b'x'; usize::try_from(length).unwrap()];
+            std::fs::write(&path, &contents).unwrap();
+            assert_eq!(read(&path).ok().map(|bytes| *bytes == contents), whole.then_some(true), "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_is_what_was_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
+        let open = |config| LocalKey::open(config, Duration::from_secs(1), clock.clone(), Rng::seeded(3));
+        let error = open(config(&path)).token().unwrap_err().0;
+        assert!(error.contains("key cannot be read"), "{error}");
+        std::fs::write(&path, RFC7515).unwrap();
+        for (audience, written) in [(vec!["a"], json!("a")), (vec!["a", "b"], json!(["a", "b"]))] {
+            let audience = audience.into_iter().map(str::to_owned).collect();
+            let token = open(LocalKeyConfig { audience, ..config(&path) }).token().unwrap();
+            let parts: Vec<Value> = token
+                .split('.')
+                .take(2)
+                .map(|part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap())
+                .collect();
+            assert_eq!(parts[0], json!({ "alg": "ES256", "kid": "named", "typ": "JWT" }));
+            let mut claims = parts[1].clone();
+            assert!(claims.as_object_mut().unwrap().remove("jti").unwrap().as_str().unwrap().len() == 36);
+            let (iat, exp) = (1_800_000_000, 1_800_000_300);
+            let expected = json!({
+                "iss": "https://idp.example", "sub": "spiffe://td/ns/shop/sa/web", "aud": written, "iat": iat, "exp": exp,
+            });
+            assert_eq!(claims, expected);
+        }
     }
 
     fn public(jwk: &str, kid: &str) -> Value {

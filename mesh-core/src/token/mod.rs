@@ -10,7 +10,7 @@
 //! | size, three parts, strict base64url and JSON, forbidden headers | `parse`, `json` |
 //! | issuer, algorithm, key, signature, then claims | [`TokenVerifier`] |
 //! | what was verified a moment ago | `cache` |
-//! | an issuer's keys | [`IssuerKeys`], from a [`KeySource`]: [`FileKeys`], [`FetchedKeys`] |
+//! | an issuer's keys | [`IssuerKeys`], from a [`KeySource`]: [`FileKeys`], [`InlineKeys`], [`FetchedKeys`] |
 //! | tokens for our own calls | [`TokenSource`]: [`FileToken`], [`LocalKey`] |
 
 mod algorithm;
@@ -19,6 +19,7 @@ mod cache;
 mod error;
 mod fetched;
 mod file;
+mod inline;
 mod json;
 mod jwks;
 mod jws;
@@ -41,8 +42,10 @@ mod profiles;
 pub(crate) mod testkit;
 
 pub use error::TokenError;
+pub(crate) use fetched::check_url;
 pub use fetched::{FetchedKeys, FetchedKeysConfig};
 pub use file::FileKeys;
+pub use inline::InlineKeys;
 pub use json::StrictJson;
 pub(crate) use json::parse_object;
 pub use jwks::Jwks;
@@ -52,8 +55,8 @@ pub(crate) use keys::KeyLookups;
 pub use keys::PendingKeys;
 pub use keys::{IssuerKeys, KeySource, KeyUpdate, KeyUpdates};
 pub use local_key::{LocalKey, LocalKeyConfig};
-pub use location::{Location, Locations};
+pub use location::{Location, Locations, cookie_pair};
 pub use parse::bearer;
 pub use source::{FileToken, TokenSource, TokenSourceError};
 pub use verified::VerifiedToken;
-pub use verify::{Presented, Refused, TokenVerifier};
+pub use verify::{Presented, Refused, TokenVerifier, accepts_claims};

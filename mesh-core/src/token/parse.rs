@@ -146,3 +146,82 @@ fn after_scheme(credential: &[u8]) -> Option<&[u8]> {
 pub(super) fn is_b64token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testkit::b64;
+    use super::*;
+
+    fn parsed(header: &Value) -> Result<Option<String>, TokenError> {
+        let token = format!("{}.{}.{}", b64(header.to_string()), b64("{}"), b64("signature"));
+        Unverified::parse(&token).map(|token| token.key_id)
+    }
+
+    #[test]
+    fn limits_hold_to_the_byte() {
+        let parts = TokenError::Malformed("expected three parts");
+        for (length, expected) in [(MAX_TOKEN, parts), (MAX_TOKEN + 1, TokenError::TooLarge)] {
+            assert_eq!(Unverified::parse(&"a".repeat(length)).map(drop), Err(expected));
+        }
+        let named = |length: usize| parsed(&json!({ "alg": "ES256", "kid": "k".repeat(length) }));
+        assert_eq!(named(MAX_KID), Ok(Some("k".repeat(MAX_KID))));
+        assert!(named(MAX_KID + 1).is_err() && named(0).is_err());
+        assert_eq!(parsed(&json!({ "alg": "ES256" })), Ok(None));
+        assert_eq!(parsed(&json!({ "alg": "ES256", "cty": "JWT" })), Err(TokenError::ForbiddenHeader("cty")));
+    }
+
+    #[test]
+    fn what_is_signed_is_what_came() {
+        let token = format!("{}.{}.{}", b64(r#"{"alg":"ES256"}"#), b64(r#"{"iss":"i"}"#), b64("signature"));
+        let parsed = Unverified::parse(&token).unwrap();
+        assert_eq!(parsed.signed, token.rsplit_once('.').unwrap().0.as_bytes());
+        assert_eq!((&*parsed.signature, parsed.issuer.as_deref()), (&b"signature"[..], Some("i")));
+    }
+
+    #[test]
+    fn a_jwt_svid_names_its_key_and_has_no_other_headers() {
+        for (header, expected) in [
+            (json!({ "alg": "ES256", "kid": "k" }), Ok(())),
+            (json!({ "alg": "ES256", "kid": "k", "typ": "JWT" }), Ok(())),
+            (json!({ "alg": "ES256" }), Err(TokenError::UnknownKey)),
+            (
+                json!({ "alg": "ES256", "kid": "k", "x": 1 }),
+                Err(TokenError::Malformed("a JWT-SVID has no headers but `alg`, `kid` and `typ`")),
+            ),
+        ] {
+            let token = format!("{}.{}.{}", b64(header.to_string()), b64("{}"), b64("signature"));
+            assert_eq!(Unverified::parse(&token).unwrap().check_jwt_svid_header(), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn one_bearer_token_or_none_or_a_refusal() {
+        let form = TokenError::Malformed("expected one bearer token after `Bearer `");
+        for (headers, expected) in [
+            (&[][..], Ok(None)),
+            (&["Bearer a.b-c_d~e+f/g="], Ok(Some("a.b-c_d~e+f/g="))),
+            (&["bEARER a"], Ok(Some("a"))),
+            (&["Basic a"], Ok(None)),
+            (&["Bearers a"], Ok(None)),
+            (&["Bear"], Ok(None)),
+            (&[""], Ok(None)),
+            (&["Bearer"], Err(form)),
+            (&["Bearer "], Err(form)),
+            (&["Bearer  a"], Err(form)),
+            (&["Bearer\ta"], Err(form)),
+            (&["Bearer a b"], Err(form)),
+            (&["Bearer,a"], Err(TokenError::Ambiguous)),
+            (&["Bearer a,b"], Err(TokenError::Ambiguous)),
+            (&["Basic a, Bearer b"], Err(TokenError::Ambiguous)),
+            (&["Basic a,Bearer"], Err(TokenError::Ambiguous)),
+            (&["Basic a, b"], Ok(None)),
+            (&["Bearer a", "Bearer a"], Err(TokenError::Ambiguous)),
+            (&["Basic a", "Basic a"], Err(TokenError::Ambiguous)),
+        ] {
+            assert_eq!(bearer(headers.iter().map(|header| header.as_bytes())), expected, "{headers:?}");
+        }
+        assert_eq!(bearer([&b"Bearer \xff"[..]]), Err(form));
+    }
+}

@@ -142,7 +142,10 @@ fn thumbprint(public_key: &[u8]) -> Result<String, String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::testkit::TestKey;
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::signature::KeyPair as _;
+
+    use super::super::testkit::{TestKey, b64};
     use super::*;
 
     /// RFC 8037 appendix A.1 and A.3.
@@ -168,6 +171,31 @@ pub(super) mod tests {
             let lengths: std::collections::BTreeSet<_> = (0..50).map(|_| key.sign(b"m").unwrap().len()).collect();
             assert_eq!(lengths.len(), 1, "a signature of fixed length");
         }
+    }
+
+    /// RFC 7638 3: the hash of the members that every such key has, in the order of their names.
+    #[test]
+    fn a_thumbprint_is_that_of_the_public_jwk() {
+        let of = |jwk: &Value, names: &[&str]| {
+            let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":{}", jwk[name])).collect();
+            URL_SAFE_NO_PAD.encode(digest(&SHA256, format!("{{{}}}", members.join(",")).as_bytes()))
+        };
+        let jwk: Value = serde_json::from_str(RFC7515).unwrap();
+        let unnamed = RFC7515.replace(r#""kid":"named","#, "");
+        let key = SigningKey::parse(unnamed.as_bytes(), None).unwrap();
+        assert_eq!(key.id(), of(&jwk, &["crv", "kty", "x", "y"]));
+
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let (x, y) = pair.public_key_raw()[1..].split_at(48);
+        let jwk = serde_json::json!({ "crv": "P-384", "kty": "EC", "x": b64(x), "y": b64(y) });
+        let key = SigningKey::parse(pair.serialize_pem().as_bytes(), None).unwrap();
+        assert_eq!((key.algorithm(), key.id()), ("ES384", &*of(&jwk, &["crv", "kty", "x", "y"])));
+
+        let rsa = TestKey::rsa();
+        let TestKey::Rsa(pair) = &rsa else { panic!("an RSA key") };
+        let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        assert_eq!(thumbprint(der.as_ref()).unwrap(), of(&rsa.jwk("k"), &["e", "kty", "n"]));
+        assert_eq!(thumbprint(b"junk"), Err("has no public half".to_owned()));
     }
 
     #[test]

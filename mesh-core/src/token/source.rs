@@ -106,7 +106,50 @@ fn parse(path: &Path, read: &Read) -> Result<Arc<str>, TokenSourceError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testkit::configured;
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::identity::testkit::context;
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_are_a_path_from_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "a.b.c").unwrap();
+        let context = context(dir.path(), Arc::new(ManualClock::at_unix(0)));
+        let source = configured("token", &context, FileToken::from_node).unwrap();
+        assert_eq!(&*source.token().unwrap(), "a.b.c");
+        // It is looked at as often as the configuration says, and its own end is that of the source.
+        std::fs::write(dir.path().join("token"), "d.e.f").unwrap();
+        tokio::time::sleep(context.poll_interval * 2 + Duration::from_millis(1)).await;
+        assert_eq!(&*source.token().unwrap(), "d.e.f");
+        assert!(configured("[token]", &context, FileToken::from_node).unwrap_err().contains("expected"));
+        let threads = std::thread::spawn(move || configured("token", &context, FileToken::from_node).err());
+        assert!(threads.join().unwrap().unwrap().contains("in a Tokio runtime"));
+    }
+
+    #[test]
+    fn a_file_holds_one_token_or_says_what_it_holds() {
+        let read = |contents: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("token");
+            std::fs::write(&path, contents).unwrap();
+            parse(&path, &Read::from_file(&path, MAX_BYTES)).map_err(|error| error.0)
+        };
+        let long = "a".repeat(MAX_BYTES);
+        for token in ["a.b-c_d~e+f/g=", " \n a \r\n", &long] {
+            assert_eq!(read(token.as_bytes()).as_deref(), Ok(token.trim()));
+        }
+        for (contents, expected) in [
+            (&b""[..], "is empty"),
+            (b" \n", "is empty"),
+            (b"a b", "no bearer token"),
+            (b"\xff", "no bearer token"),
+            (format!("{long}a").as_bytes(), "larger than"),
+        ] {
+            let error = read(contents).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_renewed_token_is_picked_up_and_a_broken_file_keeps_the_last_good_one() {

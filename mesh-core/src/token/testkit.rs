@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{IssuerKeys, Jwks, TokenVerifier};
-use crate::config::{IssuerConfig, PlugConfig};
+use crate::config::{Errors, IssuerConfig, Node, PlugConfig, yaml};
 use crate::fetch::{Fetch, FetchError, FetchRequest, Fetched, Fetching};
+use crate::plugin::Context;
 
 pub(crate) const ISSUER: &str = "https://idp.example";
 
@@ -28,6 +29,19 @@ pub(crate) fn now() -> SystemTime {
 /// `now` plus some seconds, as a NumericDate.
 pub(crate) fn at(seconds: i64) -> Value {
     json!(1_800_000_000 + seconds)
+}
+
+/// What a factory of key or token sources makes of settings: the source, or what was wrong with them.
+pub(crate) fn configured<T>(
+    yaml: &str,
+    context: &Context,
+    make: impl Fn(&Node, &Context, &mut Errors) -> Option<T>,
+) -> Result<T, String> {
+    let mut errors = Errors::default();
+    let nodes = yaml::parse("mesh.yaml", yaml, &mut errors);
+    let made = make(&nodes[0], context, &mut errors);
+    let said: Vec<String> = errors.issues().iter().map(ToString::to_string).collect();
+    if said.is_empty() { Ok(made.unwrap()) } else { Err(said.join("\n")) }
 }
 
 pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {

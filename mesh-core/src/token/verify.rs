@@ -171,9 +171,21 @@ impl TokenVerifier {
     /// Which of the issuer's keys had signed it is not remembered, so a key that was withdrawn does not end it.
     pub fn good_until(&self, token: &VerifiedToken) -> Option<SystemTime> {
         let config = self.issuer(token)?;
-        let meant = token.audiences.iter().any(|audience| config.audiences.contains(audience));
-        meant.then(|| token.expires.checked_add(config.leeway).unwrap_or(token.expires))
+        config.is_meant(&token.audiences).then(|| token.expires.checked_add(config.leeway).unwrap_or(token.expires))
     }
+}
+
+/// Whether a token with these claims is one of `issuers` and for their audiences, whatever signed it: for tools that ask what
+/// would be. An `aud` that was not given is not looked at.
+pub fn accepts_claims(issuers: &[IssuerConfig], token: &VerifiedToken) -> Result<(), TokenError> {
+    let named = |issuer: &&IssuerConfig| issuer.trust_domain().is_none() && *issuer.issuer == *token.issuer;
+    let signs = |issuer: &&IssuerConfig| {
+        let id = token.subject.as_deref().and_then(|subject| SpiffeId::parse(subject).ok());
+        issuer.trust_domain().is_some_and(|domain| id.is_some_and(|id| id.trust_domain() == domain))
+    };
+    let found = issuers.iter().find(named).or_else(|| issuers.iter().find(signs)).ok_or(TokenError::UnknownIssuer)?;
+    let meant = token.audiences.is_empty() || found.is_meant(&token.audiences);
+    if meant { Ok(()) } else { Err(TokenError::WrongAudience) }
 }
 
 impl Issuer {
@@ -184,8 +196,11 @@ impl Issuer {
             Some(_) => check_jwt_svid_type(token.token_type.as_deref())?,
             None => config.check_type(token.token_type.as_deref(), &claims)?,
         }
-        let audiences = audiences(&claims)?;
-        if !audiences.iter().any(|audience| config.audiences.contains(audience)) {
+        let audiences = match claims.get("aud") {
+            None if config.dangerous_any_audience => Vec::new(),
+            _ => audiences(&claims)?,
+        };
+        if !config.is_meant(&audiences) {
             return Err(TokenError::WrongAudience);
         }
         let expires = config.check_times(&claims, now)?;
@@ -203,6 +218,11 @@ fn check_jwt_svid_type(token_type: Option<&str>) -> Result<(), TokenError> {
 }
 
 impl IssuerConfig {
+    /// Whether a token for these audiences is one for this service.
+    fn is_meant(&self, audiences: &[String]) -> bool {
+        self.dangerous_any_audience || audiences.iter().any(|audience| self.audiences.contains(audience))
+    }
+
     /// One kind of token must not pass for another. (RFC 8725 3.11, 3.12)
     fn check_type(&self, token_type: Option<&str>, claims: &Map<String, Value>) -> Result<(), TokenError> {
         let name = token_type.unwrap_or("JWT").to_ascii_lowercase();

@@ -47,3 +47,32 @@ pub(super) async fn poll(path: &Path, max: usize, last: &Read) -> Option<Read> {
 pub(super) fn path(node: &Node, context: &Context, errors: &mut Errors) -> Option<PathBuf> {
     Some(context.base_dir.join(PathBuf::decode(node, errors)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_read_to_the_last_byte_that_it_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut last = Read::nothing();
+        for (contents, expected) in [
+            (None, Err("No such file")),
+            (Some(""), Ok("")),
+            (Some("1234567"), Ok("1234567")),
+            (Some("12345678"), Ok("12345678")),
+            (Some("123456789"), Err("larger than 8 bytes")),
+        ] {
+            contents.iter().for_each(|contents| std::fs::write(&path, contents).unwrap());
+            let read = poll(&path, 8, &last).await.unwrap();
+            match (read.contents(), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected.as_bytes()),
+                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+                (found, _) => panic!("{contents:?}: {found:?}"),
+            }
+            assert_eq!(poll(&path, 8, &read).await, None, "no news");
+            last = read;
+        }
+    }
+}

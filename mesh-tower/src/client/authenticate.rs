@@ -1,5 +1,6 @@
 //! Attaches the token that a cluster's calls must carry.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
@@ -10,6 +11,7 @@ use tower_service::Service;
 use super::Body;
 use super::call::call;
 use super::future::CallOr;
+use super::registry::RuntimeCluster;
 use crate::error::{Error, ErrorKind};
 
 /// Writes `authorization: Bearer TOKEN` where the cluster has a token source.
@@ -46,8 +48,13 @@ pub struct Authenticate<S> {
 }
 
 fn attach<B>(request: &mut Request<B>) -> Result<(), Error> {
-    let call = call(request, "AuthenticateLayer")?;
-    let Some(source) = &call.cluster.token else { return Ok(()) };
+    let cluster = Arc::clone(&call(request, "AuthenticateLayer")?.cluster);
+    attach_token(&cluster, request)
+}
+
+/// The same for what is no call: a request to an endpoint of `cluster`.
+pub(super) fn attach_token<B>(cluster: &RuntimeCluster, request: &mut Request<B>) -> Result<(), Error> {
+    let Some(source) = &cluster.token else { return Ok(()) };
     if request.headers().contains_key(AUTHORIZATION) {
         return Ok(());
     }

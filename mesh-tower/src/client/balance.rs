@@ -121,11 +121,15 @@ where
                     let (Some(call), Some(mut request)) = (call.take(), this.request.take()) else {
                         return Poll::Pending; // polled after its end
                     };
+                    let held = match call.cluster.limits.request(call.retry.clone()) {
+                        Ok(held) => held,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
                     let now = Instant::now();
                     match call.cluster.cluster.pick_by(call.hash, &call.tried, now) {
                         Ok(pick) => {
                             request.extensions_mut().insert(Chosen(Arc::clone(pick.endpoint())));
-                            *this.flight = Some(InFlight::new(pick, call.headers_by));
+                            *this.flight = Some(InFlight::new(pick, call.headers_by, held));
                             *this.grpc = call.grpc;
                             let future = this.inner.call(request);
                             this.state.set(State::Attempt { future });

@@ -12,6 +12,7 @@ use mesh_core::telemetry::ClusterMetrics;
 use super::registry::RuntimeCluster;
 use crate::context::TraceContext;
 use crate::error::Error;
+use crate::places::Place;
 
 /// How long this call may take, headers and body; a request extension. The nearest deadline wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) hash: Option<u64>,
     /// Endpoints that earlier attempts went to.
     pub(crate) tried: Tried,
+    /// Of a repeated attempt, where those are limited.
+    pub(crate) retry: Option<Arc<Place>>,
 }
 
 /// The call that `request` belongs to; every layer below `route` needs it.

@@ -91,7 +91,7 @@ fn of_error(kind: ErrorKind) -> RequestOutcome {
         ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => RequestOutcome::Unreachable,
         ErrorKind::Unresolved | ErrorKind::NoEndpoints => RequestOutcome::NoEndpoints,
         ErrorKind::Unroutable => RequestOutcome::NoRoute,
-        ErrorKind::Overloaded => RequestOutcome::Overloaded,
+        ErrorKind::Overloaded | ErrorKind::LimitReached => RequestOutcome::Overloaded,
         _ => RequestOutcome::Internal,
     }
 }

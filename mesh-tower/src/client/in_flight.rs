@@ -6,13 +6,15 @@ use mesh_core::health::Outcome;
 use tokio::time::Instant;
 
 use super::attempts::{AttemptOutcome, Attempts};
+use super::limits::Held;
 use super::pool::Pool;
 use crate::error::{Error, ErrorKind};
 
-/// One attempt's claim on an endpoint, until its body ends.
+/// One attempt's claim on an endpoint, and on its cluster's limits, until its body ends.
 pub(crate) struct InFlight {
     pick: Option<Pick<Pool>>,
     deadline: Option<Deadline>,
+    _held: Held,
 }
 
 impl std::fmt::Debug for InFlight {
@@ -23,8 +25,8 @@ impl std::fmt::Debug for InFlight {
 
 impl InFlight {
     /// An attempt that counts as too slow if it is dropped, without an answer, after `deadline`.
-    pub(super) fn new(pick: Pick<Pool>, deadline: Option<Deadline>) -> Self {
-        Self { pick: Some(pick), deadline }
+    pub(super) fn new(pick: Pick<Pool>, deadline: Option<Deadline>, held: Held) -> Self {
+        Self { pick: Some(pick), deadline, _held: held }
     }
 
     /// The headers came; the report of this attempt.
@@ -55,10 +57,8 @@ impl InFlight {
     /// The answer ended: `None` as its headers said, else as its body showed.
     pub(crate) fn finish(mut self, outcome: Option<Outcome>, now: Instant) {
         if let Some(pick) = self.pick.take() {
-            // Dropped after its headers, a pick counts as what they said.
-            if let Some(outcome) = outcome {
-                pick.finish(outcome, now);
-            }
+            // An answer that its headers condemned is not redeemed by its end.
+            pick.finish(outcome.unwrap_or(Outcome::Success), now);
         }
     }
 }

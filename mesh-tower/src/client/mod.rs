@@ -22,12 +22,14 @@ pub mod authenticate;
 pub mod balance;
 mod body;
 mod call;
+mod checks;
 mod counting;
 pub mod deadline;
 pub mod endpoint;
 mod future;
 mod in_flight;
 mod key;
+mod limits;
 pub mod pool;
 mod registry;
 mod replay;
@@ -185,7 +187,8 @@ impl Client {
         if names.is_empty() {
             names.insert(&self.service);
         }
-        names.into_iter().filter_map(|name| self.registry.find(&self.mesh, &revision, &name.into()).ok()).collect()
+        let find = |name: &str| self.registry.find(&self.mesh, &revision, &name.into(), checks::begin).ok();
+        names.into_iter().filter_map(find).collect()
     }
 }
 

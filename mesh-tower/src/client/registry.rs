@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use mesh_core::cluster::Cluster;
-use mesh_core::config::{ClusterConfig, PoolConfig};
+use mesh_core::config::{ClusterConfig, HealthCheckConfig, PoolConfig};
+use mesh_core::health::HealthCheck;
 use mesh_core::snapshot::Versioned;
 use mesh_core::{Mesh, Revision};
 
 use super::attached::Attached;
+use super::limits::ClusterLimits;
 use super::pool::{Dial, MeshDial, Pool, PoolContext};
 use crate::connect::Dialer;
 use crate::error::{Error, ErrorKind};
@@ -19,6 +21,9 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct RuntimeCluster {
     pub(crate) cluster: Cluster<Pool>,
     pub(crate) token: Option<Attached>,
+    pub(crate) limits: Arc<ClusterLimits>,
+    /// What its endpoints are asked.
+    pub(crate) check: Option<(Arc<dyn HealthCheck>, HealthCheckConfig)>,
     config: ArcSwap<ClusterConfig>,
     settings: Arc<ArcSwap<PoolConfig>>,
     dial: Arc<ArcSwap<Box<dyn Dial>>>,
@@ -49,12 +54,14 @@ impl ClusterRegistry {
         })
     }
 
-    /// The live cluster of this name; made at first use, brought in line with each new revision.
+    /// The live cluster of this name; made at first use, brought in line with each new revision. `begin` is called for one
+    /// that was made.
     pub(crate) fn find(
         &self,
         mesh: &Mesh,
         revision: &Versioned<Revision>,
         name: &Arc<str>,
+        begin: impl FnOnce(&Mesh, &Arc<RuntimeCluster>),
     ) -> Result<Arc<RuntimeCluster>, Error> {
         if self.generation.load(Acquire) >= revision.generation()
             && let Some(cluster) = self.clusters.load().get(name)
@@ -73,7 +80,9 @@ impl ClusterRegistry {
         }
         let found = match (clusters.get(name), newest.config.clusters.get(&**name)) {
             (Some(cluster), _) => Ok(Arc::clone(cluster)),
-            (None, Some(config)) => RuntimeCluster::start(mesh, name, config).map(Arc::new),
+            (None, Some(config)) => {
+                RuntimeCluster::start(mesh, name, config).map(Arc::new).inspect(|cluster| begin(mesh, cluster))
+            }
             (None, None) => Err(Error::new(ErrorKind::Unroutable, format!("cluster `{name}` is not configured"))),
         };
         if let Ok(cluster) = &found {
@@ -90,12 +99,15 @@ impl RuntimeCluster {
         let broken = |what: &str, error| {
             Error::new(ErrorKind::Unroutable, format!("cluster `{name}`: cannot build its {what}")).caused_by(error)
         };
-        let resolver = mesh.resolver(name).map_err(|error| broken("resolver", error))?;
+        let feed = mesh.feed(name).map_err(|error| broken("resolver", error))?;
         let token = mesh.token_source(name).map_err(|error| broken("token source", error))?;
         let picker = mesh.balancer(name).map_err(|error| broken("balancer", error))?;
+        let check = mesh.health_check(name).map_err(|error| broken("health check", error))?;
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config)));
+        let limits = Arc::new(ClusterLimits::new(config.limits, mesh.metrics().client.cluster(name)));
         let context = PoolContext {
+            limits: Arc::clone(&limits),
             dial: Arc::clone(&dial),
             settings: Arc::clone(&settings),
             identity: Some(mesh.identity().clone()),
@@ -109,23 +121,26 @@ impl RuntimeCluster {
             .located(mesh.workload().locality.clone())
             .balanced_by(picker);
         // Ends with the last handle of the cluster.
-        mesh.spawn("resolve", cluster.follow(resolver));
+        mesh.spawn("resolve", cluster.follow(feed));
         let token = token.map(Attached::new);
-        Ok(Self { cluster, token, config: ArcSwap::from_pointee(config.clone()), settings, dial })
+        let check = check.zip(config.health_check.clone());
+        Ok(Self { cluster, token, limits, check, config: ArcSwap::from_pointee(config.clone()), settings, dial })
     }
 
-    /// Puts new settings in force. `false` if the cluster must be made anew, because it is another set of endpoints or
-    /// other identities are trusted.
+    /// Puts new settings in force. `false` if the cluster must be made anew, because it is another set of endpoints, other
+    /// identities are trusted, or its endpoints are asked something else.
     fn reconfigure(&self, mesh: &Mesh, config: &ClusterConfig) -> bool {
         let old = self.config.load();
         if **old == *config {
             return true;
         }
-        if old.discover != config.discover || old.identities != config.identities || old.token != config.token {
+        let other = old.discover != config.discover || old.identities != config.identities || old.token != config.token;
+        if other || old.health_check != config.health_check {
             return false;
         }
         self.dial.store(Arc::new(dial(mesh, config)));
         self.settings.store(Arc::new(config.pool.clone()));
+        self.limits.reconfigure(config.limits);
         match mesh.balancer(self.cluster.name()) {
             Ok(picker) => self.cluster.reconfigure_with(config, picker),
             Err(error) => {
@@ -144,7 +159,9 @@ impl RuntimeCluster {
         let rng = mesh_core::rng::Rng::seeded(1);
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let dial = Arc::new(ArcSwap::from_pointee(dial));
+        let limits = Arc::new(ClusterLimits::new(config.limits, metrics.client.cluster(name)));
         let context = PoolContext {
+            limits: Arc::clone(&limits),
             dial: Arc::clone(&dial),
             settings: Arc::clone(&settings),
             identity: None,
@@ -155,7 +172,15 @@ impl RuntimeCluster {
         let make =
             move |endpoint: &mesh_core::discover::Endpoint, readiness| Pool::new(endpoint.address, &context, readiness);
         let cluster = Cluster::new(name, config, rng, metrics, make);
-        Self { cluster, token: None, config: ArcSwap::from_pointee(config.clone()), settings, dial }
+        Self {
+            cluster,
+            token: None,
+            limits,
+            check: None,
+            config: ArcSwap::from_pointee(config.clone()),
+            settings,
+            dial,
+        }
     }
 }
 
@@ -214,13 +239,13 @@ mod tests {
         let names = ["payments", "stock", "gone", "new"].map(Arc::<str>::from);
         let [payments, stock, gone, new] = &names;
         let old = mesh.revision().load();
-        let first = [payments, stock, gone].map(|name| registry.find(&mesh, &old, name).unwrap());
-        assert!(Arc::ptr_eq(&first[0], &registry.find(&mesh, &old, payments).unwrap()));
+        let first = [payments, stock, gone].map(|name| registry.find(&mesh, &old, name, |_, _| {}).unwrap());
+        assert!(Arc::ptr_eq(&first[0], &registry.find(&mesh, &old, payments, |_, _| {}).unwrap()));
 
         // Another identity for one, another setting for another, one less, one more.
         let clusters = [("payments", "till", 1), ("stock", "stock", 2), ("new", "new", 1)];
         let revision = reloaded(&mesh, dir.path(), &clusters).await;
-        let find = |revision, name| registry.find(&mesh, revision, name);
+        let find = |revision, name| registry.find(&mesh, revision, name, |_, _| {});
         let kept = find(&revision, stock).unwrap();
         assert!(Arc::ptr_eq(&kept, &first[1]), "settings are put in force, connections are kept");
         assert_eq!(seen(&kept), ("spiffe://td/ns/shop/sa/stock".to_owned(), 2));

@@ -7,12 +7,13 @@
 //! 2. it *may help*: the failure was the endpoint's, and nobody behind it has retried already ([`classify`]);
 //! 3. the request body is still there, whole;
 //! 4. attempts and time are left, after the wait that the endpoint asked for;
-//! 5. the route's budget pays.
+//! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`).
 //!
 //! Where one does not hold, the last answer or error is what the caller gets.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,9 +33,11 @@ use super::Body;
 use super::attempts::{AttemptOutcome, Attempts};
 use super::call::{Call, Idempotent, NoRetry, call};
 use super::future::CallOr;
+use super::limits::Overflow;
 use super::replay::{Replay, ReplayBody, RequestBody};
 use crate::classify::{self, Class};
 use crate::error::{Error, ErrorKind};
+use crate::places::Place;
 
 /// How long headers are held back to see whether a gRPC stream fails at once.
 const PEEK: Duration = Duration::from_millis(10);
@@ -158,7 +161,7 @@ pin_project! {
     enum State<F> {
         Attempt { #[pin] future: F },
         Peek { response: Option<Response<Body>>, #[pin] limit: Sleep },
-        Wait { #[pin] timer: Sleep },
+        Wait { #[pin] timer: Sleep, place: Option<Place> },
     }
 }
 
@@ -219,19 +222,20 @@ where
                         }
                     }
                 }
-                StateProj::Wait { timer } => {
+                StateProj::Wait { timer, place } => {
                     ready!(timer.poll(cx));
                     let Some(body) = this.replay.attempt() else { return Poll::Pending };
                     let mut head = this.head.clone();
                     let mut call = this.rules.call.clone();
                     call.tried = this.made.tried();
+                    call.retry = place.take().map(Arc::new);
                     head.extensions.insert(call);
                     let future = this.inner.call(Request::from_parts(head, body));
                     this.state.set(State::Attempt { future });
                     continue;
                 }
             };
-            let Some(wait) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
+            let Some((wait, place)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
                 return Poll::Ready(finish(this.made, answer));
             };
             let attempts = match &answer {
@@ -242,7 +246,7 @@ where
             let attempts = if attempts.is_empty() { Attempts::one(None, outcome(&answer)) } else { attempts };
             *this.made = attempts.after(std::mem::take(this.made));
             drop(answer);
-            this.state.set(State::Wait { timer: sleep(wait) });
+            this.state.set(State::Wait { timer: sleep(wait), place });
         }
     }
 }
@@ -286,7 +290,7 @@ impl Rules {
         made: usize,
         replay: &Replay,
         rng: &Rng,
-    ) -> Option<Duration> {
+    ) -> Option<(Duration, Option<Place>)> {
         if self.once || !replay.is_whole() {
             return None;
         }
@@ -304,9 +308,18 @@ impl Rules {
         let metrics = self.call.cluster.cluster.metrics();
         match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
             RetryDecision::Retry { after, reason } => {
+                let limits = &self.call.cluster.limits;
+                let place = match limits.retry() {
+                    Ok(place) => place,
+                    Err(Overflow { max }) => {
+                        limits.retry_refused();
+                        tracing::debug!(route = %route.name, max, "attempt is not repeated: limits.max_retries");
+                        return None;
+                    }
+                };
                 metrics.retries.inc(reason);
                 tracing::debug!(route = %route.name, reason = reason.as_str(), ?after, "attempt is repeated");
-                Some(after)
+                Some((after, place))
             }
             RetryDecision::Stop(reason) => {
                 if reason == StopReason::Budget {

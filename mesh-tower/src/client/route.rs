@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use super::Body;
 use super::call::{Call, Observed};
+use super::checks;
 use super::future::CallOr;
 use super::key;
 use super::registry::ClusterRegistry;
@@ -44,7 +45,7 @@ impl RouteLayer {
         let Some(route) = revision.routes.find(&self.service, method, path) else {
             return Err(Error::new(ErrorKind::Unroutable, format!("no route takes {method} {path}")));
         };
-        let cluster = self.registry.find(&self.mesh, &revision, &route.cluster)?;
+        let cluster = self.registry.find(&self.mesh, &revision, &route.cluster, checks::begin)?;
         if let Some(Observed(observation)) = request.extensions().get() {
             // Set once: there is one route layer in a stack.
             let _ = observation.metrics.set(Arc::clone(cluster.cluster.metrics()));
@@ -57,6 +58,7 @@ impl RouteLayer {
             whole_by: None,
             hash: key::hash(&route.hash, request.headers()),
             tried: Tried::default(),
+            retry: None,
         };
         request.extensions_mut().insert(call);
         Ok(())

@@ -40,6 +40,8 @@ use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
 mod cancelled;
+mod checks;
+mod limits;
 mod restart;
 mod wire;
 
@@ -196,6 +198,7 @@ impl Rig {
             headers_by: None,
             whole_by: None,
             tried: Default::default(),
+            retry: None,
         };
         request.extensions_mut().insert(call);
         request

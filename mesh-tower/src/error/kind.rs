@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Timeout,
     /// Too many requests wait for a connection already; this one was not queued.
     Overloaded,
+    /// The cluster holds as much of this process as it may (`limits:`). Nothing was sent, and nothing is repeated.
+    LimitReached,
     /// A connection broke while the request was under way.
     Connection,
     /// A request or response body could not be read to its end.
@@ -51,6 +53,7 @@ impl ErrorKind {
             Self::OwnIdentity => "own_identity",
             Self::Timeout => "timeout",
             Self::Overloaded => "overloaded",
+            Self::LimitReached => "limit_reached",
             Self::Connection => "connection",
             Self::Body => "body",
             Self::Decode => "decode",

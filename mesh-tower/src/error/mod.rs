@@ -6,7 +6,7 @@
 //! | kind | status |
 //! |---|---|
 //! | `Timeout` | 504 |
-//! | `Unresolved`, `NoEndpoints`, `Overloaded`, `OwnIdentity` | 503 |
+//! | `Unresolved`, `NoEndpoints`, `Overloaded`, `LimitReached`, `OwnIdentity` | 503 |
 //! | `Connect`, `PeerIdentity`, `Connection`, `Body`, `Decode`, `TooLarge`, `Status` | 502 |
 //! | `Request`, `Unroutable`, `Token`, `Wiring` | 500 |
 
@@ -129,9 +129,11 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self.0.kind {
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            ErrorKind::Unresolved | ErrorKind::NoEndpoints | ErrorKind::Overloaded | ErrorKind::OwnIdentity => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ErrorKind::Unresolved
+            | ErrorKind::NoEndpoints
+            | ErrorKind::Overloaded
+            | ErrorKind::LimitReached
+            | ErrorKind::OwnIdentity => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Request | ErrorKind::Unroutable | ErrorKind::Token | ErrorKind::Wiring => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -228,6 +230,7 @@ mod tests {
             (ErrorKind::Unresolved, 503),
             (ErrorKind::NoEndpoints, 503),
             (ErrorKind::Overloaded, 503),
+            (ErrorKind::LimitReached, 503),
             (ErrorKind::OwnIdentity, 503),
             (ErrorKind::Connect, 502),
             (ErrorKind::PeerIdentity, 502),

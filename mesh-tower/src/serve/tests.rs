@@ -1,6 +1,5 @@
 //! Servers over real sockets.
 
-mod audit_cost;
 mod custom;
 mod decompression;
 mod routes;

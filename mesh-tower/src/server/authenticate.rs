@@ -24,7 +24,7 @@ use crate::reject::{Kind, Reject};
 /// No token passes as the certificate's identity alone. Any bad token, also one of an issuer that nobody configured,
 /// is 401 / UNAUTHENTICATED: a token that is ignored is a hole (ISTIO-SECURITY-2021-001). A good token is removed from
 /// the request, so that no handler forwards it by accident, unless its issuer has `forward_original_token`; claims are
-/// written to the headers of `output_claim_to_headers`, which no caller can bring. `Authorization` with another scheme is
+/// written to the headers of `output_claim_to_headers` and `output_payload_to_header`, which no caller can bring. `Authorization` with another scheme is
 /// the handler's.
 ///
 /// A request whose token names a key that nobody knows waits for a lookup of it, if one may begin now or is under way: for
@@ -121,13 +121,14 @@ fn pass(exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Sto
     let tokens = &exchange.revision.tokens;
     token::remove_outputs(tokens.locations(), request.headers_mut());
     let verified = verify(exchange, request)?;
-    if let Some(verified) = &verified
+    if let Some((verified, payload)) = &verified
         && let Some(issuer) = tokens.issuer(verified)
     {
         token::write_claims(issuer, verified, request.headers_mut()).map_err(Refused::from)?;
+        token::write_payload(issuer, payload, request.headers_mut()).map_err(Refused::from)?;
     }
     let svid = exchange.connection.peer().svid.clone();
-    let caller = Caller::new(svid, exchange.forwarded().cloned(), verified);
+    let caller = Caller::new(svid, exchange.forwarded().cloned(), verified.map(|(verified, _)| verified));
     Ok(exchange.set_principal(Principal::new(caller))?)
 }
 
@@ -140,18 +141,22 @@ fn too_late_for_plaintext(exchange: &Exchange) -> bool {
         && listener.is_none_or(|listener| listener.mtls.plaintext_until(exchange.mesh.clock().now()).is_none())
 }
 
-/// What the one token of the request proves; it is taken from the request then.
-fn verify(exchange: &Exchange, request: &mut Request<Body>) -> Result<Option<Arc<VerifiedToken>>, Stopped> {
+/// What the one token of the request proves, and its payload if its issuer wants that written; the token is taken from the
+/// request then.
+fn verify(exchange: &Exchange, request: &mut Request<Body>) -> Result<Option<(Arc<VerifiedToken>, String)>, Stopped> {
     let tokens = &exchange.revision.tokens;
     let Some((location, found)) = token::find(tokens.locations(), request).map_err(Refused::from)? else {
         return Ok(None);
     };
     let certificate = exchange.connection.peer().svid.as_deref().map(|svid| &svid.fingerprint);
     let verified = tokens.judge(found, Presented { location, certificate }, exchange.mesh.clock().now())?;
-    if !tokens.issuer(&verified).is_some_and(|issuer| issuer.forward_original_token) {
+    let issuer = tokens.issuer(&verified);
+    let written = issuer.is_some_and(|issuer| issuer.output_payload_to_header.is_some());
+    let payload = found.split('.').nth(1).filter(|_| written).unwrap_or_default().to_owned();
+    if !issuer.is_some_and(|issuer| issuer.forward_original_token) {
         token::take(tokens.locations(), location, request);
     }
-    Ok(Some(verified))
+    Ok(Some((verified, payload)))
 }
 
 /// A request whose token names a key that is being looked for.

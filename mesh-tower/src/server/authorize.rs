@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use http::{HeaderMap, Request, Response};
 use mesh_core::Mesh;
-use mesh_core::policy::{self, CustomMatch, Decision, Headers, PolicyEngine, Protocol, Reach, Verdict};
+use mesh_core::policy::{self, CustomMatch, Decision, Headers, PolicyEngine, Protocol, Verdict};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -56,7 +56,7 @@ impl AuthorizeLayer {
         self.before_router
             && policy.needs_route()
             && view(exchange, &policy::NoHeaders)
-                .is_some_and(|view| matches!(policy.reach(&view.peer_view()), Reach::Possible))
+                .is_some_and(|view| exchange.connection.policy(policy).may_allow(&view))
             && exchange.put_off()
     }
 }

@@ -1,10 +1,10 @@
 //! Where a request carries its token, and what its claims become for the handler.
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use mesh_core::config::IssuerConfig;
-use mesh_core::token::{Location, Locations, TokenError, VerifiedToken, bearer};
+use mesh_core::token::{Location, Locations, TokenError, VerifiedToken, bearer, cookie_pair};
 use serde_json::Value;
 
 /// The one token of a request; two are refused, wherever they are, because nobody can say which counts.
@@ -30,6 +30,9 @@ pub(super) fn find<'r, B>(
     {
         also(locations.in_query(query)?)?;
     }
+    if locations.cookies().len() > 0 {
+        also(locations.in_cookies(values(COOKIE.as_str()))?)?;
+    }
     Ok(found)
 }
 
@@ -48,6 +51,11 @@ pub(super) fn take<B>(locations: &Locations, location: Location, request: &mut R
                 *request.uri_mut() = uri;
             }
         }
+        Location::Cookie(index) => {
+            if let Some(name) = locations.cookies().nth(index) {
+                remove_cookie(name, request.headers_mut());
+            }
+        }
     }
 }
 
@@ -59,6 +67,20 @@ fn without(uri: &Uri, param: &str) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// Leaves every other cookie as it came.
+fn remove_cookie(name: &str, headers: &mut HeaderMap) {
+    let other = |pair: &&[u8]| cookie_pair(pair).0 != name.as_bytes();
+    let without = |value: &HeaderValue| {
+        let kept: Vec<&[u8]> = value.as_bytes().split(|byte| *byte == b';').filter(other).collect();
+        HeaderValue::from_bytes(kept.join(&b';').trim_ascii()).ok().filter(|value| !value.is_empty())
+    };
+    let kept: Vec<HeaderValue> = headers.get_all(COOKIE).iter().filter_map(without).collect();
+    headers.remove(COOKIE);
+    for value in kept {
+        headers.append(COOKIE, value);
+    }
 }
 
 /// Removes what a caller wrote into headers that claims are written to, in every spelling that a framework may take for
@@ -97,6 +119,16 @@ pub(super) fn write_claims(
     Ok(())
 }
 
+/// Writes the claims as they stand in the token, where the issuer's configuration says so. They are base64url, because the
+/// token was accepted.
+pub(super) fn write_payload(issuer: &IssuerConfig, payload: &str, headers: &mut HeaderMap) -> Result<(), TokenError> {
+    let Some(name) = &issuer.output_payload_to_header else { return Ok(()) };
+    let invalid = TokenError::InvalidClaim("output_payload_to_header");
+    let value = HeaderValue::try_from(payload).map_err(|_| invalid)?;
+    headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| invalid)?, value);
+    Ok(())
+}
+
 /// A claim by its name, or by the path to it.
 fn claim<'t>(token: &'t VerifiedToken, name: &str) -> Option<&'t Value> {
     if let Some(value) = token.claims.get(name) {
@@ -109,6 +141,24 @@ fn claim<'t>(token: &'t VerifiedToken, name: &str) -> Option<&'t Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cookie_is_taken_and_the_others_stay() {
+        for (sent, expected) in [
+            (vec!["jwt=t"], vec![]),
+            (vec!["a=1; jwt=t; b=2"], vec!["a=1; b=2"]),
+            (vec!["jwt=t; b=\"2\""], vec!["b=\"2\""]),
+            (vec!["a=1", "jwt = \"t\"", "jwts=x; JWT=y"], vec!["a=1", "jwts=x; JWT=y"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &sent {
+                headers.append(COOKIE, value.parse().unwrap());
+            }
+            remove_cookie("jwt", &mut headers);
+            let kept: Vec<_> = headers.get_all(COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(kept, expected, "{sent:?}");
+        }
+    }
 
     #[test]
     fn a_parameter_is_taken_from_a_uri_and_nothing_else_is() {

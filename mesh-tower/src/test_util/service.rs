@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use mesh_core::config::{Config, IdentityConfig, NoPolicy, PlugConfig, Workload};
+use mesh_core::config::{Config, IdentityConfig, IssuerConfig, NoPolicy, PlugConfig, Workload};
 use mesh_core::identity::{SpiffeId, TrustDomain};
 use mesh_core::plugin::Plugin;
 use mesh_core::policy::AuthorizationPolicy;
@@ -35,6 +35,7 @@ pub struct TestService {
     config_file: Option<PathBuf>,
     policies: Vec<String>,
     edits: Vec<Edit>,
+    issuers: Vec<IssuerConfig>,
     plugins: Vec<Plugin>,
     app: Option<App>,
     grpc: Option<App>,
@@ -50,6 +51,7 @@ impl TestService {
             config_file: None,
             policies: Vec::new(),
             edits: Vec::new(),
+            issuers: Vec::new(),
             plugins: Vec::new(),
             app: None,
             grpc: None,
@@ -104,16 +106,11 @@ impl TestService {
         self
     }
 
-    /// Accepts the tokens of `issuer` for `audience`. If its configuration has an issuer of that name, only the keys
-    /// change: the rest of it is what the test is for.
-    pub fn issuer(self, issuer: &TestIssuer, audience: &str) -> Self {
-        let accepted = issuer.config(audience);
-        self.config(move |config| {
-            match config.tokens.iter_mut().find(|configured| configured.issuer == accepted.issuer) {
-                Some(configured) => configured.jwks = accepted.jwks.clone(),
-                None => config.tokens.push(accepted.clone()),
-            }
-        })
+    /// Accepts the tokens of `issuer` for `audience`. If its configuration, or a `RequestAuthentication`, has an issuer of
+    /// that name, only the keys change: the rest of it is what the test is for.
+    pub fn issuer(mut self, issuer: &TestIssuer, audience: &str) -> Self {
+        self.issuers.push(issuer.config(audience));
+        self
     }
 
     /// Adds the kinds of another crate.
@@ -174,6 +171,7 @@ impl TestService {
         for edit in self.edits {
             builder = builder.edit(move |config| edit(config));
         }
+        builder = self.issuers.into_iter().fold(builder, MeshBuilder::issuer);
         let (app, grpc) = (self.app, self.grpc);
         let default = move |mesh: &Mesh, listener| {
             let router = app.map_or_else(|| Ok(Router::new()), |app| app(mesh))?;

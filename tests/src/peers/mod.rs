@@ -3,6 +3,7 @@
 //! They are found below `MESH_PEERS` (`cargo xtask peers`) or in the `PATH`; where nobody demands them, a missing one
 //! leaves its tests out and says so.
 
+mod dns;
 mod envoy;
 mod envoy_process;
 mod gateway;

@@ -26,6 +26,11 @@ impl Process {
         Self { child, log }
     }
 
+    /// Kills it and waits for its end.
+    pub(super) async fn stop(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// What it has printed so far. Panics if it is not there any more: nobody asks of a program that should have ended.
     pub(super) fn log(&mut self) -> String {
         let ended = self.child.try_wait().unwrap();

@@ -63,6 +63,18 @@ pub(crate) fn run(root: &Path, secs: f64, rounds: u16, protos: &[String]) -> Res
     if failed == 0 { Ok(()) } else { Err(format!("{failed} requests failed; the figures are of no use")) }
 }
 
+/// Builds, and runs what compares servers that differ in their audit sinks alone.
+pub(crate) fn audit(root: &Path, conc: u16, rounds: u16, secs: f64) -> Result<(), String> {
+    build(root)?;
+    let dir = root.join("target/bench");
+    bench_setup::write(&dir, ([127, 0, 0, 1], 8443).into())?;
+    let mut command = Command::new(root.join("target/release/bench-audit"));
+    command.arg("--dir").arg(dir).args(["--conc", &conc.to_string(), "--rounds", &rounds.to_string()]);
+    let status = command.args(["--secs", &secs.to_string()]).status();
+    let status = status.map_err(|e| format!("cannot run bench-audit: {e}"))?;
+    if status.success() { Ok(()) } else { Err("bench-audit failed".to_owned()) }
+}
+
 fn build(root: &Path) -> Result<(), String> {
     let build = ["build", "--release", "--package", "mesh-benches", "--bins"];
     let status = run::cargo(root, &build).status().map_err(|e| format!("cannot run cargo: {e}"))?;

@@ -26,16 +26,16 @@ pub(super) fn policies() -> [BalancePolicy; 6] {
     ]
 }
 
-fn balanced(balance: BalanceConfig) -> Cluster<Readiness> {
+pub(super) fn balanced(balance: BalanceConfig) -> Cluster<Readiness> {
     with_readiness(&config().balance(balance))
 }
 
-fn of(policy: BalancePolicy) -> BalanceConfig {
+pub(super) fn of_policy(policy: BalancePolicy) -> BalanceConfig {
     BalanceConfig::default().policy(policy)
 }
 
 /// Endpoints of these localities, by `REGION/ZONE`.
-fn placed(all: &[(&str, u32)]) -> Vec<Endpoint> {
+pub(super) fn placed(all: &[(&str, u32)]) -> Vec<Endpoint> {
     let places = all.iter().enumerate().map(|(name, (place, priority))| {
         let (region, zone) = place.split_once('/').unwrap_or((place, ""));
         let locality = Locality { region: region.into(), zone: zone.into() };
@@ -64,7 +64,7 @@ fn assert_near(found: &[f64], expected: &[f64], what: &str) {
 }
 
 /// The policies where equal endpoints get equal shares up to chance; a ring is only as even as it is long.
-fn even() -> impl Iterator<Item = BalancePolicy> {
+pub(super) fn even() -> impl Iterator<Item = BalancePolicy> {
     policies().into_iter().map(|policy| match policy {
         BalancePolicy::RingHash(ring) => BalancePolicy::RingHash(ring.min_ring_size(200_000)),
         policy => policy,
@@ -75,7 +75,7 @@ fn even() -> impl Iterator<Item = BalancePolicy> {
 async fn weights_count_in_every_policy() {
     let now = Instant::now();
     for policy in even() {
-        let cluster = balanced(of(policy.clone()));
+        let cluster = balanced(of_policy(policy.clone()));
         let weighted = [1, 2, 5, 2].into_iter().enumerate();
         cluster
             .update(weighted.map(|(name, weight)| Endpoint { weight, ..endpoint(name, name as u16) }).collect(), now);
@@ -90,7 +90,7 @@ async fn weights_count_in_every_policy() {
 async fn least_request_and_peak_ewma_avoid_the_busy_one_and_load_counts_against_weight() {
     let now = Instant::now();
     for policy in [BalancePolicy::PeakEwma, BalancePolicy::LeastRequest(LeastRequestConfig::default())] {
-        let cluster = balanced(of(policy.clone()));
+        let cluster = balanced(of_policy(policy.clone()));
         let weighted = [1, 3].into_iter().enumerate();
         cluster
             .update(weighted.map(|(name, weight)| Endpoint { weight, ..endpoint(name, name as u16) }).collect(), now);
@@ -109,7 +109,7 @@ fn any_of_all<T: Send + Sync + 'static>(cluster: &Cluster<T>, now: Instant) -> P
 async fn a_key_keeps_its_endpoint_and_its_load_is_bounded_over_the_whole_cluster() {
     let now = Instant::now();
     let ring = RingHashConfig::by(vec![HashKey::Principal]).balance_factor(150);
-    let cluster = balanced(of(BalancePolicy::RingHash(ring)));
+    let cluster = balanced(of_policy(BalancePolicy::RingHash(ring)));
     cluster.update(endpoints(10), now);
     let pick = |hash| cluster.pick_by(Some(hash), &Tried::default(), now).unwrap();
     let own = Arc::clone(pick(7).endpoint());
@@ -128,7 +128,7 @@ async fn a_key_keeps_its_endpoint_and_its_load_is_bounded_over_the_whole_cluster
 async fn priorities_spill_with_health_and_panic_is_the_last_resort() {
     let now = Instant::now();
     for policy in even() {
-        let cluster = balanced(of(policy.clone()));
+        let cluster = balanced(of_policy(policy.clone()));
         let percent = |label| cluster.metrics().balance.priority_percent.value(label);
         let panic = |label| cluster.metrics().balance.priority_panic.value(label);
         let unready = |names: &[usize]| names.iter().for_each(|name| cluster.endpoints()[*name].transport().unready());
@@ -195,7 +195,7 @@ async fn localities_get_their_weight_as_far_as_their_endpoints_carry_it() {
     let locality = LocalityConfig::Weighted(WeightedConfig::default().weights(weights));
     for policy in even() {
         let folded = matches!(policy, BalancePolicy::RingHash(_));
-        let cluster = balanced(of(policy.clone()).locality(locality.clone()));
+        let cluster = balanced(of_policy(policy.clone()).locality(locality.clone()));
         cluster.update(placed(&[("eu/a", 0), ("eu/a", 0), ("us/x", 0), ("us/x", 0), ("ap/q", 0), ("ap/q", 0)]), now);
         assert_near(&shares(&cluster, now), &[25.0, 25.0, 16.7, 16.7, 8.3, 8.3], policy.name());
         cluster.endpoints()[0].transport().unready();
@@ -216,7 +216,7 @@ async fn the_own_zone_is_preferred_and_spills_with_health_and_with_load() {
     let locality = LocalityConfig::ZoneAware(ZoneAwareConfig::default());
     let at_home = || Locality { region: "eu".into(), zone: "a".into() };
     for policy in even().filter(|policy| !matches!(policy, BalancePolicy::RingHash(_))) {
-        let cluster = balanced(of(policy.clone()).locality(locality.clone())).located(at_home());
+        let cluster = balanced(of_policy(policy.clone()).locality(locality.clone())).located(at_home());
         let all = [("eu/a", 0), ("eu/a", 0), ("eu/b", 0), ("eu/b", 0), ("us/a", 0), ("us/a", 0), ("eu/a", 1)];
         cluster.update(placed(&all), now);
         assert_near(&shares(&cluster, now), &[50.0, 50.0, 0.0, 0.0, 0.0, 0.0, 0.0], policy.name());
@@ -233,7 +233,7 @@ async fn the_own_zone_is_preferred_and_spills_with_health_and_with_load() {
         assert_near(&shares(&cluster, now), &[0.0, 20.0, 20.0, 20.0, 20.0, 20.0, 0.0], policy.name());
         let few = ZoneAwareConfig::default().min_endpoints(0);
         let locality = LocalityConfig::ZoneAware(few);
-        cluster.reconfigure(&config().balance(of(policy.clone()).locality(locality)));
+        cluster.reconfigure(&config().balance(of_policy(policy.clone()).locality(locality)));
         assert_near(&shares(&cluster, now), &[0.0, 70.0, 15.0, 15.0, 0.0, 0.0, 0.0], policy.name());
         assert_eq!(cluster.metrics().balance.distance_percent.value(Distance::Region), 30);
     }
@@ -260,7 +260,7 @@ async fn known_callers_split_a_zone_by_its_share() {
 async fn residency_holds_in_failover_and_in_panic_and_fails_with_its_reason() {
     let now = Instant::now();
     for policy in policies() {
-        let pinned = config().balance(of(policy.clone())).residency(["eu"]);
+        let pinned = config().balance(of_policy(policy.clone())).residency(["eu"]);
         let cluster = with_readiness(&pinned);
         let all = placed(&[("eu/a", 0), ("us/a", 0), ("eu/b", 1), ("us/b", 1), ("", 0)]);
         cluster.update(all.clone(), now);
@@ -301,7 +301,7 @@ async fn new_and_returned_endpoints_start_slowly_and_are_not_starved() {
     let slow = SlowStartConfig::over(Duration::from_secs(30));
     for policy in even().filter(|policy| !matches!(policy, BalancePolicy::RingHash(_))) {
         let start = Instant::now();
-        let cluster = balanced(of(policy.clone()).slow_start(slow));
+        let cluster = balanced(of_policy(policy.clone()).slow_start(slow));
         cluster.update(endpoints(4), start);
         assert_near(&shares(&cluster, start), &[25.0; 4], "all are equally new");
         // Long enough for the latencies, which nobody measures here, to be alike.
@@ -340,11 +340,16 @@ impl Picker for Fixed {
     }
 }
 
+/// Balanced by one that always wants the first endpoint, where the configuration names a policy of the program's own.
+pub(super) fn with_custom<T: Send + Sync + 'static>(cluster: Cluster<T>) -> Cluster<T> {
+    cluster.balanced_by(Some(Arc::new(Fixed(0))))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_policy_of_the_programs_own_is_renewed_with_its_group_and_its_mistakes_harm_nobody() {
     let now = Instant::now();
     let custom = BalancePolicy::Custom(PlugConfig::new("fixed", &serde_json::Value::Null));
-    let cluster = balanced(of(custom)).balanced_by(Some(Arc::new(Fixed(99))));
+    let cluster = balanced(of_policy(custom)).balanced_by(Some(Arc::new(Fixed(99))));
     cluster.update(endpoints(4), now);
     assert_near(&shares(&cluster, now), &[25.0; 4], "an index that does not exist");
     let mut all = endpoints(4);
@@ -370,7 +375,7 @@ proptest! {
         let zones = LocalityConfig::ZoneAware(ZoneAwareConfig::default().min_endpoints(0));
         let locality = [LocalityConfig::Off, LocalityConfig::Weighted(WeightedConfig::default()), zones][locality].clone();
         let action = if fail { PanicAction::Fail } else { PanicAction::Route };
-        let balance = of(policy).locality(locality).panic(PanicConfig::default().action(action));
+        let balance = of_policy(policy).locality(locality).panic(PanicConfig::default().action(action));
         let config = config().balance(balance).residency(if pinned { vec!["eu"] } else { Vec::new() });
         let now = Instant::now();
         let cluster = Cluster::new("x", &config, Rng::seeded(seed), Arc::default(), |_, readiness: Readiness| readiness)

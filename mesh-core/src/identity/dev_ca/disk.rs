@@ -1,41 +1,27 @@
-//! Files that only their owner can read, and that nobody sees half written.
+//! The authority's files: one that only its owner can read, one for everybody, and a lock.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::DevCaError;
+pub(super) use crate::disk::SECRET;
+use crate::disk::{mode, options};
 
 pub(super) const AUTHORITY: &str = "ca.pem";
 pub(super) const BUNDLE: &str = "bundle.pem";
 const LOCK: &str = "lock";
 
-/// Unix modes; other systems rely on the directory's own access control.
-pub(super) const SECRET: u32 = 0o600;
 pub(super) const PUBLIC: u32 = 0o644;
-#[cfg(unix)]
-const DIRECTORY: u32 = 0o700;
 
 /// A file larger than this is not ours.
 const MAX_FILE: u64 = 64 * 1024;
 
 /// Makes `dir` if it is missing, and refuses one in which other users could replace the files.
 pub(super) fn secure_directory(dir: &Path) -> Result<(), DevCaError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, DIRECTORY);
-    builder.create(dir).map_err(|error| at(dir, &error))?;
-    let found = mode(&fs::metadata(dir).map_err(|error| at(dir, &error))?);
-    if found & 0o022 != 0 {
-        return Err(DevCaError(format!(
-            "{}: other users can write to this directory (mode {found:03o}) and could replace the keys in it; run `chmod go-w {0}`",
-            dir.display()
-        )));
-    }
-    Ok(())
+    crate::disk::secure_directory(dir).map_err(DevCaError)
 }
 
 /// Waits until no other process makes an authority here. Released when dropped, and by the system if the process dies.
@@ -73,39 +59,7 @@ pub(super) fn read_secret(dir: &Path, name: &str) -> Result<Option<Zeroizing<Str
 
 /// Replaces `name` as a whole: readers see the old text or the new one.
 pub(super) fn write(dir: &Path, name: &str, text: &[u8], mode: u32) -> Result<(), DevCaError> {
-    let path = dir.join(name);
-    let temporary = dir.join(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
-    let written = (|| {
-        let mut file = options(mode).create_new(true).open(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    })();
-    written.map_err(|error| {
-        // What cannot be written can often not be removed either; the first error is the one to tell.
-        _ = fs::remove_file(&temporary);
-        at(&path, &error)
-    })
-}
-
-fn options(mode: u32) -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
-    options
-}
-
-#[cfg(unix)]
-fn mode(metadata: &fs::Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::mode(metadata) & 0o777
-}
-
-#[cfg(not(unix))]
-fn mode(_: &fs::Metadata) -> u32 {
-    0
+    crate::disk::write(dir, name, text, mode).map_err(DevCaError)
 }
 
 fn at(path: &Path, error: &io::Error) -> DevCaError {

@@ -235,5 +235,11 @@ mod tests {
             let expected = [base, merged, decoded].map(|path| path.map(Cow::Borrowed));
             assert_eq!(answers, expected, "{sent}");
         }
+        // What a dot segment took away escapes nothing behind it.
+        assert_eq!(normalized("/%/../%41%41b", false, false).as_deref(), Ok("/AAb"));
+        // Most paths are copied by nobody.
+        for plain in ["/", "/a/b-1~_.c", "/a.b/c;x", "/a/"] {
+            assert!(matches!(normalized(plain, true, true), Ok(Cow::Borrowed(path)) if path == plain), "{plain}");
+        }
     }
 }

@@ -17,7 +17,10 @@ pub(in super::super) enum Check {
     Principal(PatternSet),
     Namespace(PatternSet),
     NamespaceAnywhere(Box<[NamespaceAnywhere]>),
-    ServiceAccount { accounts: Box<[ServiceAccount]>, anywhere: bool },
+    ServiceAccount {
+        accounts: Box<[ServiceAccount]>,
+        anywhere: bool,
+    },
     TrustDomain(PatternSet),
     SourceIp(Box<[IpBlock]>),
     RemoteIp(Box<[IpBlock]>),
@@ -25,11 +28,21 @@ pub(in super::super) enum Check {
     Port(Box<[u16]>),
     Sni(PatternSet),
     RequestPrincipal(Box<[RequestPrincipal]>),
-    Claim { path: Box<[String]>, values: PatternSet },
+    Claim {
+        path: Box<[String]>,
+        values: PatternSet,
+    },
     Scope(PatternSet),
     Host(Box<[Pattern]>),
-    Method(PatternSet),
-    Path { texts: PatternSet, templates: Box<[PathTemplate]> },
+    Method {
+        methods: PatternSet,
+        /// Whether GET is HEAD too: whoever serves GET answers HEAD by the same handler. (RFC 9110 9.3.2, axum)
+        get_is_head: bool,
+    },
+    Path {
+        texts: PatternSet,
+        templates: Box<[PathTemplate]>,
+    },
     Header(HeaderRule),
     Route(PatternSet),
 }
@@ -46,7 +59,7 @@ impl Check {
             | Self::Claim { .. }
             | Self::Scope(_)
             | Self::Host(_)
-            | Self::Method(_)
+            | Self::Method { .. }
             | Self::Path { .. }
             | Self::Header(_)
             | Self::Route(_) => true,
@@ -83,7 +96,7 @@ impl Check {
             | Self::Claim { .. }
             | Self::Scope(_)
             | Self::Host(_)
-            | Self::Method(_)
+            | Self::Method { .. }
             | Self::Path { .. }
             | Self::Header(_)
             | Self::Route(_) => return None,
@@ -104,13 +117,19 @@ impl Check {
             Self::Host(patterns) => {
                 patterns.iter().any(|pattern| pattern.matches_ignoring_case(request.host.as_bytes()))
             }
-            Self::Method(set) => set.matches(request.method),
+            Self::Method { methods, .. } => methods.matches(request.method) || self.is_head_of_get(request),
             Self::Path { .. } => request.paths().any(|path| self.lists_path(path)),
             // Its caller knows of lists and of actions.
             Self::Header(rule) => rule.holds(request, false, super::Action::Deny),
             Self::Route(set) => request.route.is_some_and(|route| set.matches(route)),
             check => check.of_peer(&request.peer_view()).unwrap_or_default(),
         }
+    }
+
+    /// Whether a HEAD request is in the list by its GET alone.
+    pub(in super::super) fn is_head_of_get(&self, request: &Request<'_>) -> bool {
+        let Self::Method { methods, get_is_head: true } = self else { return false };
+        request.method == "HEAD" && methods.matches("GET") && !methods.matches("HEAD")
     }
 
     pub(super) fn lists_path(&self, path: &str) -> bool {
@@ -140,7 +159,10 @@ impl Check {
             }
             Self::Scope(_) => request.token.map(|token| token.scopes().collect::<Vec<_>>().join(" ")),
             Self::Host(_) => Some(request.host.to_owned()),
-            Self::Method(_) => Some(request.method.to_owned()),
+            Self::Method { .. } if self.is_head_of_get(request) => {
+                Some("HEAD, which the handler of GET answers".to_owned())
+            }
+            Self::Method { .. } => Some(request.method.to_owned()),
             Self::Path { .. } => Some(request.paths().collect::<Vec<_>>().join(", read as ")),
             Self::Header(rule) => rule.found(request),
             Self::Route(_) => request.route.map(str::to_owned),
@@ -162,7 +184,7 @@ impl fmt::Display for Check {
             | Self::Namespace(set)
             | Self::TrustDomain(set)
             | Self::Sni(set)
-            | Self::Method(set)
+            | Self::Method { methods: set, .. }
             | Self::Route(set)
             | Self::Scope(set)
             | Self::Claim { values: set, .. } => set.fmt(f),

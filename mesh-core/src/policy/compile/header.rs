@@ -4,6 +4,7 @@ use super::super::Mode;
 use super::super::document::Action;
 use super::super::pattern::{Pattern, PatternSet};
 use super::super::request::Request;
+use super::Use;
 
 /// One list of values of `request.headers[NAME]`.
 #[derive(Debug)]
@@ -16,8 +17,10 @@ pub(in super::super) struct HeaderRule {
 }
 
 impl HeaderRule {
-    pub(super) fn new(name: &str, values: PatternSet, mode: Mode) -> Self {
-        let empty = mode == Mode::Compat && values.patterns().any(|pattern| pattern == Pattern::Present);
+    pub(super) fn new(name: &str, values: PatternSet, mode: Mode, use_of: Use) -> Self {
+        // Whether that is a value nobody says: it is enough to be kept out, and not to be let in.
+        let counts = mode == Mode::Compat || use_of == Use::KeepsOut;
+        let empty = counts && values.patterns().any(|pattern| pattern == Pattern::Present);
         Self { name: name.into(), values, empty, mode }
     }
 

@@ -71,9 +71,9 @@ impl CompiledRule {
         if lost && action == Action::Allow {
             return None;
         }
-        let from: Box<[Alternative]> = rule.from.iter().map(|source| compiler.source(source)).collect();
-        let to: Box<[Alternative]> = rule.to.iter().map(|operation| compiler.operation(operation)).collect();
-        let when: Box<[Test]> = rule.when.iter().flat_map(|condition| compiler.condition(condition)).collect();
+        let from: Box<[Alternative]> = rule.from.iter().map(|source| compiler.source(source, action)).collect();
+        let to: Box<[Alternative]> = rule.to.iter().map(|operation| compiler.operation(operation, action)).collect();
+        let when: Box<[Test]> = rule.when.iter().flat_map(|condition| compiler.condition(condition, action)).collect();
         let http = from.iter().chain(&to).flatten().chain(&when).any(|test| test.check.is_http_only());
         Some(Self { policy, index, action, from, to, when, http })
     }
@@ -128,6 +128,11 @@ impl Test {
         }
     }
 
+    /// Whether the connection alone decides it, whoever calls.
+    pub(super) fn is_of_connection(&self) -> bool {
+        self.check.of_peer(&PeerView::new(None, None, 0)).is_some()
+    }
+
     /// How it falls for every request of the caller; `None` where that depends on the request.
     pub(super) fn outcome(&self, caller: &PeerView<'_>) -> Option<bool> {
         self.check.of_peer(caller).map(|listed| listed != self.negated)
@@ -135,7 +140,7 @@ impl Test {
 }
 
 impl Compiler<'_> {
-    fn source(&self, source: &Source) -> Alternative {
+    fn source(&self, source: &Source, action: Action) -> Alternative {
         let Source {
             principals,
             request_principals,
@@ -145,89 +150,94 @@ impl Compiler<'_> {
             ip_blocks,
             remote_ip_blocks,
         } = source;
-        let mut tests = Tests(Vec::new());
-        tests.add(principals, ["source.principals", "source.notPrincipals"].map(Cow::Borrowed), |all| {
+        let mut tests = Tests::of(action);
+        tests.add(principals, ["source.principals", "source.notPrincipals"].map(Cow::Borrowed), |all, _| {
             self.principals(all)
         });
-        tests.add(namespaces, ["source.namespaces", "source.notNamespaces"].map(Cow::Borrowed), |all| {
-            self.namespaces(all)
+        tests.add(namespaces, ["source.namespaces", "source.notNamespaces"].map(Cow::Borrowed), |all, use_of| {
+            self.namespaces(all, use_of)
         });
         tests.add(
             service_accounts,
             ["source.serviceAccounts", "source.notServiceAccounts"].map(Cow::Borrowed),
-            |all| self.accounts(all),
+            |all, use_of| self.accounts(all, use_of),
         );
-        tests.add(trust_domains, ["source.trustDomains", "source.notTrustDomains"].map(Cow::Borrowed), |all| {
+        tests.add(trust_domains, ["source.trustDomains", "source.notTrustDomains"].map(Cow::Borrowed), |all, _| {
             self.domains(all)
         });
-        tests.add(ip_blocks, ["source.ipBlocks", "source.notIpBlocks"].map(Cow::Borrowed), |all| {
+        tests.add(ip_blocks, ["source.ipBlocks", "source.notIpBlocks"].map(Cow::Borrowed), |all, _| {
             Check::SourceIp(all.into())
         });
-        tests.add(remote_ip_blocks, ["source.remoteIpBlocks", "source.notRemoteIpBlocks"].map(Cow::Borrowed), |all| {
-            Check::RemoteIp(all.into())
-        });
+        tests.add(
+            remote_ip_blocks,
+            ["source.remoteIpBlocks", "source.notRemoteIpBlocks"].map(Cow::Borrowed),
+            |all, _| Check::RemoteIp(all.into()),
+        );
         let names = ["source.requestPrincipals", "source.notRequestPrincipals"].map(Cow::Borrowed);
-        tests.add(request_principals, names, |all| Check::RequestPrincipal(all.into()));
-        tests.0.into()
+        tests.add(request_principals, names, |all, _| Check::RequestPrincipal(all.into()));
+        tests.all.into()
     }
 
-    fn operation(&self, operation: &Operation) -> Alternative {
+    fn operation(&self, operation: &Operation, action: Action) -> Alternative {
         let Operation { hosts, ports, methods, paths } = operation;
-        let mut tests = Tests(Vec::new());
-        tests.add(ports, ["operation.ports", "operation.notPorts"].map(Cow::Borrowed), |all| Check::Port(all.into()));
-        tests.add(methods, ["operation.methods", "operation.notMethods"].map(Cow::Borrowed), |all| {
-            Check::Method(set(all))
+        let mut tests = Tests::of(action);
+        tests
+            .add(ports, ["operation.ports", "operation.notPorts"].map(Cow::Borrowed), |all, _| Check::Port(all.into()));
+        tests.add(methods, ["operation.methods", "operation.notMethods"].map(Cow::Borrowed), |all, use_of| {
+            let get_is_head = self.mode == Mode::Strict && use_of == Use::KeepsOut;
+            Check::Method { methods: set(all), get_is_head }
         });
-        tests.add(paths, ["operation.paths", "operation.notPaths"].map(Cow::Borrowed), self::paths);
-        tests.add(hosts, ["operation.hosts", "operation.notHosts"].map(Cow::Borrowed), |all| Check::Host(all.into()));
-        tests.0.into()
+        tests.add(paths, ["operation.paths", "operation.notPaths"].map(Cow::Borrowed), |all, _| self::paths(all));
+        tests
+            .add(hosts, ["operation.hosts", "operation.notHosts"].map(Cow::Borrowed), |all, _| Check::Host(all.into()));
+        tests.all.into()
     }
 
-    fn condition(&self, condition: &Condition) -> Vec<Test> {
-        let mut tests = Tests(Vec::new());
+    fn condition(&self, condition: &Condition, action: Action) -> Vec<Test> {
+        let mut tests = Tests::of(action);
         let field = |key: &str| ["values", "notValues"].map(|list| Cow::Owned(format!("{key}: {list}")));
         let ips = |all: &[IpBlock]| -> Box<[IpBlock]> { all.into() };
         match condition {
             Condition::SourcePrincipal(values) => {
-                tests.add(values, field("source.principal"), |all| self.principals(all));
+                tests.add(values, field("source.principal"), |all, _| self.principals(all));
             }
             Condition::SourceNamespace(values) => {
-                tests.add(values, field("source.namespace"), |all| self.namespaces(all));
+                tests.add(values, field("source.namespace"), |all, use_of| self.namespaces(all, use_of));
             }
             Condition::SourceServiceAccount(values) => {
-                tests.add(values, field("source.serviceAccount"), |all| self.accounts(all));
+                tests.add(values, field("source.serviceAccount"), |all, use_of| self.accounts(all, use_of));
             }
             Condition::SourceTrustDomain(values) => {
-                tests.add(values, field("source.trustDomain"), |all| self.domains(all));
+                tests.add(values, field("source.trustDomain"), |all, _| self.domains(all));
             }
-            Condition::SourceIp(values) => tests.add(values, field("source.ip"), |all| Check::SourceIp(ips(all))),
-            Condition::RemoteIp(values) => tests.add(values, field("remote.ip"), |all| Check::RemoteIp(ips(all))),
+            Condition::SourceIp(values) => tests.add(values, field("source.ip"), |all, _| Check::SourceIp(ips(all))),
+            Condition::RemoteIp(values) => tests.add(values, field("remote.ip"), |all, _| Check::RemoteIp(ips(all))),
             Condition::DestinationIp(values) => {
-                tests.add(values, field("destination.ip"), |all| Check::DestinationIp(ips(all)));
+                tests.add(values, field("destination.ip"), |all, _| Check::DestinationIp(ips(all)));
             }
             Condition::DestinationPort(values) => {
-                tests.add(values, field("destination.port"), |all| Check::Port(all.into()));
+                tests.add(values, field("destination.port"), |all, _| Check::Port(all.into()));
             }
-            Condition::Sni(values) => tests.add(values, field("connection.sni"), |all| Check::Sni(set(all))),
-            Condition::RequestPrincipal(values) => tests.add(values, field("request.auth.principal"), |all| {
+            Condition::Sni(values) => tests.add(values, field("connection.sni"), |all, _| Check::Sni(set(all))),
+            Condition::RequestPrincipal(values) => tests.add(values, field("request.auth.principal"), |all, _| {
                 let all: Box<[RequestPrincipal]> = all.into();
                 Check::RequestPrincipal(all)
             }),
             Condition::Claim { path, values } => {
                 let key = format!("request.auth.claims[{}]", path.join("]["));
-                tests.add(values, field(&key), |all| Check::Claim { path: path.clone().into(), values: set(all) });
+                tests.add(values, field(&key), |all, _| Check::Claim { path: path.clone().into(), values: set(all) });
             }
             Condition::Header { name, values } => {
-                tests.add(values, field(&format!("request.headers[{name}]")), |all| {
-                    Check::Header(HeaderRule::new(name, set(all), self.mode))
+                tests.add(values, field(&format!("request.headers[{name}]")), |all, use_of| {
+                    Check::Header(HeaderRule::new(name, set(all), self.mode, use_of))
                 });
             }
-            Condition::Scope(values) => tests.add(values, field("scope"), |all| Check::Scope(set(all))),
-            Condition::Route(values) => tests.add(values, field("route"), |all| Check::Route(set(all))),
+            Condition::Scope(values) => tests.add(values, field("scope"), |all, _| Check::Scope(set(all))),
+            Condition::Route(values) => tests.add(values, field("route"), |all, _| Check::Route(set(all))),
             // Of an ALLOW rule nothing is left; any other one gets wider.
             Condition::Untranslatable { .. } => {}
         }
-        tests.0
+        tests.all
     }
 
     fn principals(&self, patterns: &[Pattern]) -> Check {
@@ -238,36 +248,62 @@ impl Compiler<'_> {
         Check::TrustDomain(PatternSet::new(patterns.iter().flat_map(|pattern| self.trust_domains.domains(pattern))))
     }
 
-    fn namespaces(&self, patterns: &[Pattern]) -> Check {
-        match self.mode {
-            Mode::Strict => Check::Namespace(set(patterns)),
-            Mode::Compat => Check::NamespaceAnywhere(
+    /// Whoever is in by the exact reading is in by Istio's: a list that keeps out is nowhere narrower than there, and
+    /// one that lets in nowhere wider.
+    fn namespaces(&self, patterns: &[Pattern], use_of: Use) -> Check {
+        match (self.mode, use_of) {
+            (Mode::Strict, Use::LetsIn) => Check::Namespace(set(patterns)),
+            (Mode::Strict, Use::KeepsOut) | (Mode::Compat, _) => Check::NamespaceAnywhere(
                 patterns.iter().map(|pattern| NamespaceAnywhere::new(&pattern.to_string())).collect(),
             ),
         }
     }
 
-    fn accounts(&self, accounts: &[ServiceAccount]) -> Check {
-        Check::ServiceAccount { accounts: accounts.into(), anywhere: self.mode == Mode::Compat }
+    fn accounts(&self, accounts: &[ServiceAccount], use_of: Use) -> Check {
+        let anywhere = self.mode == Mode::Compat || use_of == Use::KeepsOut;
+        Check::ServiceAccount { accounts: accounts.into(), anywhere }
     }
 }
 
-struct Tests(Vec<Test>);
+/// What a caller gets from being in a list. Where that is in doubt, strict mode gives nobody the better of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// ALLOW rules by a positive list, all others by a negative one.
+    LetsIn,
+    /// The other way round.
+    KeepsOut,
+}
+
+impl Use {
+    fn of(action: Action, negated: bool) -> Self {
+        if (action == Action::Allow) == negated { Self::KeepsOut } else { Self::LetsIn }
+    }
+}
+
+struct Tests {
+    action: Action,
+    all: Vec<Test>,
+}
 
 impl Tests {
+    fn of(action: Action) -> Self {
+        Self { action, all: Vec::new() }
+    }
+
     fn add<T>(
         &mut self,
         clause: &Clause<T>,
         [positive, negative]: [Cow<'static, str>; 2],
-        check: impl Fn(&[T]) -> Check,
+        check: impl Fn(&[T], Use) -> Check,
     ) {
         let Clause { any_of, none_of } = clause;
+        let action = self.action;
         let test = |all: &[T], negated, field: &Cow<'static, str>| {
             let field = field.clone();
-            Test { check: check(all), negated, field }
+            Test { check: check(all, Use::of(action, negated)), negated, field }
         };
-        self.0.extend(any_of.iter().map(|all| test(all, false, &positive)));
-        self.0.extend(none_of.iter().map(|all| test(all, true, &negative)));
+        self.all.extend(any_of.iter().map(|all| test(all, false, &positive)));
+        self.all.extend(none_of.iter().map(|all| test(all, true, &negative)));
     }
 }
 

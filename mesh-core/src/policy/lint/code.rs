@@ -25,13 +25,13 @@ impl Severity {
 pub enum LintCode {
     /// `allows_anonymous`: an ALLOW rule that excludes identities and demands none.
     AllowsAnonymous,
-    /// `deny_misses_anonymous`: a DENY rule for identities, which callers over plaintext do not have.
+    /// `deny_misses_anonymous`: a DENY or CUSTOM rule for identities, which callers over plaintext do not have.
     DenyMissesAnonymous,
     /// `jwt_svid_subject`: a subject with slashes in `requestPrincipals`.
     JwtSvidSubject,
     /// `custom_identity`: identities or claims in a CUSTOM rule.
     CustomIdentity,
-    /// `deny_one_slash_form`: a DENY rule for `/a` and not `/a/`, or the other way round.
+    /// `deny_one_slash_form`: a list that keeps `/a` out and not `/a/`, or the other way round.
     DenyOneSlashForm,
     /// `prefix_without_slash`: an ALLOW rule for `/a*`, which holds `/ab` too.
     PrefixWithoutSlash,
@@ -39,8 +39,10 @@ pub enum LintCode {
     PathTemplate,
     /// `route_key`: the condition `route`.
     RouteKey,
-    /// `host_without_port`: `h` without `h:*`.
+    /// `host_without_port`: `h` without `h:*`, or the other way round.
     HostWithoutPort,
+    /// `head_of_get`: a list that keeps GET out and does not name HEAD.
+    HeadOfGet,
     /// `grpc_method`: a gRPC path with methods other than POST.
     GrpcMethod,
     /// `allows_everything`: an ALLOW rule without any field.
@@ -59,13 +61,19 @@ pub enum LintCode {
     ShadowedRule,
     /// `not_compared`: more rules than are compared with each other.
     NotCompared,
+    /// `tokens_optional`: whose tokens are taken, and nothing that demands one.
+    TokensOptional,
+    /// `any_audience`: tokens that are meant for other services.
+    AnyAudience,
+    /// `token_place`: tokens in URLs or cookies.
+    TokenPlace,
     /// `doubt`: what only compat mode takes.
     Doubt,
 }
 
 impl LintCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::AllowsAnonymous,
         Self::DenyMissesAnonymous,
         Self::JwtSvidSubject,
@@ -75,6 +83,7 @@ impl LintCode {
         Self::PathTemplate,
         Self::RouteKey,
         Self::HostWithoutPort,
+        Self::HeadOfGet,
         Self::GrpcMethod,
         Self::AllowsEverything,
         Self::DenyOnly,
@@ -84,6 +93,9 @@ impl LintCode {
         Self::DuplicateRule,
         Self::ShadowedRule,
         Self::NotCompared,
+        Self::TokensOptional,
+        Self::AnyAudience,
+        Self::TokenPlace,
         Self::Doubt,
     ];
 
@@ -99,6 +111,7 @@ impl LintCode {
             Self::PathTemplate => "path_template",
             Self::RouteKey => "route_key",
             Self::HostWithoutPort => "host_without_port",
+            Self::HeadOfGet => "head_of_get",
             Self::GrpcMethod => "grpc_method",
             Self::AllowsEverything => "allows_everything",
             Self::DenyOnly => "deny_only",
@@ -108,6 +121,9 @@ impl LintCode {
             Self::DuplicateRule => "duplicate_rule",
             Self::ShadowedRule => "shadowed_rule",
             Self::NotCompared => "not_compared",
+            Self::TokensOptional => "tokens_optional",
+            Self::AnyAudience => "any_audience",
+            Self::TokenPlace => "token_place",
             Self::Doubt => "doubt",
         }
     }
@@ -122,7 +138,8 @@ impl LintCode {
             | Self::NotIndexed
             | Self::DuplicateRule
             | Self::ShadowedRule
-            | Self::NotCompared => Severity::Note,
+            | Self::NotCompared
+            | Self::TokenPlace => Severity::Note,
             _ => Severity::Warning,
         }
     }
@@ -131,7 +148,9 @@ impl LintCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::AllowsAnonymous => "demand an identity beside it: `principals: [\"*\"]`",
-            Self::DenyMissesAnonymous => "deny what has no identity too: `notPrincipals: [\"*\"]` in a rule of its own",
+            Self::DenyMissesAnonymous => {
+                "deny what has no identity too: `notPrincipals: [\"*\"]` in a DENY rule of its own"
+            }
             Self::JwtSvidSubject => {
                 "write `when: [ { key: \"request.auth.claims[sub]\", values: [...] } ]`, and `[iss]` too"
             }
@@ -140,7 +159,8 @@ impl LintCode {
             Self::PrefixWithoutSlash => "write the path and the path with `/*`, if that is meant",
             Self::PathTemplate => "keep to `*` at an end where older sidecars read the policy",
             Self::RouteKey => "write `paths` where sidecars read the policy",
-            Self::HostWithoutPort => "add the same host with `:*`",
+            Self::HostWithoutPort => "name the host in both forms, alone and with `:*`",
+            Self::HeadOfGet => "name HEAD too",
             Self::GrpcMethod => "write POST, or leave `methods` out",
             Self::AllowsEverything => "say who may, or what",
             Self::DenyOnly => "add an ALLOW policy; one without `rules` allows nothing",
@@ -149,6 +169,11 @@ impl LintCode {
             Self::NotIndexed => "name callers, or paths, without `*` alone",
             Self::DuplicateRule | Self::ShadowedRule => "delete it, or narrow the other one",
             Self::NotCompared => "lint fewer policies at once",
+            Self::TokensOptional => {
+                "allow with `requestPrincipals: [\"*\"]`, or deny with `notRequestPrincipals: [\"*\"]`, what needs a token"
+            }
+            Self::AnyAudience => "list in `audiences` what this service is called in `aud`",
+            Self::TokenPlace => "take tokens from headers where that can be",
             Self::Doubt => "write it as strict mode takes it",
         }
     }

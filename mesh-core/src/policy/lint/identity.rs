@@ -2,11 +2,31 @@
 
 use super::super::pattern::Pattern;
 use super::super::{Action, AuthorizationPolicy, Clause, Condition, RequestPrincipal, Rule, Source};
+use super::scope::holds_wherever;
 use super::{LintCode, LintOptions, Report};
 
-pub(super) fn check(document: &AuthorizationPolicy, options: &LintOptions<'_>, report: &mut Report) {
+pub(super) fn check(documents: &[AuthorizationPolicy], options: &LintOptions<'_>, report: &mut Report) {
+    let shutting: Vec<&AuthorizationPolicy> = documents.iter().filter(|document| denies_anonymous(document)).collect();
+    for document in documents {
+        let shut = || shutting.iter().any(|other| holds_wherever(other, document, options.root_namespace));
+        of_document(document, options.plaintext && !shut(), report);
+    }
+}
+
+/// Whether no anonymous caller comes past it.
+fn denies_anonymous(document: &AuthorizationPolicy) -> bool {
+    let anonymous = |source: &Source| {
+        let nobody = Clause { any_of: None, none_of: Some(vec![Pattern::Present]) };
+        *source == Source { principals: nobody, ..Source::default() }
+    };
+    let shuts = |rule: &Rule| rule.to.is_empty() && rule.when.is_empty() && rule.from.iter().any(anonymous);
+    document.action == Action::Deny && !document.dry_run && document.rules.iter().any(shuts)
+}
+
+/// `plaintext`: whether anonymous callers come as far as this.
+fn of_document(document: &AuthorizationPolicy, plaintext: bool, report: &mut Report) {
     for (at, rule) in document.rules.iter().enumerate() {
-        if options.plaintext {
+        if plaintext {
             anonymous(document, at, rule, report);
         }
         tokens(document, at, rule, report);
@@ -45,7 +65,7 @@ impl Demands {
     }
 }
 
-fn wants_token(rule: &Rule, source: Option<&Source>) -> bool {
+pub(super) fn wants_token(rule: &Rule, source: Option<&Source>) -> bool {
     source.is_some_and(|source| source.request_principals.any_of.is_some())
         || rule.when.iter().any(|condition| match condition {
             Condition::RequestPrincipal(clause) => clause.any_of.is_some(),
@@ -69,8 +89,8 @@ fn anonymous(document: &AuthorizationPolicy, at: usize, rule: &Rule, report: &mu
                 let text = "it excludes identities and demands none: a caller over plaintext has none, and is let in";
                 report.rule(LintCode::AllowsAnonymous, document, at, &field, text);
             }
-            Action::Deny if positive => {
-                let text = "it denies identities: over plaintext the same caller has none, and is not denied";
+            Action::Deny | Action::Custom if positive => {
+                let text = "it keeps identities out: over plaintext the same caller has none, and is not kept out";
                 report.rule(LintCode::DenyMissesAnonymous, document, at, &field, text);
             }
             _ => {}

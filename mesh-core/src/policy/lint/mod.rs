@@ -6,6 +6,7 @@
 //! |---|---|
 //! | whom a policy holds for, and what is left without one | `scope` |
 //! | who calls: anonymous callers, tokens | `identity` |
+//! | whose tokens are taken, and whether anybody must bring one | `tokens` |
 //! | paths, and what only some readers of a policy know | `paths` |
 //! | hosts and methods | `operation` |
 //! | rules against each other, and what they cost | `rules` |
@@ -18,13 +19,14 @@ mod rules;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use code::{LintCode, Severity};
 
-use super::AuthorizationPolicy;
+use super::{AuthorizationPolicy, RequestAuthentication};
 use crate::config::{Config, Place, Workload};
 
 /// What is known beside the documents.
@@ -36,12 +38,14 @@ pub struct LintOptions<'a> {
     pub workloads: &'a [Workload],
     /// Whether callers without a certificate get as far as policy: a listener with `mtls: permissive`.
     pub plaintext: bool,
+    /// The documents that say whose tokens are taken; empty: nobody knows.
+    pub requests: &'a [RequestAuthentication],
 }
 
 impl Default for LintOptions<'_> {
     /// Nothing is known, so plaintext may come.
     fn default() -> Self {
-        Self { root_namespace: Config::ROOT_NAMESPACE, workloads: &[], plaintext: true }
+        Self { root_namespace: Config::ROOT_NAMESPACE, workloads: &[], plaintext: true, requests: &[] }
     }
 }
 
@@ -72,14 +76,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that may surprise, in the order of the documents.
+/// Everything that may surprise, in the order of the documents, those about tokens first.
 ///
 /// Linear in the documents, but for the comparison of rules with each other, which stops at 2,000 rules and says so.
 pub fn lint(documents: &[AuthorizationPolicy], options: &LintOptions<'_>) -> Vec<Finding> {
     let mut report = Report { findings: Vec::new() };
     scope::check(documents, options, &mut report);
+    tokens::check(documents, options, &mut report);
+    identity::check(documents, options, &mut report);
     for document in documents {
-        identity::check(document, options, &mut report);
         paths::check(document, &mut report);
         operation::check(document, &mut report);
         for doubt in &document.doubts {
@@ -108,6 +113,12 @@ impl Report {
     fn policy(&mut self, code: LintCode, document: &AuthorizationPolicy, text: impl Into<String>) {
         let (policy, place) = (Arc::clone(&document.name), document.place.clone());
         self.findings.push(Finding { code, policy, rule: None, place, text: text.into() });
+    }
+
+    /// About what a document says of tokens.
+    fn request(&mut self, code: LintCode, document: &RequestAuthentication, place: &Place, text: impl Into<String>) {
+        let policy = Arc::clone(&document.name);
+        self.findings.push(Finding { code, policy, rule: None, place: place.clone(), text: text.into() });
     }
 
     /// About a field of a rule; `field` as in `from[0].source.notPrincipals`, or empty.

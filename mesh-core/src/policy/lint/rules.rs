@@ -1,7 +1,7 @@
 //! Rules against each other, and what they cost.
 
 use super::super::pattern::Pattern;
-use super::super::{AuthorizationPolicy, Clause, Condition, Operation, PathPattern, Rule, Source};
+use super::super::{Action, AuthorizationPolicy, Clause, Condition, Operation, PathPattern, Rule, Source};
 use super::scope::holds_wherever;
 use super::{LintCode, LintOptions, Report};
 
@@ -26,7 +26,7 @@ pub(super) fn check(documents: &[AuthorizationPolicy], options: &LintOptions<'_>
         .iter()
         .flat_map(|document| document.rules.iter().enumerate().map(move |(at, rule)| Place { document, at, rule }))
         .collect();
-    let slow: Vec<&Place<'_>> = all.iter().filter(|place| is_slow(place.rule)).collect();
+    let slow: Vec<&Place<'_>> = all.iter().filter(|place| is_slow(place.document.action, place.rule)).collect();
     if slow.len() > FEW {
         for Place { document, at, .. } in slow {
             let text = "it names no callers and no paths, so it is looked at for every request";
@@ -56,10 +56,14 @@ pub(super) fn check(documents: &[AuthorizationPolicy], options: &LintOptions<'_>
 }
 
 /// Whether nothing of a rule leads to it.
-fn is_slow(rule: &Rule) -> bool {
+fn is_slow(action: Action, rule: &Rule) -> bool {
     let plain = |list: &Clause<Pattern>| list.any_of.as_ref().is_some_and(|all| !all.contains(&Pattern::Present));
+    // To keep out, a namespace is looked for anywhere in a SPIFFE ID: its end stands nowhere in particular.
+    let ends = |list: &Clause<Pattern>| list.any_of.iter().flatten().any(|one| matches!(one, Pattern::Suffix(_)));
     let caller = |source: &Source| {
-        plain(&source.principals) || plain(&source.namespaces) || source.service_accounts.any_of.is_some()
+        plain(&source.principals)
+            || plain(&source.namespaces) && (action == Action::Allow || !ends(&source.namespaces))
+            || source.service_accounts.any_of.is_some()
     };
     let any = |path: &PathPattern| *path == PathPattern::Text(Pattern::Present);
     let path = |operation: &Operation| operation.paths.any_of.as_ref().is_some_and(|all| !all.iter().any(any));

@@ -111,11 +111,14 @@ const PEERS: &[&str] = &[
     "cluster.local/ns/shop/sa/web",
     "d.example/ns/shop/extra/sa/web",
     "d.example/zone/a/ns/shop/sa/web/pod",
+    "d.example/ns/ns/sa/shop",
+    "d.example/x/ns/ops/ns/shop/y",
 ];
 const DOMAINS: &[&str] = &["d.example", "old.example", "other.example", "cluster.local"];
-const NAMESPACES: &[&str] = &["shop", "ops", "sh"];
+/// The end of the last one is that of `/sa` too.
+const NAMESPACES: &[&str] = &["shop", "ops", "sh", "data"];
 const ACCOUNTS: &[&str] = &["web", "shop/web", "ops/web", "shop/batch", "shop/we"];
-const METHODS: &[&str] = &["GET", "POST", "PUT"];
+const METHODS: &[&str] = &["GET", "POST", "PUT", "HEAD"];
 const PATHS: &[&str] = &["/", "/orders", "/orders/7", "/orders/7/items", "/admin", "/a.c", "/orders/*", "/abc"];
 const TEMPLATES: &[&str] =
     &["/{*}", "/{**}", "/orders/{*}", "/orders/{*}/items", "/orders/{**}", "/{**}/items", "/{*}/7/"];

@@ -123,6 +123,7 @@ fn hold(engine: &Arc<PolicyEngine>, request: &Request<'_>, answers: &CustomAnswe
     for peer in [&own, &other] {
         assert_eq!(peer.decide_with(request, answers), decision, "{}", context());
         assert_eq!(peer.custom(request), engine.custom(request), "{}", context());
+        assert_eq!(peer.may_allow(request), engine.reach(&request.peer_view()).is_possible(), "{}", context());
     }
     let explanation = engine.explain_with(request, answers);
     assert_eq!(explanation.decision, decision, "{}", context());
@@ -138,6 +139,31 @@ fn hold(engine: &Arc<PolicyEngine>, request: &Request<'_>, answers: &CustomAnswe
     // A 401 promises that some token would open the door: then none came, and it is shut.
     let promised = decision.token_would_help;
     assert!(!promised || (request.token.is_none() && decision.verdict == Verdict::Deny), "{}", context());
+}
+
+#[test]
+fn strict_mode_lets_in_nothing_that_compat_mode_keeps_out() {
+    let (mut compared, mut narrower) = (0, 0);
+    for seed in 1..600 {
+        let generator = Generator { rng: Rng::seeded(seed), mode: Mode::Strict };
+        let mut policies = generator.policies();
+        // Istio takes no identities there; they keep out as DENY does.
+        policies.retain(|policy| policy.action != "CUSTOM");
+        let no_policy = if generator.rng.below(2) == 0 { NoPolicy::Deny } else { NoPolicy::Allow };
+        let of = |mode| {
+            let trust_domains = vec!["d.example", "old.example"];
+            compile(&policies, &Naive { mode, trust_domains, no_policy, regexes: RefCell::default() })
+        };
+        let (strict, compat) = (of(Mode::Strict), of(Mode::Compat));
+        for _ in 0..REQUESTS {
+            let sent = generator.request();
+            let [strict, compat] = [&strict, &compat].map(|engine| engine.decide(&sent.request()).verdict);
+            assert!(strict == Verdict::Deny || compat == Verdict::Allow, "seed {seed}: {sent:?}\n{}", yaml(&policies));
+            compared += 1;
+            narrower += usize::from(strict != compat);
+        }
+    }
+    assert!(narrower > 50, "{narrower} of {compared}");
 }
 
 /// Where a policy looks at nothing but the connection, the answer is no estimate.

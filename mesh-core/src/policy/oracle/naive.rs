@@ -127,8 +127,9 @@ impl Naive {
         }
         if let (Some(resolved), "paths") = (request.resolved_path, &*field.key) {
             let read = |path| Request { path, resolved_path: None, ..*request };
-            let listed =
-                |values: &[String], path| values.iter().any(|value| self.listed(policy, "paths", value, &read(path)));
+            let listed = |values: &[String], path| {
+                values.iter().any(|value| self.listed(self.mode, policy, "paths", value, &read(path)))
+            };
             let (yes, no) = (&field.values, &field.not_values);
             let both = [request.path, resolved];
             return if allow {
@@ -138,9 +139,32 @@ impl Naive {
                     && (no.is_empty() || both.iter().any(|path| !listed(no, path)))
             };
         }
-        let listed = |values: &[String]| values.iter().any(|value| self.listed(policy, &field.key, value, request));
-        (field.values.is_empty() || listed(&field.values))
-            && (field.not_values.is_empty() || !listed(&field.not_values))
+        let (yes, no) = (&field.values, &field.not_values);
+        let by = |reading, values: &[String], request: &Request<'_>| {
+            values.iter().any(|value| self.listed(reading, policy, &field.key, value, request))
+        };
+        if self.mode == Mode::Compat {
+            return (yes.is_empty() || by(Mode::Compat, yes, request))
+                && (no.is_empty() || !by(Mode::Compat, no, request));
+        }
+        // Where Istio reads a list in another way, ALLOW wants both readings in order, and else one that is not is enough.
+        let of_both = |holds: &dyn Fn(Mode) -> bool| {
+            let both = [holds(Mode::Strict), holds(Mode::Compat)];
+            if allow { both == [true; 2] } else { both != [false; 2] }
+        };
+        let plain = (yes.is_empty() || of_both(&|reading| by(reading, yes, request)))
+            && (no.is_empty() || of_both(&|reading| !by(reading, no, request)));
+        if (&*field.key, request.method) != ("methods", "HEAD") {
+            return plain;
+        }
+        // A HEAD request is one of GET in whatever keeps requests out.
+        let get = Request { method: "GET", ..*request };
+        let (head, get) = (|values| by(Mode::Strict, values, request), |values| by(Mode::Strict, values, &get));
+        if allow {
+            plain && !get(no)
+        } else {
+            (yes.is_empty() || head(yes) || get(yes)) && (no.is_empty() || !head(no))
+        }
     }
 
     fn header(&self, name: &str, field: &Field, request: &Request<'_>, allow: bool) -> bool {
@@ -149,25 +173,26 @@ impl Naive {
             sent.push(String::from_utf8(value.to_vec()).unwrap());
         });
         let compat = self.mode == Mode::Compat;
-        let listed = |values: &[String], value: &String| {
-            values.iter().any(|pattern| string(pattern, value) || (compat && pattern == "*"))
-        };
+        // Istio: `*` is met by a header that is there.
+        let istio = |values: &[String], value: &String| values.iter().any(|p| p == "*" || string(p, value));
+        let with_value = |values: &[String], value: &String| values.iter().any(|p| string(p, value));
         let (yes, no) = (&field.values, &field.not_values);
-        let any = |list: &[String]| sent.iter().any(|value| listed(list, value));
-        let every = |list: &[String]| !sent.is_empty() && sent.iter().all(|value| listed(list, value));
+        let any = |list: &[String]| sent.iter().any(|value| istio(list, value));
+        let every = |list: &[String]| !sent.is_empty() && sent.iter().all(|value| with_value(list, value));
         match (compat, allow) {
-            (true, _) => (yes.is_empty() || any(yes)) && (no.is_empty() || !any(no)),
-            (false, true) => (yes.is_empty() || every(yes)) && (no.is_empty() || !any(no)),
-            (false, false) => (yes.is_empty() || any(yes)) && (no.is_empty() || !every(no)),
+            (true, _) | (false, false) if !yes.is_empty() && !any(yes) => false,
+            (true, _) | (false, true) => (compat || yes.is_empty() || every(yes)) && (no.is_empty() || !any(no)),
+            (false, false) => no.is_empty() || !every(no),
         }
     }
 
-    fn listed(&self, policy: &Policy, key: &str, value: &str, request: &Request<'_>) -> bool {
+    /// `reading`: whose idea of namespaces and service accounts.
+    fn listed(&self, reading: Mode, policy: &Policy, key: &str, value: &str, request: &Request<'_>) -> bool {
         let uri = request.peer.map(|id| id.as_str());
         let regex = |regex: String| uri.is_some_and(|uri| self.full_match(&regex, uri));
         let parts: Vec<&str> = uri.map(|uri| uri.split('/').collect()).unwrap_or_default();
         let five = if let ["spiffe:", "", _, "ns", ns, "sa", account] = parts[..] { Some((ns, account)) } else { None };
-        let compat = self.mode == Mode::Compat;
+        let compat = reading == Mode::Compat;
         match key {
             "principals" | "source.principal" => self.aliases(value).iter().any(|value| {
                 let value: &str = value;

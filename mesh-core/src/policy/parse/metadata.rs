@@ -42,6 +42,15 @@ pub(super) fn metadata(node: &Node, errors: &mut Errors) -> Option<Metadata> {
     Some(Metadata { namespace: namespace?, name: name?, dry_run })
 }
 
+/// The same of a document that nobody can try.
+pub(super) fn without_trial(node: &Node, errors: &mut Errors) -> Option<Metadata> {
+    let metadata = metadata(node, errors)?;
+    if let Some(place) = &metadata.dry_run {
+        errors.push(place, "a dry run is understood for AuthorizationPolicy");
+    }
+    Some(metadata)
+}
+
 /// As Go's `ParseBool`, which Istio asks.
 fn dry_run(node: &Node, errors: &mut Errors) -> bool {
     match text(node, errors) {

@@ -7,14 +7,18 @@
 //! |---|---|
 //! | name, namespace, annotations, selector, targets | `metadata` |
 //! | all of `PeerAuthentication` | `peer_authentication` |
+//! | all of `RequestAuthentication` | `request_authentication` |
 //! | `from[].source` | `source` |
 //! | `to[].operation` | `operation` |
 //! | `when[]` | `when` |
+//! | lists, texts, patterns, and what a mode takes of them | `values` |
 
 mod metadata;
 mod operation;
 mod peer_authentication;
+mod request_authentication;
 mod source;
+mod values;
 mod when;
 
 #[cfg(test)]
@@ -25,14 +29,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metadata::{Metadata, Scope};
+use values::{Reading, clause, items, list, matchable, no_items, noted, pattern, port, read_as, text};
 
 use super::Mode;
 use super::canonical::Canonicalization;
-use super::document::{Action, AuthorizationPolicy, Clause, Rule};
-use super::pattern::Pattern;
+use super::document::{Action, AuthorizationPolicy, Rule};
 use super::peer_authentication::PeerAuthentication;
+use super::request_authentication::RequestAuthentication;
 use crate::config::yaml::{self, Value};
-use crate::config::{ConfigError, ConfigIssue, Errors, Fields, Node, Place};
+use crate::config::{ConfigError, Errors, Fields, Node, Place};
 
 /// Reads the `AuthorizationPolicy` documents of one file, strictly. Any other `kind` is an error.
 ///
@@ -49,12 +54,12 @@ pub fn parse_documents_as(
     text: &str,
     errors: &mut Errors,
 ) -> Vec<AuthorizationPolicy> {
-    let Documents { policies, peers } = parse_file(mode, canonical, file, text, errors);
-    for peer in peers {
-        errors.push(
-            &peer.place.field("kind"),
-            "kind `PeerAuthentication` is not supported here: expected `AuthorizationPolicy`",
-        );
+    let Documents { policies, peers, requests } = parse_file(mode, canonical, file, text, errors);
+    let peers = peers.iter().map(|peer| (PEER_AUTHENTICATION, &peer.place));
+    let requests = requests.iter().map(|request| (REQUEST_AUTHENTICATION, &request.place));
+    for (kind, place) in peers.chain(requests) {
+        let message = format!("kind `{kind}` is not supported here: expected `AuthorizationPolicy`");
+        errors.push(&place.field("kind"), message);
     }
     policies
 }
@@ -67,18 +72,21 @@ pub struct Documents {
     pub policies: Vec<AuthorizationPolicy>,
     /// `PeerAuthentication`.
     pub peers: Vec<PeerAuthentication>,
+    /// `RequestAuthentication`.
+    pub requests: Vec<RequestAuthentication>,
 }
 
 impl Documents {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.policies.is_empty() && self.peers.is_empty()
+        self.policies.is_empty() && self.peers.is_empty() && self.requests.is_empty()
     }
 
     /// Takes over what another file holds.
     pub fn append(&mut self, mut other: Self) {
         self.policies.append(&mut other.policies);
         self.peers.append(&mut other.peers);
+        self.requests.append(&mut other.requests);
     }
 }
 
@@ -95,6 +103,7 @@ pub fn parse_file(mode: Mode, canonical: Canonicalization, file: &str, text: &st
         match document.filter(|_| errors.issues().len() == before) {
             Some(Document::Policy(policy)) => documents.policies.push(*policy),
             Some(Document::Peer(peer)) => documents.peers.push(*peer),
+            Some(Document::Request(request)) => documents.requests.push(*request),
             None => {}
         }
     }
@@ -104,9 +113,11 @@ pub fn parse_file(mode: Mode, canonical: Canonicalization, file: &str, text: &st
 enum Document {
     Policy(Box<AuthorizationPolicy>),
     Peer(Box<PeerAuthentication>),
+    Request(Box<RequestAuthentication>),
 }
 
 const PEER_AUTHENTICATION: &str = "PeerAuthentication";
+const REQUEST_AUTHENTICATION: &str = "RequestAuthentication";
 
 impl AuthorizationPolicy {
     /// Reads the documents of a YAML text, for [`MeshBuilder::policies`](crate::MeshBuilder::policies).
@@ -139,34 +150,12 @@ impl AuthorizationPolicy {
 pub fn refuse_duplicates(documents: &Documents, errors: &mut Errors) {
     let policies = documents.policies.iter().map(|it| ("AuthorizationPolicy", &it.name, &it.place));
     let peers = documents.peers.iter().map(|it| (PEER_AUTHENTICATION, &it.name, &it.place));
+    let requests = documents.requests.iter().map(|it| (REQUEST_AUTHENTICATION, &it.name, &it.place));
     let mut seen: BTreeMap<(&str, &str), &Place> = BTreeMap::new();
-    for (kind, name, place) in policies.chain(peers) {
+    for (kind, name, place) in policies.chain(peers).chain(requests) {
         if let Some(first) = seen.insert((kind, &**name), place) {
             errors.push(place, format!("`{name}` is already defined at {}:{}", first.file, first.line));
         }
-    }
-}
-
-/// What the reading of one document depends on.
-struct Reading<'a> {
-    mode: Mode,
-    /// Which paths requests can have.
-    canonical: Canonicalization,
-    /// `metadata.namespace`.
-    namespace: &'a str,
-    action: Action,
-    doubts: RefCell<Vec<ConfigIssue>>,
-}
-
-impl Reading<'_> {
-    /// Refuses what Istio takes: an error in strict mode, a doubt in compat.
-    fn doubt(&self, place: &Place, message: impl Into<String>, errors: &mut Errors) -> Option<()> {
-        if self.mode == Mode::Strict {
-            errors.push(place, message);
-            return None;
-        }
-        self.doubts.borrow_mut().push(ConfigIssue { place: place.clone(), message: message.into() });
-        Some(())
     }
 }
 
@@ -174,9 +163,9 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
     let mut fields = Fields::of(node, errors)?;
     let version: String = fields.required("apiVersion")?;
     let kind: String = fields.required("kind")?;
-    if !matches!(&*kind, "AuthorizationPolicy" | PEER_AUTHENTICATION) {
+    if !matches!(&*kind, "AuthorizationPolicy" | PEER_AUTHENTICATION | REQUEST_AUTHENTICATION) {
         let place = fields.place("kind");
-        let expected = "expected `AuthorizationPolicy` or `PeerAuthentication`";
+        let expected = "expected `AuthorizationPolicy`, `PeerAuthentication` or `RequestAuthentication`";
         fields.errors().push(&place, format!("kind `{kind}` is not supported: {expected}"));
         return None;
     }
@@ -195,6 +184,10 @@ fn document(node: &Node, mode: Mode, canonical: Canonicalization, errors: &mut E
     if kind == PEER_AUTHENTICATION {
         let document = peer_authentication::document(node, &metadata?, &spec?, mode, errors);
         return document.map(Box::new).map(Document::Peer);
+    }
+    if kind == REQUEST_AUTHENTICATION {
+        let document = request_authentication::document(node, &metadata?, &spec?, mode, errors);
+        return document.map(Box::new).map(Document::Request);
     }
     let Metadata { namespace, name, dry_run } = metadata.and_then(|node| metadata::metadata(&node, errors))?;
     let spec = spec?;
@@ -315,102 +308,4 @@ fn rule(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Rule>
     }
     fields.finish();
     Some(part)
-}
-
-/// The items of a list that must hold something; an item that is nothing is no item.
-fn items<T>(node: &Node, errors: &mut Errors, read: impl Fn(&Node, &mut Errors) -> Option<T>) -> Vec<T> {
-    let Value::List(items) = &node.value else {
-        return node.expected("a list", errors).unwrap_or_default();
-    };
-    if items.is_empty() {
-        errors.push(&node.place, "an empty list is refused: leave the field out, or say what it holds");
-    }
-    items
-        .iter()
-        .filter_map(|item| match item.value {
-            Value::Null => item.expected("a value", errors),
-            _ => read(item, errors),
-        })
-        .collect()
-}
-
-/// Whether a list is empty, which to Istio is no list.
-fn no_items(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> bool {
-    let empty = matches!(&node.value, Value::List(items) if items.is_empty());
-    if empty {
-        reading.doubt(&node.place, "an empty list is refused: leave the field out, or say what it holds", errors);
-    }
-    empty
-}
-
-/// The positive and the negative list of a field. An empty one is no list to Istio.
-fn clause<T>(
-    fields: &mut Fields<'_>,
-    reading: &Reading<'_>,
-    [positive, negative]: [&'static str; 2],
-    read: impl Fn(&Node, &mut Errors) -> Option<T>,
-) -> Clause<T> {
-    let mut list = |name| {
-        let node = fields.node(name)?;
-        if no_items(node, reading, fields.errors()) {
-            return None;
-        }
-        Some(items(node, fields.errors(), &read))
-    };
-    Clause { any_of: list(positive), none_of: list(negative) }
-}
-
-/// The text of a list's item, which must be a string as in Istio's schema.
-fn text<'a>(node: &'a Node, errors: &mut Errors) -> Option<&'a str> {
-    node.as_str().or_else(|| node.expected("a string (put it in quotes)", errors))
-}
-
-fn noted<T>(result: Result<T, impl ToString>, node: &Node, errors: &mut Errors) -> Option<T> {
-    result.map_err(|error| errors.push(&node.place, error.to_string())).ok()
-}
-
-/// A value, as strict mode reads it; in compat as Istio does, with a doubt.
-fn read_as<T, E: ToString>(
-    node: &Node,
-    reading: &Reading<'_>,
-    errors: &mut Errors,
-    read: impl Fn(Mode, &str) -> Result<T, E>,
-) -> Option<T> {
-    let text = text(node, errors)?;
-    match read(Mode::Strict, text) {
-        Ok(value) => Some(value),
-        Err(error) if reading.mode == Mode::Strict => noted(Err(error), node, errors),
-        Err(doubt) => {
-            let value = noted(read(Mode::Compat, text), node, errors)?;
-            reading.doubt(&node.place, doubt.to_string(), errors).map(|()| value)
-        }
-    }
-}
-
-fn pattern(node: &Node, reading: &Reading<'_>, errors: &mut Errors) -> Option<Pattern> {
-    read_as(node, reading, errors, Pattern::parse_as)
-}
-
-/// A pattern that some request can match.
-fn matchable(
-    node: &Node,
-    reading: &Reading<'_>,
-    errors: &mut Errors,
-    check: impl Fn(&Pattern) -> Result<(), String>,
-) -> Option<Pattern> {
-    let pattern = pattern(node, reading, errors)?;
-    match check(&pattern) {
-        Ok(()) => Some(pattern),
-        Err(doubt) => reading.doubt(&node.place, doubt, errors).map(|()| pattern),
-    }
-}
-
-fn port(node: &Node, errors: &mut Errors) -> Option<u16> {
-    let port = match &node.value {
-        // Istio's schema wants strings; a bare number can mean only one thing.
-        Value::Int(number) => u16::try_from(*number).ok(),
-        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    };
-    port.or_else(|| node.expected("a port from 0 to 65535", errors))
 }

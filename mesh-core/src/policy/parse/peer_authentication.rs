@@ -1,11 +1,10 @@
 //! `PeerAuthentication`.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::super::peer_authentication::{PeerAuthentication, PeerMode};
 use super::metadata::{self, Metadata};
-use super::{Action, Canonicalization, Mode, Reading};
+use super::{Mode, Reading};
 use crate::config::yaml::{Decode, Value};
 use crate::config::{Errors, Fields, Node, Timestamp};
 
@@ -40,17 +39,8 @@ pub(super) fn document(
     // Kubernetes writes `null` where there is none yet.
     let created = fields.node("creationTimestamp").filter(|node| node.value != Value::Null);
     let created = created.and_then(|node| Timestamp::decode(node, fields.errors()));
-    let Metadata { namespace, name, dry_run } = metadata::metadata(metadata, errors)?;
-    if let Some(place) = dry_run {
-        errors.push(&place, "a dry run is understood for AuthorizationPolicy");
-    }
-    let reading = Reading {
-        mode,
-        canonical: Canonicalization::Reject,
-        namespace: &namespace,
-        action: Action::Allow,
-        doubts: RefCell::default(),
-    };
+    let Metadata { namespace, name, .. } = metadata::without_trial(metadata, errors)?;
+    let reading = Reading::without_rules(mode, &namespace);
     let mut fields = Fields::of(spec, errors)?;
     let selector = match fields.node("selector") {
         None => BTreeMap::new(),

@@ -1,6 +1,8 @@
 use super::*;
 use crate::policy::RequestPrincipal;
+use crate::policy::document::Clause;
 use crate::policy::document::{Condition, PathPattern};
+use crate::policy::pattern::Pattern;
 
 fn document(spec: &str) -> String {
     format!(
@@ -238,9 +240,127 @@ fn a_bad_document_is_left_out_and_all_problems_are_said_at_once() {
 #[test]
 fn one_name_is_given_once() {
     let (policies, _) = parse(&format!("{}---\n{}", document("{}"), document("{ rules: [{}] }")));
-    let documents = Documents { policies, peers: Vec::new() };
+    let documents = Documents { policies, ..Documents::default() };
     let mut errors = Errors::default();
     refuse_duplicates(&documents, &mut errors);
     let [issue] = errors.issues() else { panic!("{errors:?}") };
     assert_eq!(issue.message, "`shop/p` is already defined at p.yaml:1");
+}
+
+/// Istio asks external authorizers before it knows who calls.
+#[test]
+fn custom_rules_of_compat_ask_for_no_identity() {
+    let source = |field: &str| format!("from: [{{ source: {{ {field} }} }}]");
+    let when = |key: &str| format!("when: [{{ key: '{key}', values: ['1'] }}]");
+    for (part, identity) in [
+        (source("principals: [td/a]"), true),
+        (source("notPrincipals: ['*']"), true),
+        (source("requestPrincipals: [i/s]"), true),
+        (source("namespaces: [a]"), true),
+        (source("notNamespaces: [a]"), true),
+        (source("serviceAccounts: [a]"), true),
+        (source("trustDomains: [a]"), true),
+        (source("ipBlocks: [10.0.0.1]"), false),
+        (source("notRemoteIpBlocks: [10.0.0.1]"), false),
+        (when("source.principal").replace("'1'", "td/a"), true),
+        (when("source.namespace"), true),
+        (when("source.serviceAccount"), true),
+        (when("source.trustDomain"), true),
+        (when("request.auth.principal").replace("'1'", "i/s"), true),
+        (when("request.auth.audiences"), true),
+        (when("request.auth.presenter"), true),
+        (when("request.auth.claims[a]"), true),
+        (when("request.headers[a]"), false),
+        (when("destination.port"), false),
+        (when("connection.sni"), false),
+    ] {
+        for (action, mode, refused) in [
+            ("CUSTOM, provider: { name: x }", Mode::Compat, identity),
+            ("CUSTOM, provider: { name: x }", Mode::Strict, false),
+            ("DENY", Mode::Compat, false),
+        ] {
+            let mut errors = Errors::default();
+            let text = document(&format!("{{ action: {action}, rules: [{{ {part} }}] }}"));
+            let documents = parse_documents_as(mode, Canonicalization::Reject, "p.yaml", &text, &mut errors);
+            assert_eq!(documents.is_empty(), refused, "{text}: {:?}", errors.issues());
+        }
+    }
+}
+
+#[test]
+fn what_metadata_and_targets_may_say() {
+    let annotated = |annotation: &str| {
+        document("{}").replace("namespace: shop", &format!("namespace: shop, annotations: {{ {annotation} }}"))
+    };
+    for (annotation, expected) in [
+        ("istio.io/dry-run: '1'", Some(true)),
+        ("istio.io/dry-run: 't'", Some(true)),
+        ("istio.io/dry-run: 'TRUE'", Some(true)),
+        ("istio.io/dry-run: 'True'", Some(true)),
+        ("istio.io/dry-run: '0'", Some(false)),
+        ("istio.io/dry-run: 'f'", Some(false)),
+        ("istio.io/dry-run: 'False'", Some(false)),
+        ("istio.io/dry-run: ''", None),
+        ("istio.io/dry-run: 'tRUE'", None),
+        ("istio.io/dry-runs: 'true'", None),
+        ("sidecar.istio.io/inject: 'true'", None),
+        ("notistio.io/dry-run: 'true'", Some(false)),
+        ("istio.io.example/x: 'true'", Some(false)),
+        ("other: istio.io", Some(false)),
+    ] {
+        let (documents, errors) = parse(&annotated(annotation));
+        assert_eq!(documents.first().map(|document| document.dry_run), expected, "{annotation}: {errors:?}");
+        assert_eq!(errors.is_empty(), expected.is_some());
+    }
+    for (spec, accepted) in [
+        ("{ targetRef: { kind: Service, name: a } }", true),
+        ("{ targetRefs: [{ kind: Service, group: '', name: a }, { kind: Service, group: core, name: b }] }", true),
+        ("{ targetRef: { kind: Service, group: apps, name: a } }", false),
+        ("{ targetRef: { kind: Pod, group: core, name: a } }", false),
+        ("{ targetRef: { kind: Service, name: a }, targetRefs: [{ kind: Service, name: b }] }", false),
+        ("{ selector: { matchLabels: { a: b } } }", true),
+        ("{ selector: { matchLabels: { 'a*': b } } }", false),
+        ("{ selector: { matchLabels: { a: '*b' } } }", false),
+        ("{ selector: { matchLabels: { '': b } } }", false),
+        ("{ selector: {} }", false),
+    ] {
+        let (documents, errors) = parse(&document(spec));
+        assert_eq!((documents.len(), errors.is_empty()), (usize::from(accepted), accepted), "{spec}: {errors:?}");
+    }
+    for (name, accepted) in [("name: ''", false), ("name: a/b", false), ("name: a.b", true)] {
+        assert_eq!(parse(&document("{}").replace("name: p", name)).0.len(), usize::from(accepted), "{name}");
+        let namespace = name.replace("name", "namespace");
+        let text = document("{}").replace("namespace: shop", &namespace);
+        assert_eq!(parse(&text).0.len(), usize::from(accepted), "{namespace}");
+    }
+}
+
+/// What some request may have is taken, however odd.
+#[test]
+fn values_that_something_matches_are_taken() {
+    let operation = |field: &str| rule_with(&format!("to: [{{ operation: {{ {field} }} }}]"));
+    let source = |field: &str| rule_with(&format!("from: [{{ source: {{ {field} }} }}]"));
+    for (text, accepted) in [
+        (operation("hosts: ['*.shop', 'orders*', '*:8443', 'ORDERS:443', '[::1]:1', '*']"), true),
+        (operation("hosts: ['orders/*']"), false),
+        (operation("hosts: ['*@orders']"), false),
+        (operation("hosts: ['* orders']"), false),
+        (operation("methods: [GET, PURGE, M-SEARCH, purge, 'G*', '*et', '*']"), true),
+        (operation("methods: [Patch]"), false),
+        (operation("paths: [/, '/*', '/a*', '*/b', '*', '/a/']"), true),
+        (operation("paths: ['a*']"), false),
+        (operation("ports: ['0', 65535]"), true),
+        (source("trustDomains: [a-1_b.c, 'a*', '*.c', '*']"), true),
+        (source("trustDomains: ['A*']"), false),
+        (source("trustDomains: ['*.é']"), false),
+        (source("principals: ['td/*', '*/sa/web', '*', td/gateway]"), true),
+        (source("principals: ['*:a']"), false),
+        (rule_with("when: [{ key: \"request.headers[!#$%&'*+-.^_`|~9]\", values: [a] }]"), true),
+        (rule_with("when: [{ key: 'request.headers[:authority]', values: [a] }]"), false),
+        (rule_with("when: [{ key: 'request.headers[:method]', values: [a] }]"), false),
+        (rule_with("when: [{ key: 'request.headers[cookie]', values: [a] }]"), true),
+    ] {
+        let (documents, errors) = parse(&text);
+        assert_eq!((documents.len(), errors.is_empty()), (usize::from(accepted), accepted), "{text}: {errors:?}");
+    }
 }

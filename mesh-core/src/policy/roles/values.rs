@@ -80,3 +80,31 @@ pub(crate) fn scope(text: &str) -> Result<Pattern, String> {
     }
     Ok(Pattern::Exact(text.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_methods_are_words_of_protobuf() {
+        for (text, expected) in [
+            ("shop.Payments/Charge", Some("/shop.Payments/Charge")),
+            ("shop.Payments/*", Some("/shop.Payments/*")),
+            ("_a1._B/_c2", Some("/_a1._B/_c2")),
+            ("Payments/Charge", Some("/Payments/Charge")),
+            ("1a.B/C", None),
+            ("a.B/1c", None),
+            ("a..B/C", None),
+            ("a.B/", None),
+            ("/C", None),
+            ("a.B", None),
+            ("a-b.C/D", None),
+            ("a.B/C-d", None),
+            ("a.B/C/d", None),
+            ("a.*/C", None),
+            ("/a.B/C", None),
+        ] {
+            assert_eq!(grpc(text).ok().map(|path| path.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -57,22 +57,42 @@ fn principals() {
     assert!(matches(&source("principals", "'*'"), &from(Some(&web))));
 }
 
+/// What a positive and a negative list of the field decide: as ALLOW, as DENY.
+fn both(mode: Mode, field: &str, value: &str, request: &Request<'_>) -> [[bool; 2]; 2] {
+    let negative = format!("not{}{}", field[..1].to_uppercase(), &field[1..]);
+    let of = |field: &str| match field {
+        "methods" | "notMethods" => operation(field, value),
+        _ => source(field, value),
+    };
+    [matches_in(mode, &of(field), request), matches_in(mode, &of(&negative), request)]
+}
+
+const LISTED: [[bool; 2]; 2] = [[true; 2], [false; 2]];
+const NOT_LISTED: [[bool; 2]; 2] = [[false; 2], [true; 2]];
+/// A doubt in the favour of nobody: no ALLOW rule holds, whichever way it is written, and every DENY rule does.
+const DOUBTED: [[bool; 2]; 2] = [[false, true]; 2];
+
 #[test]
 fn namespaces() {
     for (value, peer, strict, compat) in [
-        ("shop", "td/ns/shop/sa/web", true, true),
-        ("shop", "td/ns/shop2/sa/web", false, false),
-        ("sh*", "td/ns/shop/sa/web", true, true),
-        ("'*'", "td/gateway", false, false),
-        // Five parts here; anywhere in Istio.
-        ("shop", "td/ns/shop/x/sa/web", false, true),
-        ("shop", "td/zone/a/ns/shop/sa/web", false, true),
+        ("shop", "td/ns/shop/sa/web", LISTED, LISTED),
+        ("shop", "td/ns/shop2/sa/web", NOT_LISTED, NOT_LISTED),
+        ("sh*", "td/ns/shop/sa/web", LISTED, LISTED),
+        ("'*'", "td/gateway", NOT_LISTED, NOT_LISTED),
+        // Anywhere in Istio; five parts here where it lets in, anywhere where it keeps out.
+        ("shop", "td/ns/shop/x/sa/web", DOUBTED, LISTED),
+        ("shop", "td/zone/a/ns/shop/sa/web", DOUBTED, LISTED),
+        ("shop, ops", "td/ns/ops/shop/sa/web", DOUBTED, LISTED),
+        // Which finds more than it says, in five parts too.
+        ("'*a'", "td/ns/shop/sa/web", DOUBTED, LISTED),
     ] {
         let peer = id(peer);
         for (mode, expected) in [(Mode::Strict, strict), (Mode::Compat, compat)] {
-            for part in [source("namespaces", value), when("source.namespace", value)] {
-                assert_eq!(matches_in(mode, &part, &from(Some(&peer))), [expected; 2], "{mode} {part} {peer}");
-            }
+            let found = both(mode, "namespaces", value, &from(Some(&peer)));
+            assert_eq!(found, expected, "{mode} {value} {peer}");
+            let [positive, _] = expected;
+            let condition = when("source.namespace", value);
+            assert_eq!(matches_in(mode, &condition, &from(Some(&peer))), positive, "{mode} {condition} {peer}");
         }
     }
 }
@@ -92,6 +112,12 @@ fn service_accounts() {
         for part in [source("serviceAccounts", value), when("source.serviceAccount", value)] {
             assert_eq!(matches(&part, &from(Some(&peer))), expected, "{part} {peer}");
             assert_eq!(matches_in(Mode::Compat, &part, &from(Some(&peer))), [expected; 2], "{part} {peer}");
+        }
+    }
+    for peer in ["td/ns/shop/cluster/a/sa/web", "td/zone/a/ns/shop/sa/web", "td/ns/shop/sa/web/pod"] {
+        let peer = id(peer);
+        for (mode, expected) in [(Mode::Strict, DOUBTED), (Mode::Compat, LISTED)] {
+            assert_eq!(both(mode, "serviceAccounts", "web", &from(Some(&peer))), expected, "{mode} {peer}");
         }
     }
     let seventeen = (0..17).map(|n| format!("a{n}")).collect::<Vec<_>>().join(", ");
@@ -216,6 +242,24 @@ fn methods() {
             "{value} {method}"
         );
     }
+    // The handler of GET answers HEAD: where GET is kept out, HEAD is, and nowhere is it let in.
+    for (value, method, strict, compat) in [
+        ("GET", "GET", LISTED, LISTED),
+        ("GET", "HEAD", DOUBTED, NOT_LISTED),
+        ("'G*'", "HEAD", DOUBTED, NOT_LISTED),
+        ("HEAD", "HEAD", LISTED, LISTED),
+        ("GET, HEAD", "HEAD", LISTED, LISTED),
+        ("HEAD", "GET", NOT_LISTED, NOT_LISTED),
+        ("POST", "HEAD", NOT_LISTED, NOT_LISTED),
+    ] {
+        for (mode, expected) in [(Mode::Strict, strict), (Mode::Compat, compat)] {
+            let found = both(mode, "methods", value, &Request { method, ..from(None) });
+            assert_eq!(found, expected, "{mode} {value} {method}");
+        }
+    }
+    // Unless it is named.
+    let all_but_head = "to: [{ operation: { methods: [GET], notMethods: [HEAD] } }]";
+    assert!(!matches(all_but_head, &Request { method: "HEAD", ..from(None) }));
     let lower = format!("{{ rules: [{{ {} }}] }}", operation("methods", "get"));
     assert!(refused(&lower) && !refused_in(Mode::Compat, &lower), "in Istio it matches nothing");
     // gRPC is always POST.
@@ -312,7 +356,11 @@ fn multi_value_headers() {
         ("notValues: [a]", &["a", "b"], false, true, false),
         ("notValues: [a]", &["a"], false, false, false),
         ("notValues: [a]", &[], true, true, true),
-        ("values: ['*']", &[""], false, false, true),
+        // Something that is there and empty is in doubt: is it a value?
+        ("values: ['*']", &[""], false, true, true),
+        ("notValues: ['*']", &[""], false, true, false),
+        ("notValues: ['*']", &["a"], false, false, false),
+        ("values: ['a*']", &[""], false, false, false),
         // Not one value with a comma. (CVE-2026-26308)
         ("values: ['a,b']", &["a", "b"], false, false, false),
     ] {

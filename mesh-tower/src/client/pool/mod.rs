@@ -43,6 +43,7 @@ pub(crate) use lease::Lease;
 pub(crate) use link::Failure as DialFailure;
 pub(crate) use service::Chosen;
 pub use service::Transport;
+pub(crate) use service::send;
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -63,8 +64,10 @@ use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
 use crate::error::{Error, ErrorKind};
+use crate::places::Place as ConnectionPlace;
 use link::{End, Failure, Link, Sender};
 
 /// HTTP/1.1 carries one request at a time and so needs more connections than HTTP/2. (`PoolConfig::max_connections`)
@@ -82,6 +85,7 @@ pub struct Pool {
 /// What the pools of one cluster have in common.
 #[derive(Clone)]
 pub(crate) struct PoolContext {
+    pub(crate) limits: Arc<ClusterLimits>,
     pub(crate) dial: Arc<ArcSwap<Box<dyn Dial>>>,
     pub(crate) settings: Arc<ArcSwap<PoolConfig>>,
     /// For judging peers again when trust changes; `None` only in tests without TLS.
@@ -93,6 +97,7 @@ pub(crate) struct PoolContext {
 
 pub(crate) struct Shared {
     address: SocketAddr,
+    limits: Arc<ClusterLimits>,
     dial: Arc<ArcSwap<Box<dyn Dial>>>,
     settings: Arc<ArcSwap<PoolConfig>>,
     identity: Option<Snapshot<Identity>>,
@@ -157,10 +162,11 @@ impl Lists {
 
 impl Pool {
     pub(crate) fn new(address: SocketAddr, context: &PoolContext, readiness: Readiness) -> Self {
-        let PoolContext { dial, settings, identity, clock, rng, metrics } = context.clone();
+        let PoolContext { limits, dial, settings, identity, clock, rng, metrics } = context.clone();
         Self {
             shared: Arc::new(Shared {
                 address,
+                limits,
                 dial,
                 settings,
                 identity,
@@ -258,6 +264,7 @@ impl Shared {
         match self.pending.fetch_update(SeqCst, SeqCst, |pending| (pending < max).then_some(pending + 1)) {
             Ok(_) => Ok(Place(self)),
             Err(_) => {
+                self.limits.pending_refused();
                 let message = format!("{max} requests wait for a connection already (pool.max_pending)");
                 Err(Error::new(ErrorKind::Overloaded, message).never_sent())
             }
@@ -322,11 +329,12 @@ impl Shared {
         };
         let room = max.saturating_sub(lists.alive.len() + lists.connecting);
         for _ in 0..wanted.saturating_sub(lists.connecting).min(room) {
+            let Some(place) = shared.limits.connection(lists.alive.len() + lists.connecting == 0) else { break };
             lists.connecting += 1;
             let shared = Arc::clone(shared);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
             // `connect_timeout`.
-            tokio::spawn(async move { _ = shared.finish_connect().await });
+            tokio::spawn(async move { _ = shared.finish_connect(Some(place)).await });
         }
         Ok(())
     }
@@ -334,12 +342,38 @@ impl Shared {
     /// Makes one connection; `None` if that failed. Boxed, because a connection's own task calls it for its successor.
     fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         self.lock().connecting += 1;
+        self.connect_counted()
+    }
+
+    fn connect_counted(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         let shared = Arc::clone(self);
-        Box::pin(async move { shared.finish_connect().await })
+        // The only one of its endpoint, or the successor of one that goes.
+        let place = self.limits.connection(true);
+        Box::pin(async move { shared.finish_connect(place).await })
+    }
+
+    /// Whether a request can be taken, after one connect where there was none: that of a request under way will do.
+    async fn comes_back(self: &Arc<Self>) -> bool {
+        let mut woken = pin!(self.wake.notified());
+        woken.as_mut().enable();
+        let under_way = {
+            let mut lists = self.lock();
+            if lists.serves() {
+                return true;
+            }
+            let under_way = lists.connecting > 0;
+            lists.connecting += usize::from(!under_way);
+            under_way
+        };
+        if !under_way {
+            return self.connect_counted().await.is_some();
+        }
+        woken.await;
+        self.lock().serves()
     }
 
     /// The second half of a connect that is counted already.
-    async fn finish_connect(self: &Arc<Self>) -> Option<Arc<Link>> {
+    async fn finish_connect(self: &Arc<Self>, place: Option<ConnectionPlace>) -> Option<Arc<Link>> {
         struct Counted<'a>(&'a Shared);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -363,7 +397,11 @@ impl Shared {
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
                 let metrics = Arc::clone(&self.metrics);
-                tokio::spawn(link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics));
+                let drive = link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics);
+                tokio::spawn(async move {
+                    let _place = place;
+                    drive.await;
+                });
                 Some(link)
             }
             Err(failure) => {
@@ -510,9 +548,7 @@ impl Shared {
                 if pool.closed.load(Relaxed) {
                     return;
                 }
-                // A request may have connected meanwhile.
-                let back = pool.lock().serves() || pool.connect().await.is_some();
-                if back {
+                if pool.comes_back().await {
                     let mut lists = pool.lock();
                     // It may be gone again already, and then `failed` found this task still running.
                     if !lists.alive.is_empty() {

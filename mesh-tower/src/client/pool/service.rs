@@ -45,12 +45,16 @@ impl Service<Request<ReplayBody>> for Transport {
         // The one box of an attempt: hyper's futures have no names.
         Box::pin(async move {
             let Some(Chosen(endpoint)) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
-            let lease: Lease = endpoint.transport().acquire().await?;
-            shape(&mut request, lease.is_http2())?;
-            let (response, lease) = lease.send(request).await?;
-            Ok(response.map(|body| Body::incoming(body, lease)))
+            send(endpoint.transport().acquire().await?, request).await
         })
     }
+}
+
+/// Sends a request over what was claimed for it.
+pub(crate) async fn send(lease: Lease, mut request: Request<ReplayBody>) -> Result<Response<Body>, Error> {
+    shape(&mut request, lease.is_http2())?;
+    let (response, lease) = lease.send(request).await?;
+    Ok(response.map(|body| Body::incoming(body, lease)))
 }
 
 /// HTTP/2 wants an absolute URI and no connection headers (RFC 9113 8.2.2, 8.3.1), HTTP/1.1 the path and `host`

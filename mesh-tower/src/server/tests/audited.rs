@@ -65,6 +65,38 @@ async fn a_full_disk_denies_where_a_record_is_required_and_is_counted_where_it_i
     assert_eq!((ask(&mesh, &called, "/charges/7").await.0, called.load(Ordering::Relaxed)), (StatusCode::OK, 8));
 }
 
+/// A disk that is full, and then another: what is required goes on by itself, and the trail tells of what it lost.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn room_on_the_disk_heals_what_a_full_one_denied() {
+    let (disk, called) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (path, room) = (disk.path().join("audit.jsonl"), disk.path().join("room"));
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let (mesh, _dir) = audited(REQUIRED, Box::new(FileSink::new(&path))).await;
+    for (path, expected) in [("/charges/1", 503), ("/orders/2", 200), ("/orders/3", 200), ("/charges/4", 503)] {
+        let (status, took) = ask(&mesh, &called, path).await;
+        assert_eq!(status, expected, "{path}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    mesh.audit().flush().await;
+    // Those that were denied wrote another record, which was lost too.
+    let lost = mesh.audit().lost();
+    assert!(lost >= 4, "{lost}");
+    std::os::unix::fs::symlink(&room, disk.path().join("new")).unwrap();
+    std::fs::rename(disk.path().join("new"), &path).unwrap();
+    assert_eq!(ask(&mesh, &called, "/charges/5").await.0, 200);
+    assert_eq!(ask(&mesh, &called, "/orders/6").await.0, 200);
+    mesh.audit().stop().await;
+    assert_eq!((mesh.audit().lost(), called.load(Ordering::Relaxed)), (lost, 4));
+    let lines: Vec<_> = std::fs::read_to_string(room).unwrap().lines().map(str::to_owned).collect();
+    let lines = parsed(&lines);
+    let paths: Vec<_> = lines.iter().filter_map(|line| line["path"].as_str()).collect();
+    assert_eq!(paths, ["/charges/5", "/orders/6"]);
+    let told: u64 =
+        lines.iter().filter(|line| line["event"] == "audit.gap").filter_map(|gap| gap["count"].as_u64()).sum();
+    assert_eq!(told, lost, "{lines:#?}");
+}
+
 /// Writes what it is told to let through, and blocks meanwhile.
 #[derive(Debug)]
 struct Stuck(blocking::Receiver<()>, MemorySink);

@@ -72,6 +72,10 @@ impl Case<'_> {
         self.sent.colours.contains(&"") && self.mentions(&["request.headers["])
     }
 
+    fn head(&self) -> bool {
+        self.sent.method == "HEAD" && self.mentions(&["ethods\""])
+    }
+
     /// Without every trait that strict mode reads in another way.
     fn plain(&self, view: &mut View) {
         if self.odd_identity() {
@@ -79,6 +83,9 @@ impl Case<'_> {
         }
         view.colours.0.retain(|colour| !colour.is_empty());
         view.colours.0.truncate(1);
+        if self.head() {
+            view.method = "GET";
+        }
     }
 }
 
@@ -176,9 +183,9 @@ pub(super) const EXPLAINED: &[Explained] = &[
         name: "identity of another shape",
         against: Against::Strict,
         envoy: "`/ns/N/` and `sa/S` are found anywhere in a SPIFFE ID",
-        here: "only `TRUST_DOMAIN/ns/N/sa/S` has a namespace and a service account; any other ID is in no list, positive or negative",
+        here: "a list that lets in (ALLOW by a positive one, the others by a negative one) holds `TRUST_DOMAIN/ns/N/sa/S` alone, by its `N` and `S`; a list that keeps out holds whatever Istio finds",
         why: "`/x/ns/shop/y` was not issued as a member of `shop`; name such callers by `principals`",
-        wider: true,
+        wider: false,
         applies: |case| {
             case.odd_identity()
                 && (case.because_of(|view| view.peer = None) || case.because_of(|view| case.plain(view)))
@@ -201,13 +208,24 @@ pub(super) const EXPLAINED: &[Explained] = &[
         name: "empty header",
         against: Against::Strict,
         envoy: "`*` is met by a header that is there and empty",
-        here: "`*` wants a value",
-        why: "as everywhere else in a policy",
-        wider: true,
+        here: "`*` wants a value to let in, and none to keep out",
+        why: "nobody knows whether the handler takes it for a value",
+        wider: false,
         applies: |case| {
             case.empty_colour()
                 && (case.because_of(|view| view.colours.0.retain(|colour| !colour.is_empty()))
                     || case.because_of(|view| case.plain(view)))
+        },
+    },
+    Explained {
+        name: "HEAD",
+        against: Against::Strict,
+        envoy: "methods are what they are",
+        here: "a list that keeps GET out keeps HEAD out; none that lets GET in lets HEAD in",
+        why: "the handler of GET answers HEAD, in axum as in most servers (RFC 9110 9.3.2)",
+        wider: false,
+        applies: |case| {
+            case.head() && (case.because_of(|view| view.method = "GET") || case.because_of(|view| case.plain(view)))
         },
     },
     Explained {

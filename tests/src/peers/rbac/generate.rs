@@ -83,7 +83,7 @@ pub(super) const ISSUERS: &[&str] = &["https://a.example", "https://b.example"];
 pub(super) const AUDIENCES: &[&str] = &["red", "green", "blue"];
 const NAMESPACES: &[&str] = &["shop", "ops", "sh"];
 const ACCOUNTS: &[&str] = &["web", "shop/web", "ops/web", "shop/batch", "shop/we"];
-const METHODS: &[&str] = &["GET", "POST", "PUT"];
+const METHODS: &[&str] = &["GET", "POST", "PUT", "HEAD"];
 const PATHS: &[&str] = &["/", "/orders", "/orders/7", "/orders/7/items", "/admin", "/a.c"];
 const TEMPLATES: &[&str] =
     &["/{*}", "/{**}", "/orders/{*}", "/orders/{*}/items", "/orders/{**}", "/{**}/items", "/{*}/7/"];

@@ -55,7 +55,7 @@ fn compile(set: &PolicySet, mode: Mode, no_policy: NoPolicy) -> Option<Arc<Polic
 pub(super) struct View {
     pub(super) peer: Option<SpiffeId>,
     token: Option<Arc<VerifiedToken>>,
-    method: &'static str,
+    pub(super) method: &'static str,
     path: String,
     pub(super) host: String,
     port: u16,

@@ -171,7 +171,8 @@ impl World {
                     None => self.open(envoy, connection).await,
                 };
                 let written = stream.write_all(head.as_bytes()).await;
-                let answer = soon(&head, answer(&mut stream)).await.filter(|_| written.is_ok());
+                let answer =
+                    soon(&head, answer(&mut stream, head.starts_with("HEAD "))).await.filter(|_| written.is_ok());
                 if let Some((status, closes)) = answer {
                     open = Some(stream);
                     break (status, closes);
@@ -224,14 +225,15 @@ fn head(sent: &Sent, token: Option<&str>) -> String {
     head + "\r\n"
 }
 
-/// A status, and whether the connection ends with it; `None` where it ended before.
-async fn answer(stream: &mut Box<dyn Stream>) -> Option<(u16, bool)> {
+/// A status, and whether the connection ends with it; `None` where it ended before. No body follows where the head says how
+/// long it would be, if that is all that was asked for.
+async fn answer(stream: &mut Box<dyn Stream>, head_alone: bool) -> Option<(u16, bool)> {
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |length| length.parse().unwrap());
+            let length: usize = length.filter(|_| !head_alone).map_or(0, |length| length.parse().unwrap());
             if bytes.len() >= end + 4 + length {
                 let status = head.split(' ').nth(1).unwrap().parse().unwrap();
                 return Some((status, head.contains("connection: close")));

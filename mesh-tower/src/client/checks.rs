@@ -1,0 +1,181 @@
+//! Asks the endpoints of a cluster how they are, beside the requests.
+//!
+//! A check goes over the endpoint's own pool: the same mTLS, the same pinned identities, the same connection that requests
+//! would take. One task for each cluster decides whose turn it is; it looks at the set anew each time, so that endpoints
+//! come and go without being told to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use mesh_core::Mesh;
+use mesh_core::cluster::EndpointState;
+use mesh_core::config::HealthCheckConfig;
+use mesh_core::discover::EndpointKey;
+use mesh_core::health::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
+use mesh_core::rng::Rng;
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::authenticate::attach_token;
+use super::pool::{self, Pool};
+use super::registry::RuntimeCluster;
+use super::replay::{ReplayBody, RequestBody};
+use crate::error::{Error, ErrorKind};
+
+/// The longest answer that is read.
+const MAX_ANSWER: usize = 64 * 1024;
+/// How long a change of the set, or the end of the cluster, may go unnoticed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When an endpoint is asked next.
+enum Turn {
+    At(Instant),
+    UnderWay,
+}
+
+/// Begins to check the endpoints of a cluster that was made, if they are to be checked.
+pub(super) fn begin(mesh: &Mesh, cluster: &Arc<RuntimeCluster>) {
+    if let Some((check, config)) = cluster.check.clone() {
+        let checks = Checks { check, config, rng: mesh.rng().fork() };
+        // Ends within a second of the last handle of the cluster.
+        mesh.spawn("health checks", checks.run(Arc::downgrade(cluster)));
+    }
+}
+
+/// The checks of one cluster.
+pub(super) struct Checks {
+    pub(super) check: Arc<dyn HealthCheck>,
+    pub(super) config: HealthCheckConfig,
+    pub(super) rng: Rng,
+}
+
+impl Checks {
+    /// Checks every endpoint of `cluster` until that is gone.
+    pub(super) async fn run(self, cluster: Weak<RuntimeCluster>) {
+        let mut turns: HashMap<EndpointKey, Turn> = HashMap::new();
+        let (mut tasks, mut asked) = (JoinSet::new(), HashMap::<Id, EndpointKey>::new());
+        loop {
+            let Some(alive) = cluster.upgrade() else { return };
+            let now = Instant::now();
+            let mut wake = now + LOOK;
+            let mut old = std::mem::take(&mut turns);
+            for endpoint in alive.cluster.endpoints().iter() {
+                let key = endpoint.endpoint().key.clone();
+                // One that is new is asked soon, and not at the same moment as all that came with it.
+                let turn = old.remove(&key).unwrap_or_else(|| Turn::At(now + self.spread(self.rng.unit())));
+                let turn = match turn {
+                    Turn::At(at) if at <= now && tasks.len() < self.config.concurrency => {
+                        let (check, timeout) = (Arc::clone(&self.check), self.config.timeout);
+                        let (alive, endpoint, config) = (Arc::clone(&alive), Arc::clone(endpoint), self.config.clone());
+                        let task = tasks.spawn(async move {
+                            let verdict = ask(&alive, &endpoint, &*check, timeout).await;
+                            alive.cluster.checked(&endpoint, &verdict, &config, Instant::now());
+                        });
+                        asked.insert(task.id(), key.clone());
+                        Turn::UnderWay
+                    }
+                    Turn::At(at) => {
+                        if at > now {
+                            wake = wake.min(at);
+                        }
+                        Turn::At(at)
+                    }
+                    Turn::UnderWay => Turn::UnderWay,
+                };
+                turns.insert(key, turn);
+            }
+            drop(alive);
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                Some(ended) = tasks.join_next_with_id() => {
+                    let id = match &ended {
+                        Ok((id, ())) => *id,
+                        Err(panicked) => {
+                            tracing::error!(error = %panicked, "a health check panicked");
+                            panicked.id()
+                        }
+                    };
+                    if let Some(turn) = asked.remove(&id).and_then(|key| turns.get_mut(&key)) {
+                        let jitter = self.spread(2.0 * self.rng.unit());
+                        *turn = Turn::At(Instant::now() + self.config.interval + jitter - self.spread(1.0));
+                    }
+                }
+            }
+        }
+    }
+
+    fn spread(&self, factor: f64) -> Duration {
+        self.config.interval.mul_f64(self.config.jitter * factor)
+    }
+}
+
+/// One check. What fails for a reason of our own says nothing about the endpoint.
+async fn ask(
+    cluster: &RuntimeCluster,
+    endpoint: &EndpointState<Pool>,
+    check: &dyn HealthCheck,
+    timeout: Duration,
+) -> CheckVerdict {
+    let give_up = Instant::now() + timeout;
+    let request = match request(cluster, check.question()) {
+        Ok(request) => request,
+        Err(error) => return CheckVerdict::Inconclusive(error.to_string()),
+    };
+    let lease = match timeout_at(give_up, endpoint.transport().acquire()).await {
+        Ok(Ok(lease)) => lease,
+        Ok(Err(error)) => return failed(&error),
+        Err(_) if endpoint.transport().connections() > 0 => {
+            return CheckVerdict::Inconclusive(format!("no stream was free within {timeout:?}"));
+        }
+        Err(_) => return CheckVerdict::Unhealthy(format!("not connected within {timeout:?}")),
+    };
+    match timeout_at(give_up, answer(pool::send(lease, request))).await {
+        Ok(Ok(answer)) => check.judge(&answer),
+        Ok(Err(verdict)) => verdict,
+        Err(_) => CheckVerdict::Unhealthy(format!("not answered within {timeout:?}")),
+    }
+}
+
+fn request(cluster: &RuntimeCluster, question: CheckQuestion) -> Result<Request<ReplayBody>, Error> {
+    let invalid = |error: http::Error| Error::new(ErrorKind::Request, "the check cannot be sent").caused_by(error);
+    let uri = http::Uri::builder().scheme("https").authority(&**cluster.cluster.name()).path_and_query(question.path);
+    let mut builder = Request::builder().method(&*question.method).uri(uri.build().map_err(invalid)?);
+    for (name, value) in question.headers {
+        builder = builder.header(name, value);
+    }
+    let body = ReplayBody::once(RequestBody::new(Full::new(bytes::Bytes::from(question.body))));
+    let mut request = builder.body(body).map_err(invalid)?;
+    let agent = HeaderValue::from_static("mesh-health-check");
+    request.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+    attach_token(cluster, &mut request)?;
+    Ok(request)
+}
+
+/// The whole answer, or what its lack says.
+async fn answer(
+    response: impl Future<Output = Result<http::Response<super::Body>, Error>>,
+) -> Result<CheckAnswer, CheckVerdict> {
+    let (head, body) = response.await.map_err(|error| failed(&error))?.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| CheckVerdict::Unhealthy(format!("the answer broke off: {error}")))?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+    Ok(CheckAnswer {
+        status: head.status.as_u16(),
+        fields: head.headers.iter().chain(&trailers).filter_map(text).collect(),
+        body: body.to_bytes().to_vec(),
+    })
+}
+
+fn failed(error: &Error) -> CheckVerdict {
+    match error.kind() {
+        ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection | ErrorKind::Body => {
+            CheckVerdict::Unhealthy(error.to_string())
+        }
+        // No place in the queue, no SVID of our own.
+        _ => CheckVerdict::Inconclusive(error.to_string()),
+    }
+}

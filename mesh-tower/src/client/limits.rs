@@ -1,0 +1,85 @@
+//! What one cluster may hold of this process: requests, connections, retries.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mesh_core::config::ClusterLimitsConfig;
+use mesh_core::telemetry::{ClusterLimit, ClusterMetrics};
+
+use crate::error::{Error, ErrorKind};
+use crate::places::{Place, Places};
+
+/// The places of one cluster, and how many there are. Taking one is an atomic addition; each is given back on drop.
+#[derive(Debug)]
+pub(crate) struct ClusterLimits {
+    requests: Arc<Places>,
+    connections: Arc<Places>,
+    retries: Arc<Places>,
+    config: ArcSwap<ClusterLimitsConfig>,
+    metrics: Arc<ClusterMetrics>,
+}
+
+/// What one attempt holds until its body ends.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _request: Place,
+    _retry: Option<Arc<Place>>,
+}
+
+impl ClusterLimits {
+    pub(crate) fn new(config: ClusterLimitsConfig, metrics: Arc<ClusterMetrics>) -> Self {
+        let (requests, connections, retries) = Default::default();
+        Self { requests, connections, retries, config: ArcSwap::from_pointee(config), metrics }
+    }
+
+    /// Other limits from now on; nobody is put out.
+    pub(crate) fn reconfigure(&self, config: ClusterLimitsConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// A place for an attempt, or the error that it fails with. `retry` is that of a repeated one.
+    pub(crate) fn request(&self, retry: Option<Arc<Place>>) -> Result<Held, Error> {
+        let max = self.config.load().max_requests;
+        match Place::take(&self.requests, max) {
+            Some(request) => Ok(Held { _request: request, _retry: retry }),
+            None => {
+                self.metrics.limit_overflows.inc(ClusterLimit::MaxRequests);
+                let message = format!("{max} requests are under way already (limits.max_requests)");
+                Err(Error::new(ErrorKind::LimitReached, message).never_sent())
+            }
+        }
+    }
+
+    /// A place for a repeated attempt; `None` inside where they are not limited.
+    pub(crate) fn retry(&self) -> Result<Option<Place>, Overflow> {
+        let Some(max) = self.config.load().max_retries else { return Ok(None) };
+        let max = max.of(self.requests.held());
+        Place::take(&self.retries, max).map(Some).ok_or(Overflow { max })
+    }
+
+    /// Counts a retry that is not made for want of a place.
+    pub(crate) fn retry_refused(&self) {
+        self.metrics.limit_overflows.inc(ClusterLimit::MaxRetries);
+    }
+
+    /// A place for a connection. `first`: its endpoint has no other, and gets one whatever the limit.
+    pub(crate) fn connection(&self, first: bool) -> Option<Place> {
+        let max = self.config.load().max_connections;
+        let place = Place::take(&self.connections, max);
+        if place.is_none() {
+            self.metrics.limit_overflows.inc(ClusterLimit::MaxConnections);
+        }
+        place.or_else(|| first.then(|| Place::beyond(&self.connections)))
+    }
+
+    /// Counts a request that finds no place among those that wait for a connection.
+    pub(crate) fn pending_refused(&self) {
+        self.metrics.limit_overflows.inc(ClusterLimit::MaxPending);
+    }
+}
+
+/// As many retries are under way as may be.
+#[derive(Debug)]
+pub(crate) struct Overflow {
+    pub(crate) max: usize,
+}

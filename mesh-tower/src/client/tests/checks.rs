@@ -1,0 +1,140 @@
+//! Active health checks over the pools that requests use.
+
+use std::sync::atomic::AtomicU16;
+
+use mesh_core::config::HealthCheckConfig;
+use mesh_core::health::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
+use mesh_core::rng::Rng;
+use mesh_core::telemetry::CheckResult;
+
+use super::*;
+use crate::client::checks::Checks;
+
+#[derive(Debug)]
+struct Ready;
+
+impl HealthCheck for Ready {
+    fn question(&self) -> CheckQuestion {
+        let headers = vec![("x-deep".to_owned(), "1".to_owned())];
+        CheckQuestion { method: "GET".to_owned(), path: "/readyz".to_owned(), headers, body: Vec::new() }
+    }
+
+    fn judge(&self, answer: &CheckAnswer) -> CheckVerdict {
+        assert_ne!(answer.status, 500, "a check that panics is one check less, and no more");
+        match (answer.status, &*answer.body) {
+            (200, b"ok") => CheckVerdict::Healthy,
+            (status, _) => CheckVerdict::Unhealthy(format!("status {status}")),
+        }
+    }
+}
+
+fn start(rig: &Rig, edit: impl FnOnce(&mut HealthCheckConfig)) -> tokio::task::JoinHandle<()> {
+    let mut config = HealthCheckConfig::new(PlugConfig::new("ready", &serde_json::json!({})));
+    config.interval = Duration::from_secs(1);
+    edit(&mut config);
+    let checks = Checks { check: Arc::new(Ready), config, rng: Rng::seeded(3) };
+    tokio::spawn(checks.run(Arc::downgrade(&rig.cluster)))
+}
+
+impl Rig {
+    fn healthy(&self) -> Vec<bool> {
+        self.cluster.cluster.report(Instant::now()).iter().map(|report| report.healthy).collect()
+    }
+
+    fn checks(&self, result: CheckResult) -> u64 {
+        self.cluster.cluster.metrics().health_checks.count(result)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_says_it_is_not_ready_gets_no_requests_until_it_is() {
+    for http2 in [true, false] {
+        let net = Net::default();
+        let (status, asked) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicUsize::new(0)));
+        let (says, count) = (Arc::clone(&status), Arc::clone(&asked));
+        let moody = net.host(1, move |request| {
+            if request.uri().path() != "/readyz" {
+                return answer(200, "served");
+            }
+            assert!(request.headers().contains_key("x-deep") && request.headers()["user-agent"] == "mesh-health-check");
+            count.fetch_add(1, SeqCst);
+            answer(says.load(SeqCst), "ok")
+        });
+        let hosts = [moody, net.host(2, ok)];
+        hosts.iter().for_each(|host| net.edit(*host, |host| host.http2 = http2));
+        let rig = Rig::new(&net, &hosts, None);
+        let task = start(&rig, |_| {});
+        rig.until(|rig| rig.checks(CheckResult::Healthy) >= 4).await;
+        assert_eq!(rig.healthy(), [true, true]);
+        // 500 makes the check itself panic: nothing is learnt, and the next check is made all the same.
+        for says in [500, 503] {
+            status.store(says, SeqCst);
+            let before = asked.load(SeqCst);
+            rig.until(|_| asked.load(SeqCst) >= before + 4).await;
+            assert_eq!(rig.healthy(), [says == 500, true], "{says}");
+        }
+        for _ in 0..20 {
+            assert!(attempts(&rig.get().await.unwrap()).starts_with("10.0.0.2"), "unhealthy");
+        }
+        status.store(200, SeqCst);
+        rig.until(|rig| rig.healthy() == [true, true]).await;
+        // New endpoints are asked, those that went are not, and the task ends with its cluster.
+        rig.cluster
+            .cluster
+            .update(vec![Address::new(hosts[1]), Address::new(net.host(3, |_| answer(503, "")))], Instant::now());
+        let before = asked.load(SeqCst);
+        rig.until(|rig| rig.healthy() == [true, false]).await;
+        assert!(asked.load(SeqCst) <= before + 1, "at most the one under way");
+        drop(rig);
+        timeout(Duration::from_secs(3), task).await.expect("the task outlives its cluster").unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hangs_or_is_gone_is_unhealthy_and_what_is_busy_is_not() {
+    let net = Net::default();
+    let hosts = [net.slow_host(1, frozen), net.host(2, ok), net.slow_host(3, frozen)];
+    net.kill(hosts[1]);
+    net.edit(hosts[2], |host| (host.http2, host.streams) = (false, 1));
+    let rig = Rig::with(&net, &[hosts[2]], None, |config| {
+        config.pool.max_connections = 1;
+        config.limits.max_connections = 1;
+    });
+    // The only connection of the third is taken by a request that takes its time.
+    let taken = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.get().await.map(drop) }
+    });
+    rig.until(|rig| rig.in_flight() == 1 && net.dialed(hosts[2]) == 1).await;
+    rig.cluster.cluster.update(hosts.map(Address::new).into(), Instant::now());
+    let task = start(&rig, |config| config.timeout = Duration::from_millis(500));
+    rig.until(|rig| rig.healthy() == [false, false, true] && rig.checks(CheckResult::Inconclusive) >= 3).await;
+    assert_eq!(rig.healthy(), [false, false, true], "not answered; not reached; no stream free");
+    taken.abort();
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_are_few_at_once_and_not_all_at_the_same_time() {
+    let net = Net::default();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let hosts: Vec<_> = (1..=20)
+        .map(|n| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            net.slow_host(n, move |_| {
+                let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+                async move {
+                    most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    now.fetch_sub(1, SeqCst);
+                    answer(200, "ok")
+                }
+            })
+        })
+        .collect();
+    let rig = Rig::new(&net, &hosts, None);
+    let task = start(&rig, |config| config.concurrency = 4);
+    rig.until(|rig| rig.checks(CheckResult::Healthy) >= 60).await;
+    assert_eq!(most.load(SeqCst), 4);
+    task.abort();
+}
