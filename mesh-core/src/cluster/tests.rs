@@ -410,5 +410,7 @@ fn concurrent_changes_leave_every_counter_whole() {
     for state in [telemetry::EndpointState::Ejected, telemetry::EndpointState::Unready] {
         assert_eq!(cluster.metrics().endpoints.value(state), 0, "{state:?}");
     }
-    assert!(cluster.metrics().ejections.count(EjectReason::ConsecutiveFailures) > 0);
+    // Most are for a timeout: it ejects at once where nothing else is under way.
+    let ejections = |reason| cluster.metrics().ejections.count(reason);
+    assert!(ejections(EjectReason::ConsecutiveFailures) + ejections(EjectReason::Timeouts) > 50);
 }
