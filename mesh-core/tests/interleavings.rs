@@ -16,6 +16,7 @@ mod window;
 
 use std::sync::Arc;
 
+use atomic::{AtomicU64, Ordering};
 use loom::thread;
 use next_return::NextReturn;
 use standing::{Claim, Standing, StandingCell};
@@ -119,6 +120,28 @@ fn no_end_is_overwritten() {
         thread.join().unwrap();
         assert_eq!(next.get(), Some(20));
         assert_eq!((next.due(19), next.due(20)), (None, Some(20)));
+    });
+}
+
+/// Whoever goes in or out while somebody else settles the time and then plans: the plan has seen it, or is made anew.
+#[test]
+fn no_change_is_neither_planned_nor_due() {
+    loom::model(|| {
+        let (change, next) = (Arc::new(AtomicU64::new(0)), Arc::new(NextReturn::default()));
+        let threads: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|own| {
+                let (change, next) = (Arc::clone(&change), Arc::clone(&next));
+                thread::spawn(move || {
+                    change.fetch_add(own, Ordering::Relaxed);
+                    next.now();
+                })
+            })
+            .collect();
+        next.settle(|| None);
+        let planned = change.load(Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(planned == 3 || next.due(0).is_some(), "{planned}");
     });
 }
 

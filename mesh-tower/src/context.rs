@@ -6,7 +6,8 @@
 //! task takes it along with [`spawn`].
 
 use std::future::Future;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use mesh_core::deadline::Deadline;
 use mesh_core::identity::SpiffeId;
@@ -32,6 +33,8 @@ struct Shared {
     trace: TraceContext,
     deadline: Option<Deadline>,
     caller: Option<SpiffeId>,
+    /// Told by whoever reads the headers of trusted proxies, which is after the context was made.
+    client: OnceLock<IpAddr>,
 }
 
 impl RequestContext {
@@ -41,7 +44,13 @@ impl RequestContext {
     }
 
     pub(crate) fn of_request(trace: TraceContext, deadline: Option<Deadline>, caller: Option<SpiffeId>) -> Self {
-        Self { shared: Arc::new(Shared { trace, deadline, caller }) }
+        Self { shared: Arc::new(Shared { trace, deadline, caller, client: OnceLock::new() }) }
+    }
+
+    /// Tells once from which address the call came.
+    pub(crate) fn came_from(&self, client: IpAddr) {
+        // A second word is not heard: the first came from the stack.
+        let _ = self.shared.client.set(client);
     }
 
     /// The context of the request that the current task answers; `None` outside of one.
@@ -62,6 +71,11 @@ impl RequestContext {
     /// Who called: by certificate, or named by a pinned gateway.
     pub fn caller(&self) -> Option<&SpiffeId> {
         self.shared.caller.as_ref()
+    }
+
+    /// From which address the call came; behind trusted proxies (`trusted_hops`), where its client is.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.shared.client.get().copied()
     }
 
     /// Runs `future` in this context: every poll of it sees it as [`current`](Self::current).

@@ -22,7 +22,7 @@ fn settings() -> Criterion {
 criterion_group! {
     name = micro;
     config = settings();
-    targets = policy::decide, cluster::pick, cluster::retry_budget, token::verify, telemetry::request_metrics,
+    targets = policy::decide, cluster::pick, cluster::policies, cluster::tower_p2c, cluster::retry_budget, token::verify, telemetry::request_metrics,
         telemetry::traceparent, telemetry::audit
 }
 criterion_main!(micro);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Core;
 use super::next_return::NextReturn;
 use crate::balance::{Decay, PeakEwma, Tick, millis};
+use crate::config::Locality;
 use crate::discover::{Endpoint, EndpointKey};
 use crate::health::{Checked, OutlierDetector, Standing};
 use crate::telemetry::{self, ClusterMetrics, EjectReason};
@@ -48,18 +49,20 @@ impl Readiness {
             _ => None,
         };
         if vitals.readiness.fetch_update(SeqCst, Relaxed, change) == Ok(UNREADY) {
-            vitals.next_return.now();
-            vitals.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
-            tracing::info!(cluster = %vitals.cluster, endpoint = %vitals.key, "endpoint is reachable again");
+            vitals.shared.next_return.now();
+            vitals.shared.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
+            tracing::info!(cluster = %vitals.shared.name, endpoint = %vitals.key, "endpoint is reachable again");
         }
     }
 
     /// The transport lost its last connection or could not make one: the endpoint is out until [`ready`](Self::ready).
     pub fn unready(&self) {
         let vitals = &*self.vitals;
-        if vitals.readiness.swap(UNREADY, Relaxed) != UNREADY {
-            vitals.metrics.endpoints.add(telemetry::EndpointState::Unready, 1);
-            tracing::warn!(cluster = %vitals.cluster, endpoint = %vitals.key, "endpoint is unreachable");
+        if vitals.readiness.swap(UNREADY, SeqCst) != UNREADY {
+            // The loads of priorities and localities have to be planned anew.
+            vitals.shared.next_return.now();
+            vitals.shared.metrics.endpoints.add(telemetry::EndpointState::Unready, 1);
+            tracing::warn!(cluster = %vitals.shared.name, endpoint = %vitals.key, "endpoint is unreachable");
         }
     }
 
@@ -88,15 +91,25 @@ pub(super) struct Vitals {
     pub(super) outlier: OutlierDetector,
     pub(super) checked: Checked,
     readiness: AtomicU8,
+    /// When it came, or came back: slow start counts from here.
+    came: AtomicU64,
     pub(super) key: EndpointKey,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What all endpoints of a cluster have in common.
+pub(super) struct Shared {
+    pub(super) name: Arc<str>,
     pub(super) epoch: Instant,
     pub(super) metrics: Arc<ClusterMetrics>,
-    cluster: Arc<str>,
-    next_return: Arc<NextReturn>,
+    pub(super) next_return: NextReturn,
+    /// Attempts under way, counted where load is bounded.
+    pub(super) active: AtomicUsize,
 }
 
 impl Vitals {
-    fn is_usable(&self) -> bool {
+    /// Not known to be unreachable.
+    pub(super) fn is_usable(&self) -> bool {
         self.readiness.load(Relaxed) != UNREADY
     }
 
@@ -121,22 +134,38 @@ impl Vitals {
         self.readiness.compare_exchange(RETURNED, READY, Relaxed, Relaxed).is_ok()
     }
 
-    pub(super) fn cost(&self, now: Tick, decay: Decay) -> f64 {
-        let load = self.in_flight.load(Relaxed) + 1;
-        f64::from(self.ewma.seconds(now, decay)) * load as f64
+    /// Attempts under way there.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// When it came, in milliseconds since the epoch.
+    pub(super) fn came(&self) -> u64 {
+        self.came.load(Relaxed)
+    }
+
+    /// It came back: what was known of its latency is from before, and it warms up anew.
+    pub(super) fn start_anew(&self, latency: Duration, millis: u64) {
+        self.ewma.reset(latency, Tick::of_millis(millis));
+        self.warm_up(millis);
+    }
+
+    /// Traffic comes back to it, and slow start counts from now.
+    pub(super) fn warm_up(&self, millis: u64) {
+        self.came.store(millis, Relaxed);
     }
 }
 
 impl Drop for Vitals {
     fn drop(&mut self) {
         if *self.readiness.get_mut() == UNREADY {
-            self.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Unready, -1);
         }
         if !self.checked.is_healthy() {
-            self.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, -1);
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, -1);
         }
         if self.outlier.standing() != Standing::In {
-            self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
         }
     }
 }
@@ -153,15 +182,13 @@ impl<T> Live<T> {
     pub(super) fn new(core: &Arc<Core<T>>, endpoint: &Endpoint, assumed: Duration, now: Instant) -> Arc<Self> {
         let vitals = Arc::new(Vitals {
             in_flight: AtomicUsize::new(0),
-            ewma: PeakEwma::new(assumed, Tick::at(core.epoch, now)),
+            ewma: PeakEwma::new(assumed, Tick::at(core.shared.epoch, now)),
             outlier: OutlierDetector::default(),
             checked: Checked::default(),
             readiness: AtomicU8::new(UNKNOWN),
+            came: AtomicU64::new(since(core.shared.epoch, now)),
             key: endpoint.key.clone(),
-            epoch: core.epoch,
-            metrics: Arc::clone(&core.metrics),
-            cluster: Arc::clone(&core.name),
-            next_return: Arc::clone(&core.next_return),
+            shared: Arc::clone(&core.shared),
         });
         let transport = (core.make)(endpoint, Readiness { vitals: Arc::clone(&vitals) });
         Arc::new(Self { vitals, core: Arc::downgrade(core), transport })
@@ -187,7 +214,7 @@ impl<T> EndpointState<T> {
 
     /// Attempts in flight.
     pub fn in_flight(&self) -> usize {
-        self.live.vitals.in_flight.load(Relaxed)
+        self.live.vitals.in_flight()
     }
 
     /// Whether it is ejected now.
@@ -205,26 +232,41 @@ impl<T> EndpointState<T> {
     /// When its ejection ends, if it is ejected now.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
         let Standing::Out { until } = self.live.vitals.outlier.standing() else { return None };
-        let until = self.live.vitals.epoch + Duration::from_millis(until);
+        let until = self.live.vitals.shared.epoch + Duration::from_millis(until);
         Some(until).filter(|until| *until > now)
     }
 
-    pub(super) fn report(&self, now: Instant, decay: Decay) -> EndpointReport {
+    /// `share`: what its group gets of the traffic now.
+    pub(super) fn report(&self, now: Instant, decay: Decay, share: Share) -> EndpointReport {
+        let vitals = &self.live.vitals;
         EndpointReport {
             key: self.endpoint.key.clone(),
             address: self.endpoint.address,
-            usable: self.live.vitals.is_usable(),
+            usable: vitals.is_usable(),
             ejected_until: self.ejected_until(now),
-            healthy: self.live.vitals.checked.is_healthy(),
-            standing: self.live.vitals.outlier.standing(),
-            reason: self.live.vitals.outlier.reason(),
-            ejections: self.live.vitals.outlier.ejections(),
+            healthy: vitals.checked.is_healthy(),
+            standing: vitals.outlier.standing(),
+            reason: vitals.outlier.reason(),
+            ejections: vitals.outlier.ejections(),
             in_flight: self.in_flight(),
-            latency: Duration::from_secs_f32(
-                self.live.vitals.ewma.seconds(Tick::at(self.live.vitals.epoch, now), decay),
-            ),
+            latency: Duration::from_secs_f32(vitals.ewma.seconds(Tick::at(vitals.shared.epoch, now), decay)),
+            locality: self.endpoint.locality.clone(),
+            priority: self.endpoint.priority,
+            priority_percent: share.priority_percent,
+            locality_percent: share.locality_percent,
+            panic: share.panic,
+            warmth_percent: share.warmth_percent,
         }
     }
+}
+
+/// What an endpoint's group gets of the traffic.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Share {
+    pub(super) priority_percent: u32,
+    pub(super) locality_percent: u32,
+    pub(super) panic: bool,
+    pub(super) warmth_percent: u32,
 }
 
 impl<T> fmt::Debug for EndpointState<T> {
@@ -261,6 +303,19 @@ pub struct EndpointReport {
     pub in_flight: usize,
     /// The peak-EWMA latency that picks go by.
     pub latency: Duration,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its priority.
+    pub priority: u32,
+    /// Of 100 requests, how many its priority gets now.
+    pub priority_percent: u32,
+    /// Of 100 requests of its priority, how many its locality gets now (with zone-aware balancing without known callers:
+    /// all localities that are as near); 100 where localities do not count.
+    pub locality_percent: u32,
+    /// Its priority is in panic: whether an endpoint is ejected does not count there.
+    pub panic: bool,
+    /// Of its weight, how much it has: less than 100 while it starts slowly.
+    pub warmth_percent: u32,
 }
 
 /// Milliseconds since `epoch`, as the outlier detector counts.

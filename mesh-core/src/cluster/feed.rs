@@ -66,7 +66,7 @@ pub(super) async fn follow<T: Send + Sync + 'static>(
         let (Some(core), now) = (core.upgrade(), Instant::now()) else { return };
         match next {
             Next::OutOfReach => feed.resolver.hurry(),
-            Next::Disk => keep.work(&core.name, &core.metrics, || hold.in_force(), now),
+            Next::Disk => keep.work(&core.shared.name, &core.shared.metrics, || hold.in_force(), now),
             Next::Due => {
                 if core.confirm(&mut hold, now) {
                     keep.changed(now);
@@ -101,8 +101,8 @@ async fn read<T>(core: &Weak<Core<T>>, file: &SnapshotFile) -> Option<Snapshot> 
         Err(_) => "the disk did not answer in time".to_owned(),
     };
     let core = core.upgrade()?;
-    core.metrics.discovery.inc(DiscoveryEvent::SnapshotRefused);
-    tracing::warn!(cluster = &*core.name, why, "the snapshot of the last good endpoints is not used");
+    core.shared.metrics.discovery.inc(DiscoveryEvent::SnapshotRefused);
+    tracing::warn!(cluster = &*core.shared.name, why, "the snapshot of the last good endpoints is not used");
     None
 }
 
@@ -127,25 +127,29 @@ impl<T: Send + Sync + 'static> Core<T> {
     fn use_snapshot(self: &Arc<Self>, snapshot: Option<Snapshot>, now: Instant) {
         let Some(Snapshot { endpoints, at, age }) = snapshot else { return };
         tracing::warn!(
-            cluster = &*self.name,
+            cluster = &*self.shared.name,
             endpoints = endpoints.len(),
             ?age,
             "discovery has nothing to say yet; the last good endpoints are in force, from the snapshot"
         );
         self.update(endpoints, now);
-        self.metrics.discovery.inc(DiscoveryEvent::Snapshot);
-        self.metrics.snapshot_timestamp.set(i64::try_from(at).unwrap_or(i64::MAX));
-        self.metrics.stale.set(1);
+        let metrics = &self.shared.metrics;
+        metrics.discovery.inc(DiscoveryEvent::Snapshot);
+        metrics.snapshot_timestamp.set(i64::try_from(at).unwrap_or(i64::MAX));
+        metrics.stale.set(1);
     }
 
     fn apply(self: &Arc<Self>, update: Update, hold: &mut Hold, now: Instant) {
-        let (cluster, known) = (&*self.name, self.set.load().states.len());
+        // Those that `residency` shuts out are known too.
+        let set = self.set.load();
+        let (cluster, known) = (&*self.shared.name, set.members.states.len() + set.members.outside.len());
+        drop(set);
         let event = match update {
             Update::Endpoints(set) => {
                 if set.dropped > 0 {
                     tracing::warn!(cluster, left_out = set.dropped, "discovery has more endpoints than are used");
                 }
-                self.metrics.left_out.set(gauge(set.dropped));
+                self.shared.metrics.left_out.set(gauge(set.dropped));
                 self.judge(set, hold, now)
             }
             Update::Stale(error) => {
@@ -164,7 +168,7 @@ impl<T: Send + Sync + 'static> Core<T> {
     }
 
     fn judge(self: &Arc<Self>, set: EndpointSet, hold: &mut Hold, now: Instant) -> DiscoveryEvent {
-        let (cluster, named) = (&*self.name, set.endpoints.len());
+        let (cluster, named) = (&*self.shared.name, set.endpoints.len());
         let Verdict::Held { empty, kept, crowded_out } = hold.judge(&set, &self.hold_config(), now) else {
             tracing::debug!(cluster, endpoints = named, "endpoints replaced");
             // As it is: whoever has another's key is named.
@@ -194,7 +198,7 @@ impl<T: Send + Sync + 'static> Core<T> {
         }
         let endpoints = hold.in_force();
         tracing::warn!(
-            cluster = &*self.name,
+            cluster = &*self.shared.name,
             let_go,
             left = endpoints.len(),
             "endpoints that were held are let go: discovery has not known them for long enough"
@@ -205,9 +209,9 @@ impl<T: Send + Sync + 'static> Core<T> {
     }
 
     fn note_discovery(&self, event: DiscoveryEvent, hold: &Hold) {
-        self.metrics.discovery.inc(event);
-        self.metrics.held.set(gauge(hold.held()));
-        self.metrics.stale.set(i64::from(event == DiscoveryEvent::Stale || hold.held() > 0));
+        self.shared.metrics.discovery.inc(event);
+        self.shared.metrics.held.set(gauge(hold.held()));
+        self.shared.metrics.stale.set(i64::from(event == DiscoveryEvent::Stale || hold.held() > 0));
     }
 }
 

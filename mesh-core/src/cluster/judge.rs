@@ -1,15 +1,19 @@
 //! What a cluster makes of its endpoints' outcomes: comparisons in each interval, and the ends of probes.
+//!
+//! Whoever takes an endpoint in or out with the lock held notes the returns and then makes the plan anew; whoever does so
+//! without it has the next pick look, which does both.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::endpoint::{Live, since};
+use super::members::Members;
 use super::set::Set;
-use super::{Core, HealthSettings};
+use super::{Core, HealthSettings, Vitals};
 use crate::balance::{Tick, millis};
 use crate::config::HealthCheckConfig;
-use crate::health::{CheckVerdict, Counts, Outcome, Return, Standing, may_eject, outliers};
+use crate::health::{CheckVerdict, Claim, Counts, Outcome, Return, Standing, may_eject, outliers};
 use crate::telemetry::{self, BreakerEvent, CheckResult, EjectReason, Label};
 
 impl<T> Core<T> {
@@ -18,76 +22,101 @@ impl<T> Core<T> {
         // Whoever holds the lock now changes who is out; the next failure asks again.
         let Some(_changing) = self.try_lock() else { return };
         let set = self.set.load();
-        self.put_out(&set, live, reason, now);
-        self.note_returns(&set);
+        if self.put_out(&set, live, reason, now) {
+            self.note_returns(&set.members);
+            self.put(set.planned_anew());
+        }
     }
 
-    /// The same, with the lock held.
-    fn put_out(&self, set: &Set<T>, live: &Arc<Live<T>>, reason: EjectReason, now: Instant) {
-        let Some(state) = set.find(live) else { return };
-        let vitals = &live.vitals;
+    /// The same, with the lock held; says whether it went out. The plan is not made anew yet.
+    fn put_out(&self, set: &Set<T>, live: &Arc<Live<T>>, reason: EjectReason, now: Instant) -> bool {
+        let Some(state) = set.members.find(live) else { return false };
+        let (vitals, states) = (&live.vitals, &set.members.states);
         if vitals.outlier.standing() != Standing::In {
-            return;
+            return false;
         }
-        let out = set.states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_well()).count();
+        let out = states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_well()).count();
         let health = self.health.load();
-        if !may_eject(out, set.states.len(), health.outlier.max_ejection_percent) {
+        if !may_eject(out, states.len(), health.outlier.max_ejection_percent) {
             vitals.outlier.start_anew();
-            self.metrics.ejections_withheld.inc(reason);
+            self.shared.metrics.ejections_withheld.inc(reason);
             tracing::debug!(
-                cluster = %self.name, endpoint = %vitals.key, reason = reason.as_str(), out,
+                cluster = %self.shared.name, endpoint = %vitals.key, reason = reason.as_str(), out,
                 "endpoint not ejected: too many are out already"
             );
-            return;
+            return false;
         }
-        let millis = since(self.epoch, now);
-        let Some(duration) = vitals.outlier.eject(reason, millis, &health.absence, &self.rng) else { return };
-        self.metrics.ejections.inc(reason);
-        self.metrics.endpoints.add(telemetry::EndpointState::Ejected, 1);
+        let millis = since(self.shared.epoch, now);
+        let Some(duration) = vitals.outlier.eject(reason, millis, &health.absence, &self.rng) else { return false };
+        self.shared.metrics.ejections.inc(reason);
+        self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, 1);
         if health.absence.is_probed() {
-            self.metrics.breaker.inc(BreakerEvent::Opened);
+            self.shared.metrics.breaker.inc(BreakerEvent::Opened);
         }
         tracing::warn!(
-            cluster = %self.name, endpoint = %vitals.key, reason = reason.as_str(), ?duration,
+            cluster = %self.shared.name, endpoint = %vitals.key, reason = reason.as_str(), ?duration,
             n = vitals.outlier.ejections(), breaker = health.absence.is_probed(), "endpoint ejected"
         );
+        true
     }
 
-    /// Lets in whose time is up, and those whom their transport found again. What was known of their latency is from
-    /// before: they start as the median of the others. Compares all, if an interval is over.
+    /// Lets in whose time is up, and those whom their transport found again, and plans anew, also for those who went in or
+    /// out by themselves. What was known of the latency of one that comes back is from before: it starts as the median of
+    /// the others. Compares all, if an interval is over.
     pub(super) fn look(&self, now: Instant) {
         let Some(_changing) = self.try_lock() else { return };
         let (set, health) = (self.set.load(), self.health.load());
-        let (at, tick) = (since(self.epoch, now), Tick::at(self.epoch, now));
+        let (at, tick) = (since(self.shared.epoch, now), Tick::at(self.shared.epoch, now));
         self.compare(&set, &health, at, now);
-        let median = set.median_latency(now, self.epoch);
-        for vitals in set.states.iter().map(|state| &*state.live.vitals) {
+        let away = |vitals: &Vitals| vitals.has_returned() || vitals.outlier.standing() != Standing::In;
+        let any_away = set.members.slots.iter().any(|slot| away(&slot.vitals));
+        // Of those who stayed: before anybody is let in.
+        let median = if any_away { set.median_latency(now, self.shared.epoch) } else { None };
+        let median = median.unwrap_or(set.settings.default_rtt);
+        for vitals in set.members.slots.iter().map(|slot| &*slot.vitals) {
             let returned = vitals.acknowledge_return();
             let outlier = &vitals.outlier;
             let back = if returned { outlier.returned(at, &health.absence) } else { outlier.look(at, &health.absence) };
-            if returned || matches!(back, Some(Return::LetIn | Return::HalfOpen)) {
-                vitals.ewma.reset(median, tick);
-            }
             match back {
+                // It warms up when it is proven, not while one request at a time goes there.
                 Some(Return::HalfOpen) => {
-                    self.metrics.breaker.inc(BreakerEvent::HalfOpened);
-                    tracing::info!(cluster = %self.name, endpoint = %vitals.key, "endpoint waits for its probe");
+                    vitals.ewma.reset(median, tick);
+                    self.shared.metrics.breaker.inc(BreakerEvent::HalfOpened);
+                    tracing::info!(cluster = %self.shared.name, endpoint = %vitals.key, "endpoint waits for its probe");
                 }
                 Some(Return::LetIn) => {
-                    self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
-                    tracing::info!(cluster = %self.name, endpoint = %vitals.key, "endpoint let in again");
+                    vitals.start_anew(median, at);
+                    self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+                    tracing::info!(cluster = %self.shared.name, endpoint = %vitals.key, "endpoint let in again");
                 }
-                Some(Return::Proven) => self.closed(vitals),
+                Some(Return::Proven) => self.closed(vitals, at),
+                None if returned => vitals.start_anew(median, at),
                 None => {}
             }
         }
-        self.note_returns(&set);
+        self.note_returns(&set.members);
+        self.put(set.planned_anew());
     }
 
-    fn closed(&self, vitals: &super::Vitals) {
-        self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
-        self.metrics.breaker.inc(BreakerEvent::Closed);
-        tracing::info!(cluster = %self.name, endpoint = %vitals.key, "endpoint let in again: its probe succeeded");
+    /// Makes a request to this endpoint its probe, if it waits for one.
+    pub(super) fn claim(&self, vitals: &Vitals) -> Claim {
+        let claim = vitals.outlier.claim();
+        if matches!(claim, Claim::Probe(_)) {
+            // It is out for all others.
+            self.shared.next_return.now();
+            self.shared.metrics.breaker.inc(BreakerEvent::Probed);
+            tracing::info!(cluster = %self.shared.name, endpoint = %vitals.key, "this request probes the endpoint");
+        }
+        claim
+    }
+
+    fn closed(&self, vitals: &Vitals, at: u64) {
+        vitals.warm_up(at);
+        self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+        self.shared.metrics.breaker.inc(BreakerEvent::Closed);
+        tracing::info!(
+            cluster = %self.shared.name, endpoint = %vitals.key, "endpoint let in again: its probe succeeded"
+        );
     }
 
     /// Ejects the outliers of the interval that is over.
@@ -95,7 +124,7 @@ impl<T> Core<T> {
         let Some(due) = self.next_comparison.due(at) else { return };
         let interval = millis(health.outlier.interval);
         self.next_comparison.at(health.compares.then(|| at.saturating_add(interval)));
-        let counts: Vec<Counts> = (set.states.iter())
+        let counts: Vec<Counts> = (set.members.states.iter())
             .map(|state| {
                 let counts = state.live.vitals.outlier.take_counts();
                 let is_in = state.live.vitals.outlier.standing() == Standing::In;
@@ -107,7 +136,7 @@ impl<T> Core<T> {
             return;
         }
         for (index, reason) in outliers(&counts, &health.outlier) {
-            if let Some(state) = set.states.get(index) {
+            if let Some(state) = set.members.states.get(index) {
                 self.put_out(set, &state.live, reason, now);
             }
         }
@@ -115,26 +144,28 @@ impl<T> Core<T> {
 
     /// The attempt that was the probe of `live` is over, or is known to have failed.
     pub(super) fn probed(&self, live: &Live<T>, probe: u64, outcome: Outcome, now: Instant) {
-        let (vitals, at) = (&*live.vitals, since(self.epoch, now));
+        let (vitals, at) = (&*live.vitals, since(self.shared.epoch, now));
         match outcome {
             Outcome::Cancelled => {
                 if vitals.outlier.give_back(probe) {
-                    self.metrics.breaker.inc(BreakerEvent::GaveBack);
+                    self.shared.next_return.now();
+                    self.shared.metrics.breaker.inc(BreakerEvent::GaveBack);
                 }
             }
             Outcome::Success => {
                 if vitals.outlier.passed(probe, at) {
-                    self.closed(vitals);
+                    self.closed(vitals, at);
+                    self.shared.next_return.now();
                 }
             }
             _ => {
                 let absence = self.health.load().absence;
                 if let Some((duration, until)) = vitals.outlier.probe_failed(probe, at, &absence, &self.rng) {
-                    self.next_return.by(until);
-                    self.metrics.ejections.inc(EjectReason::ProbeFailed);
-                    self.metrics.breaker.inc(BreakerEvent::Reopened);
+                    self.shared.next_return.by(until);
+                    self.shared.metrics.ejections.inc(EjectReason::ProbeFailed);
+                    self.shared.metrics.breaker.inc(BreakerEvent::Reopened);
                     tracing::warn!(
-                        cluster = %self.name, endpoint = %vitals.key, reason = EjectReason::ProbeFailed.as_str(),
+                        cluster = %self.shared.name, endpoint = %vitals.key, reason = EjectReason::ProbeFailed.as_str(),
                         ?duration, n = vitals.outlier.ejections(), breaker = true, "endpoint ejected"
                     );
                 }
@@ -143,27 +174,21 @@ impl<T> Core<T> {
     }
 
     /// See [`Cluster::checked`](super::Cluster::checked).
-    pub(super) fn checked(
-        &self,
-        vitals: &super::Vitals,
-        verdict: &CheckVerdict,
-        config: &HealthCheckConfig,
-        now: Instant,
-    ) {
+    pub(super) fn checked(&self, vitals: &Vitals, verdict: &CheckVerdict, config: &HealthCheckConfig, now: Instant) {
         let (result, reason) = match verdict {
             CheckVerdict::Healthy => (CheckResult::Healthy, ""),
             CheckVerdict::Unhealthy(reason) => (CheckResult::Unhealthy, reason.as_str()),
             CheckVerdict::Inconclusive(reason) => (CheckResult::Inconclusive, reason.as_str()),
         };
-        self.metrics.health_checks.inc(result);
-        let (cluster, endpoint) = (&*self.name, &vitals.key);
+        self.shared.metrics.health_checks.inc(result);
+        let (cluster, endpoint) = (&*self.shared.name, &vitals.key);
         if result == CheckResult::Inconclusive {
             tracing::debug!(cluster, %endpoint, reason, "health check says nothing");
             return;
         }
         let healthy = result == CheckResult::Healthy;
         if vitals.checked.record(healthy, config) {
-            self.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, if healthy { -1 } else { 1 });
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Unhealthy, if healthy { -1 } else { 1 });
             if healthy {
                 // What was known of its latency is from before.
                 self.start_from_median(vitals, now);
@@ -171,28 +196,33 @@ impl<T> Core<T> {
             } else {
                 tracing::warn!(cluster, %endpoint, reason, "endpoint is unhealthy");
             }
+            self.shared.next_return.now();
         }
         let ends = healthy && config.ends_ejection && vitals.outlier.standing() != Standing::In;
-        if ends && vitals.outlier.let_in(since(self.epoch, now)) {
+        if ends && vitals.outlier.let_in(since(self.shared.epoch, now)) {
             self.start_from_median(vitals, now);
-            self.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
+            self.shared.next_return.now();
+            self.shared.metrics.endpoints.add(telemetry::EndpointState::Ejected, -1);
             tracing::info!(cluster, %endpoint, "endpoint let in again: its health check succeeded");
         }
     }
 
-    fn start_from_median(&self, vitals: &super::Vitals, now: Instant) {
-        let median = self.set.load().median_latency(now, self.epoch);
-        vitals.ewma.reset(median, Tick::at(self.epoch, now));
+    /// As one that returns: with the median latency of the others, and slowly.
+    fn start_from_median(&self, vitals: &Vitals, now: Instant) {
+        let (set, epoch) = (self.set.load(), self.shared.epoch);
+        let median = set.median_latency(now, epoch).unwrap_or(set.settings.default_rtt);
+        vitals.start_anew(median, since(epoch, now));
     }
 
-    /// Keeps the time of the next look in step with the set. Called with the lock held.
-    pub(super) fn note_returns(&self, set: &Set<T>) {
+    /// Keeps the time of the next look in step with the set. Called with the lock held, and before the plan is made: who
+    /// goes in or out after that says so again.
+    pub(super) fn note_returns(&self, members: &Members<T>) {
         let next = || {
             // Zero: one returned after it was looked at; what it wrote to `next_return` has just been overwritten.
-            let returned = set.states.iter().any(|state| state.live.vitals.has_returned()).then_some(0);
-            let ends = set.states.iter().filter_map(|state| state.live.vitals.outlier.next_look());
+            let returned = members.slots.iter().any(|slot| slot.vitals.has_returned()).then_some(0);
+            let ends = members.slots.iter().filter_map(|slot| slot.vitals.outlier.next_look());
             ends.chain(returned).chain(self.next_comparison.get()).min()
         };
-        self.next_return.settle(next);
+        self.shared.next_return.settle(next);
     }
 }

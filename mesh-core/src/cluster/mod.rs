@@ -11,11 +11,15 @@
 //! `T` is what the transport keeps for each endpoint (a connection pool); this crate never looks inside. It is dropped
 //! when its endpoint has left the set and the last [`Pick`] of it has ended.
 
+mod balancing;
 mod endpoint;
 mod feed;
+mod group;
 mod judge;
+mod members;
 mod next_return;
 mod pick;
+mod plan;
 mod set;
 
 pub use endpoint::{EndpointReport, EndpointState, Readiness};
@@ -25,6 +29,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -32,16 +37,24 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::balance::{Decay, Tick, millis};
-use crate::config::{ClusterConfig, HealthCheckConfig, HoldConfig, OutlierConfig};
+use crate::balance::{Decay, PickRequest, Picker, SlowStart, millis};
+use crate::config::{
+    BalancePolicy, ClusterConfig, HealthCheckConfig, HoldConfig, Locality, OutlierConfig, PanicAction,
+};
 use crate::discover::{Endpoint, Feed};
 use crate::health::{Absence, CheckVerdict, Claim, Rules, compares};
 use crate::rng::Rng;
-use crate::telemetry::{self, BreakerEvent, ClusterMetrics, Metrics};
+use crate::telemetry::{self, ClusterMetrics, Metrics, PickRefusal};
 
-use endpoint::{Live, Vitals, since};
+use balancing::Balancing;
+use endpoint::{Live, Shared, Vitals, since};
+use members::Members;
 use next_return::NextReturn;
 use set::Set;
+
+/// How often one pick chooses anew because the endpoint that it chose has just got its probe. Each time somebody else got
+/// ahead; beyond this the request goes beside the probe.
+const LOST_CLAIMS: u32 = 16;
 
 /// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
 pub struct Cluster<T> {
@@ -51,15 +64,12 @@ pub struct Cluster<T> {
 type Make<T> = Box<dyn Fn(&Endpoint, Readiness) -> T + Send + Sync>;
 
 struct Core<T> {
-    name: Arc<str>,
-    epoch: Instant,
+    shared: Arc<Shared>,
     rng: Rng,
-    metrics: Arc<ClusterMetrics>,
     make: Make<T>,
     set: ArcSwap<Set<T>>,
     /// Held while a set is replaced or an endpoint goes in or out; never while requests wait for it.
     changing: Mutex<()>,
-    next_return: Arc<NextReturn>,
     /// When endpoints are next compared with each other.
     next_comparison: NextReturn,
     health: ArcSwap<HealthSettings>,
@@ -90,16 +100,30 @@ struct Settings {
     penalty: Duration,
     rules: Rules,
     hold: HoldConfig,
+    panic: PanicAction,
+    /// Of panic, in percent.
+    threshold: u32,
+    slow_start: Option<SlowStart>,
+    /// Load is bounded by what is under way in the whole cluster.
+    count_active: bool,
 }
 
 impl Settings {
     fn new(config: &ClusterConfig) -> Self {
+        let balance = &config.balance;
+        let slow_start = balance
+            .slow_start
+            .map(|slow| SlowStart::new(slow.window, f64::from(slow.min_weight_percent) / 100.0, slow.aggression));
         Self {
-            decay: Decay::new(config.balance.decay),
-            default_rtt: config.balance.default_rtt,
-            penalty: config.balance.failure_penalty,
+            decay: Decay::new(balance.decay),
+            default_rtt: balance.default_rtt,
+            penalty: balance.failure_penalty,
             rules: Rules::of(config),
             hold: config.discover_hold,
+            panic: balance.panic.action,
+            threshold: balance.panic.threshold_percent,
+            slow_start,
+            count_active: matches!(&balance.policy, BalancePolicy::RingHash(ring) if ring.balance_factor.is_some()),
         }
     }
 }
@@ -113,41 +137,72 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         metrics: Arc<Metrics>,
         make: impl Fn(&Endpoint, Readiness) -> T + Send + Sync + 'static,
     ) -> Self {
-        let core = Core {
+        let (settings, balancing) = (Settings::new(config), Balancing::new(config, Locality::default(), None));
+        let members = Members::new(Vec::new(), Vec::new(), &balancing, &rng);
+        let shared = Shared {
             name: name.into(),
             epoch: Instant::now(),
-            rng,
             metrics: metrics.client.cluster(name),
+            next_return: NextReturn::default(),
+            active: AtomicUsize::new(0),
+        };
+        let core = Core {
+            shared: Arc::new(shared),
+            rng,
             make: Box::new(make),
-            set: ArcSwap::from_pointee(Set::new(Vec::new(), Settings::new(config))),
+            set: ArcSwap::from_pointee(Set::new(Arc::new(members), settings, Arc::new(balancing))),
             changing: Mutex::new(()),
-            next_return: Arc::default(),
             next_comparison: NextReturn::default(),
             health: ArcSwap::from_pointee(HealthSettings::new(config)),
             resolved: watch::Sender::new(false),
             out_of_reach: Arc::default(),
         };
-        core.compare_from(core.epoch);
+        core.compare_from(core.shared.epoch);
         Self { core: Arc::new(core) }
+    }
+
+    /// Tells where this process runs, which zone-aware balancing goes by; unknown until then.
+    #[must_use]
+    pub fn located(self, local: Locality) -> Self {
+        self.core.rebalance(|config| Balancing { local, ..config });
+        self
+    }
+
+    /// Balances by this policy where the configuration names one that the program brings; see
+    /// [`Mesh::balancer`](crate::Mesh::balancer).
+    #[must_use]
+    pub fn balanced_by(self, picker: Option<Arc<dyn Picker>>) -> Self {
+        self.core.rebalance(|config| Balancing { custom: picker, ..config });
+        self
     }
 
     /// The cluster's name.
     pub fn name(&self) -> &Arc<str> {
-        &self.core.name
+        &self.core.shared.name
     }
 
     /// What its clients count.
     pub fn metrics(&self) -> &Arc<ClusterMetrics> {
-        &self.core.metrics
+        &self.core.shared.metrics
     }
 
     /// Puts new balance, outlier and breaker settings in force; endpoints keep their state.
+    ///
+    /// A policy of the program's own stays what it was: [`reconfigure_with`](Self::reconfigure_with) replaces it.
     pub fn reconfigure(&self, config: &ClusterConfig) {
-        let _changing = self.core.lock();
-        let states = Vec::clone(&self.core.set.load().states);
-        self.core.set.store(Arc::new(Set::new(states, Settings::new(config))));
-        self.core.health.store(Arc::new(HealthSettings::new(config)));
-        self.core.compare_from(Instant::now());
+        let custom = self.core.set.load().balancing.custom.clone();
+        self.reconfigure_with(config, custom);
+    }
+
+    /// The same, with the picker that stands behind the configured policy, if that is one of the program's own.
+    pub fn reconfigure_with(&self, config: &ClusterConfig, picker: Option<Arc<dyn Picker>>) {
+        let (core, now) = (&self.core, Instant::now());
+        let _changing = core.lock();
+        let old = core.set.load_full();
+        let balancing = Balancing::new(config, old.balancing.local.clone(), picker);
+        core.health.store(Arc::new(HealthSettings::new(config)));
+        core.replace(&old, old.members.endpoints(), Settings::new(config), balancing, now);
+        core.compare_from(now);
     }
 
     /// Replaces the set. Endpoints whose key and address stay keep their state and transport.
@@ -192,37 +247,46 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         )
     }
 
-    /// Chooses an endpoint for one attempt: ready and not ejected, not yet tried; if only tried ones are left, one of
-    /// those; if all are out, any. The pick counts as in flight until finished or dropped.
+    /// Chooses an endpoint for one attempt, as [`pick_by`](Self::pick_by) does for a request without a key.
     pub fn pick(&self, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
-        let core = &*self.core;
-        let set = core.set.load();
-        let millis = since(core.epoch, now);
-        if core.next_return.due(millis).is_some() {
+        self.pick_by(None, tried, now)
+    }
+
+    /// Chooses an endpoint for one attempt: by priority, locality and policy among those that are ready and not ejected,
+    /// and not yet tried; if only tried ones are left, one of those; if too few are in, as `balance.panic` says. `hash`
+    /// is that of the request's key, for policies that go by one.
+    ///
+    /// The pick counts as in flight until finished or dropped.
+    pub fn pick_by(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
+        let (core, shared) = (&*self.core, &*self.core.shared);
+        let mut set = core.set.load();
+        let millis = since(shared.epoch, now);
+        if shared.next_return.due(millis).is_some() {
             core.look(now);
+            set = core.set.load();
         }
+        let active = if set.settings.count_active { shared.active.load(Relaxed) } else { 0 };
+        let request = PickRequest { hash, active, ..PickRequest::new(&core.rng) };
+        let mut lost = 0;
         let (choice, probe) = loop {
-            let Some(choice) = set.choose(tried, Tick::of_millis(millis), &core.rng) else {
-                return Err(if self.resolved() { PickError::Empty } else { PickError::Unresolved });
+            let choice = match set.choose(tried, request, millis) {
+                Ok(choice) => choice,
+                Err(error) => return Err(self.refused(error, &set)),
             };
-            if choice.panic {
-                core.metrics.panic_picks.inc();
-                core.out_of_reach.notify_one();
-                break (choice, None);
-            }
-            match choice.state.live.vitals.outlier.claim() {
-                Claim::Ordinary => break (choice, None),
-                Claim::Probe(probe) => {
-                    core.metrics.breaker.inc(BreakerEvent::Probed);
-                    tracing::info!(
-                        cluster = %core.name, endpoint = %choice.state.endpoint.key, "this request probes the endpoint"
-                    );
-                    break (choice, Some(probe));
-                }
+            match core.claim(&choice.state.live.vitals) {
+                Claim::Probe(probe) => break (choice, Some(probe)),
                 // Somebody was faster, and the endpoint is out of this choice now.
-                Claim::Taken => {}
+                Claim::Taken if !choice.panic && lost < LOST_CLAIMS => lost += 1,
+                Claim::Ordinary | Claim::Taken => break (choice, None),
             }
         };
+        if choice.panic {
+            shared.metrics.panic_picks.inc();
+            core.hurry(&set);
+        }
+        if choice.spilled {
+            shared.metrics.balance.spilled.inc();
+        }
         Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
     }
 
@@ -234,15 +298,34 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         self.core.checked(&state.live.vitals, verdict, config, now);
     }
 
+    /// Counts a pick that found nobody in this set.
+    fn refused(&self, error: PickError, set: &Set<T>) -> PickError {
+        let refused = &self.core.shared.metrics.balance.refused;
+        match error {
+            PickError::Empty if !self.resolved() => return PickError::Unresolved,
+            PickError::Residency => refused.inc(PickRefusal::Residency),
+            PickError::Unavailable => {
+                refused.inc(PickRefusal::Panic);
+                self.core.hurry(set);
+            }
+            PickError::Empty | PickError::Unresolved => {}
+        }
+        error
+    }
+
     /// The endpoints as they are now, in the order of their keys.
     pub fn endpoints(&self) -> Arc<Vec<Arc<EndpointState<T>>>> {
-        Arc::clone(&self.core.set.load().states)
+        Arc::clone(&self.core.set.load().members.states)
     }
 
     /// How each endpoint fares, in the order of their keys.
     pub fn report(&self, now: Instant) -> Vec<EndpointReport> {
         let set = self.core.set.load();
-        set.states.iter().map(|state| state.report(now, set.settings.decay)).collect()
+        let millis = since(self.core.shared.epoch, now);
+        let mut reports: Vec<EndpointReport> =
+            set.shares(millis).map(|(slot, share)| slot.state.report(now, set.settings.decay, share)).collect();
+        reports.sort_by(|a, b| a.key.cmp(&b.key));
+        reports
     }
 }
 
@@ -270,40 +353,94 @@ impl<T> Core<T> {
                 Entry::Vacant(vacant) => _ = vacant.insert(endpoint),
                 Entry::Occupied(taken) => {
                     tracing::warn!(
-                        cluster = %self.name, endpoint = %taken.key(), "endpoint ignored: another one has its key"
+                        cluster = %self.shared.name, endpoint = %taken.key(),
+                        "endpoint ignored: another one has its key"
                     );
                 }
             }
         }
+        let balancing = Arc::clone(&old.balancing);
+        self.replace(&old, by_key.into_values().collect(), old.settings, balancing, now);
+        self.resolved.send_if_modified(|resolved| !std::mem::replace(resolved, true));
+    }
+
+    /// Changes what the set is balanced by.
+    fn rebalance(self: &Arc<Self>, change: impl FnOnce(Balancing) -> Balancing) {
+        let _changing = self.lock();
+        let old = self.set.load_full();
+        let Balancing { config, residency, local, custom } = &*old.balancing;
+        let balancing = Balancing {
+            config: config.clone(),
+            residency: residency.clone(),
+            local: local.clone(),
+            custom: custom.clone(),
+        };
+        self.replace(&old, old.members.endpoints(), old.settings, change(balancing), Instant::now());
+    }
+
+    /// Puts a set of these endpoints, sorted by their keys, in the place of `old`. Called with the lock held.
+    fn replace(
+        self: &Arc<Self>,
+        old: &Set<T>,
+        endpoints: Vec<Endpoint>,
+        settings: Settings,
+        balancing: impl Into<Arc<Balancing>>,
+        now: Instant,
+    ) {
+        let balancing = balancing.into();
+        let states = &old.members.states;
         // Both sides are sorted by key, and keys are unique: states are found by search, never by position.
         let keep = |endpoint: &Endpoint| {
-            let index = old.states.binary_search_by(|state| state.endpoint.key.cmp(&endpoint.key)).ok()?;
-            old.states.get(index).filter(|state| state.endpoint.address == endpoint.address)
+            let index = states.binary_search_by(|state| state.endpoint.key.cmp(&endpoint.key)).ok()?;
+            states.get(index).filter(|state| state.endpoint.address == endpoint.address)
         };
-        let states: Vec<_> = by_key
-            .into_values()
+        // A new one is as good as the others until it is known better: with more it would starve beside fast ones.
+        let assumed = old.median_latency(now, self.shared.epoch).unwrap_or(settings.default_rtt);
+        let known = endpoints.len();
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            endpoints.into_iter().partition(|endpoint| balancing.admits(endpoint));
+        let states: Vec<_> = inside
+            .into_iter()
             .map(|endpoint| match keep(&endpoint) {
                 Some(state) if state.endpoint == endpoint => Arc::clone(state),
                 Some(state) => Arc::new(EndpointState { live: Arc::clone(&state.live), endpoint }),
-                None => Arc::new(EndpointState {
-                    live: Live::new(self, &endpoint, old.settings.default_rtt, now),
-                    endpoint,
-                }),
+                None => Arc::new(EndpointState { live: Live::new(self, &endpoint, assumed, now), endpoint }),
             })
             .collect();
-        self.metrics.endpoints.set(telemetry::EndpointState::Known, i64::try_from(states.len()).unwrap_or(i64::MAX));
-        let set = Set::new(states, old.settings);
-        self.note_returns(&set);
+        let metrics = &self.shared.metrics;
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.endpoints.set(telemetry::EndpointState::Known, count(known));
+        if outside.len() != old.members.outside.len() {
+            tracing::warn!(
+                cluster = %self.shared.name, outside = outside.len(), inside = states.len(),
+                residency = ?balancing.residency, "endpoints in other regions get no traffic"
+            );
+        }
+        metrics.balance.outside.set(count(outside.len()));
+        let members = Members::new(states, outside, &balancing, &self.rng);
+        self.note_returns(&members);
+        self.put(Set::new(Arc::new(members), settings, balancing));
+    }
+
+    /// Puts a set in force, and shows what it planned. Called with the lock held.
+    fn put(&self, set: Set<T>) {
+        set.plan.show(&set.members, &self.shared.metrics.balance);
         self.set.store(Arc::new(set));
-        self.resolved.send_if_modified(|resolved| !std::mem::replace(resolved, true));
+    }
+
+    /// Asks the endpoints' source for others, if all are out.
+    fn hurry(&self, set: &Set<T>) {
+        if set.plan.available == 0 {
+            self.out_of_reach.notify_one();
+        }
     }
 
     /// Begins an interval of comparison, if endpoints are compared at all; has somebody look at once.
     fn compare_from(&self, now: Instant) {
         let health = self.health.load();
-        let end = since(self.epoch, now).saturating_add(millis(health.outlier.interval));
+        let end = since(self.shared.epoch, now).saturating_add(millis(health.outlier.interval));
         self.next_comparison.at(health.compares.then_some(end));
-        self.next_return.now();
+        self.shared.next_return.now();
     }
 }
 
@@ -316,8 +453,8 @@ impl<T> Clone for Cluster<T> {
 impl<T> fmt::Debug for Cluster<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
-            .field("name", &self.core.name)
-            .field("endpoints", &self.core.set.load().states)
+            .field("name", &self.core.shared.name)
+            .field("endpoints", &self.core.set.load().members.states)
             .finish_non_exhaustive()
     }
 }

@@ -25,8 +25,10 @@ impl NextReturn {
         Some(self.millis.load(SeqCst)).filter(|at| *at != u64::MAX)
     }
 
+    /// At this time, or never. Whoever looks after this call sees the changes of all whose times it overwrote.
     pub(crate) fn at(&self, millis: Option<u64>) {
-        self.millis.store(millis.unwrap_or(u64::MAX), SeqCst);
+        // Not a store: it has to read what it overwrites to be ordered after it.
+        self.millis.swap(millis.unwrap_or(u64::MAX), SeqCst);
     }
 
     /// At this time at the latest. The change that makes it so must have been made before, in `SeqCst`.
@@ -34,13 +36,13 @@ impl NextReturn {
         self.millis.fetch_min(millis, SeqCst);
     }
 
-    /// At once.
+    /// At once. The change that makes it so must have been made before, in any order.
     pub(crate) fn now(&self) {
-        self.at(Some(0));
+        self.by(0);
     }
 
     /// Sets what `next` finds. For one thread at a time; others may call [`by`](Self::by) and [`now`](Self::now)
-    /// meanwhile, and are overwritten only by what has seen their change.
+    /// meanwhile, and are overwritten only by what has seen their change, or sees it after this call.
     pub(crate) fn settle(&self, next: impl Fn() -> Option<u64>) {
         loop {
             let found = next();

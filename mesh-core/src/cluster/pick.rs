@@ -63,7 +63,11 @@ pub struct Pick<T> {
 
 impl<T> Pick<T> {
     pub(super) fn new(endpoint: Arc<EndpointState<T>>, settings: Settings, probe: Option<u64>, now: Instant) -> Self {
-        endpoint.live.vitals.in_flight.fetch_add(1, Relaxed);
+        let vitals = &endpoint.live.vitals;
+        vitals.in_flight.fetch_add(1, Relaxed);
+        if settings.count_active {
+            vitals.shared.active.fetch_add(1, Relaxed);
+        }
         Self { endpoint, settings, started: now, headers: None, probe, over: false }
     }
 
@@ -86,13 +90,12 @@ impl<T> Pick<T> {
     }
 
     fn answered(&self, now: Instant) {
-        let live = &self.endpoint.live;
-        live.vitals.outlier.answered();
+        let vitals = &self.endpoint.live.vitals;
+        vitals.outlier.answered();
         if self.probe.is_some()
-            && let Some(at) = live.vitals.outlier.probe_answered(since(live.vitals.epoch, now), &self.settings.rules)
-            && let Some(core) = live.core.upgrade()
+            && let Some(at) = vitals.outlier.probe_answered(since(vitals.shared.epoch, now), &self.settings.rules)
         {
-            core.next_return.by(at);
+            vitals.shared.next_return.by(at);
         }
     }
 
@@ -105,13 +108,16 @@ impl<T> Pick<T> {
         self.over = true;
         let vitals = &self.endpoint.live.vitals;
         let last = vitals.in_flight.fetch_sub(1, Relaxed) == 1;
+        if self.settings.count_active {
+            vitals.shared.active.fetch_sub(1, Relaxed);
+        }
         // Before this attempt's own sample.
-        let silent = last && !vitals.ewma.changed_since(Tick::at(vitals.epoch, self.started));
+        let silent = last && !vitals.ewma.changed_since(Tick::at(vitals.shared.epoch, self.started));
         let verdict = match self.headers {
             Some(told) if told.speaks_against() || outcome == Outcome::Cancelled => told,
             _ => outcome,
         };
-        vitals.metrics.attempts.inc(verdict.label());
+        vitals.shared.metrics.attempts.inc(verdict.label());
         match self.headers {
             None => {
                 self.sample(verdict, now);
@@ -132,7 +138,7 @@ impl<T> Pick<T> {
     fn sample(&self, outcome: Outcome, now: Instant) {
         let Settings { decay, penalty, .. } = self.settings;
         let (vitals, elapsed) = (&self.endpoint.live.vitals, now.saturating_duration_since(self.started));
-        let tick = Tick::at(vitals.epoch, now);
+        let tick = Tick::at(vitals.shared.epoch, now);
         match outcome {
             Outcome::Success => vitals.ewma.record(elapsed, tick, decay),
             // The endpoint would have taken at least this long: never let that pass for a fast answer.
@@ -156,7 +162,7 @@ impl<T> Pick<T> {
             }
             return;
         }
-        let at = since(live.vitals.epoch, now);
+        let at = since(live.vitals.shared.epoch, now);
         let Some(reason) = live.vitals.outlier.observe(outcome, silent, at, &self.settings.rules) else { return };
         if let Some(core) = live.core.upgrade() {
             core.eject(live, reason, now);
@@ -188,4 +194,10 @@ pub enum PickError {
     /// Discovery says that there are none.
     #[error("the cluster has no endpoints")]
     Empty,
+    /// There are some, but none in the regions that the cluster's `residency` allows.
+    #[error("no endpoint is in a region that the cluster's `residency` allows")]
+    Residency,
+    /// Too few endpoints are available, and the cluster's `balance.panic` forbids to use those that are out.
+    #[error("too few endpoints are available, and `balance.panic` forbids to use those that are out")]
+    Unavailable,
 }

@@ -2,7 +2,7 @@
 //! either. Seeded: the same run every time.
 
 use super::*;
-use crate::config::{BalanceConfig, BreakerConfig, FailurePercentageConfig, SuccessRateConfig};
+use crate::config::{BalanceConfig, BreakerConfig, FailurePercentageConfig, PanicConfig, SuccessRateConfig};
 use crate::health::Outcome;
 use crate::telemetry::EjectReason;
 
@@ -143,7 +143,9 @@ async fn when_most_are_sick_nobody_is_left_with_more_than_twice_his_load() {
     let unbounded = |arm: Arm| {
         let config = arm.blind();
         let outlier = OutlierConfig { max_ejection_percent: 100, ..config.outlier };
-        ClusterConfig { outlier, ..config }
+        // Panic would stand in for the bound.
+        let balance = BalanceConfig { panic: PanicConfig::default().threshold_percent(1), ..config.balance };
+        ClusterConfig { outlier, balance, ..config }
     };
     for arm in [Arm::Ejection, Arm::Breaker] {
         let control = run(&unbounded(arm), 1_000, 60, sick);

@@ -1,117 +1,180 @@
 //! One immutable set of endpoints, and the choice of one of them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::endpoint::{Live, Vitals};
-use super::{EndpointState, Settings, Tried};
-use crate::balance::{Candidates, Picker, Tick, TwoChoices};
-use crate::rng::Rng;
+use super::endpoint::Share;
+use super::group::{Admit, Group, Slot, Terms};
+use super::members::{Members, Tier};
+use super::plan::{PartPlan, Plan, TierPlan};
+use super::{Balancing, EndpointState, PickError, Settings, Tried};
+use crate::balance::{PickRequest, Tick};
+use crate::config::PanicAction;
 
+/// The endpoints with what they get of the traffic now. Changed whole.
 pub(super) struct Set<T> {
-    pub(super) states: Arc<Vec<Arc<EndpointState<T>>>>,
-    /// What a pick looks at, by the same indices: one step in memory for each candidate instead of three.
-    vitals: Vec<Arc<Vitals>>,
+    pub(super) members: Arc<Members<T>>,
+    pub(super) plan: Plan,
     pub(super) settings: Settings,
-    max_weight: u32,
-    /// The distinct priorities, first to last.
-    priorities: Vec<u32>,
+    pub(super) balancing: Arc<Balancing>,
 }
 
 pub(super) struct Choice<'a, T> {
     pub(super) state: &'a Arc<EndpointState<T>>,
-    /// All endpoints are out, and this is one of them.
+    /// That an endpoint is ejected did not count.
     pub(super) panic: bool,
+    /// It left its ring because that one had more to do.
+    pub(super) spilled: bool,
 }
 
 impl<T> Set<T> {
-    pub(super) fn new(states: Vec<Arc<EndpointState<T>>>, settings: Settings) -> Self {
-        let max_weight = states.iter().map(|state| state.endpoint.weight).max().unwrap_or(1);
-        let priorities: BTreeSet<u32> = states.iter().map(|state| state.endpoint.priority).collect();
-        let vitals = states.iter().map(|state| Arc::clone(&state.live.vitals)).collect();
-        Self { states: Arc::new(states), vitals, settings, max_weight, priorities: priorities.into_iter().collect() }
+    pub(super) fn new(members: Arc<Members<T>>, settings: Settings, balancing: Arc<Balancing>) -> Self {
+        let plan = Plan::new(&members, &balancing, &settings);
+        Self { members, plan, settings, balancing }
     }
 
-    /// The state of `live`'s endpoint, if it is (still) of this set.
-    pub(super) fn find(&self, live: &Arc<Live<T>>) -> Option<&Arc<EndpointState<T>>> {
-        let index = self.states.binary_search_by(|state| state.endpoint.key.cmp(&live.vitals.key)).ok()?;
-        self.states.get(index).filter(|state| Arc::ptr_eq(&state.live, live))
+    /// The same endpoints, with a plan of how they fare now.
+    pub(super) fn planned_anew(&self) -> Self {
+        Self::new(Arc::clone(&self.members), self.settings, Arc::clone(&self.balancing))
     }
 
-    /// In and untried; else in; else untried; else any - each of the first priority that has such a one. `None` only of
-    /// an empty set.
-    pub(super) fn choose(&self, tried: &Tried, now: Tick, rng: &Rng) -> Option<Choice<'_, T>> {
-        let retry = !tried.is_empty();
-        for (only_in, only_untried) in [(true, true), (true, false), (false, true), (false, false)] {
-            if !only_untried && !retry {
-                continue; // without earlier attempts everybody is untried: the step before has asked this already
+    /// By the plan: a priority, a part of it, an endpoint in that. Where all there were tried already, any untried one
+    /// that is in, of the same priority, then of the first that has one; then a tried one that is in; then, unless that is forbidden, one that is out.
+    pub(super) fn choose(&self, tried: &Tried, request: PickRequest<'_>, now: u64) -> Result<Choice<'_, T>, PickError> {
+        let tried = Some(tried).filter(|tried| !tried.is_empty());
+        let terms = Terms { request, tried, admit: Admit::In, now, slow: None, settings: &self.settings };
+        let (tier, plan) = self.tier(&request).ok_or(self.nobody())?;
+        if plan.load.panic {
+            if self.settings.panic == PanicAction::Fail {
+                return Err(PickError::Unavailable);
             }
-            let tried = Some(tried).filter(|_| only_untried && retry);
-            for priority in &self.priorities {
-                let only_priority = Some(*priority).filter(|_| self.priorities.len() > 1);
-                let view = View { set: self, tried, only_in, only_priority, now };
-                if let Some(state) = TwoChoices.pick(&view, rng).and_then(|index| self.states.get(index)) {
-                    return Some(Choice { state, panic: !only_in });
-                }
+            let request = PickRequest { available: 1.0, ..request };
+            let terms = Terms { admit: Admit::Usable, request, ..terms };
+            if let Some(slot) = tier.whole.pick(&self.members.slots, &terms) {
+                return Ok(Choice { state: &slot.state, panic: true, spilled: false });
+            }
+        } else if let Some((slot, spilled)) = self.planned(tier, plan, &terms) {
+            return Ok(Choice { state: &slot.state, panic: false, spilled });
+        }
+        self.leftover(tier, terms)
+    }
+
+    /// Why there is nobody.
+    fn nobody(&self) -> PickError {
+        if !self.members.states.is_empty() {
+            PickError::Unavailable
+        } else if self.members.outside.is_empty() {
+            PickError::Empty
+        } else {
+            PickError::Residency
+        }
+    }
+
+    /// The priority of this request: by its key if it has one, so that one key keeps its priority.
+    fn tier(&self, request: &PickRequest<'_>) -> Option<(&Tier, &TierPlan)> {
+        let index = if self.plan.tiers.len() == 1 && self.plan.total > 0 {
+            0
+        } else {
+            let percent = match request.hash {
+                _ if self.plan.total == 0 => return None,
+                Some(hash) => (hash % 100) as u32,
+                None => request.rng.below(100) as u32,
+            };
+            let mut end = 0;
+            self.plan.tiers.iter().position(|tier| {
+                end += tier.load.percent;
+                percent < end
+            })?
+        };
+        self.members.tiers.get(index).zip(self.plan.tiers.get(index))
+    }
+
+    fn planned(&self, tier: &Tier, plan: &TierPlan, terms: &Terms<'_>) -> Option<(&Slot<T>, bool)> {
+        let of = |group: &Group, available, oldest| {
+            let request = PickRequest { available, ..terms.request };
+            let slow = self.settings.slow_start.filter(|_| terms.now < self.plan.warm_from);
+            let terms = Terms { request, slow: slow.map(|slow| (slow, oldest)), ..*terms };
+            group.pick(&self.members.slots, &terms)
+        };
+        let part = |part: &PartPlan| {
+            let group = &tier.parts.get(part.index)?.group;
+            of(group, part.available, part.oldest)
+        };
+        let chosen = match plan.parts.as_slice() {
+            [] => return of(&tier.whole, plan.available, plan.oldest).map(|slot| (slot, false)),
+            [one] => one,
+            many => {
+                let share = terms.request.rng.unit();
+                many.get(many.partition_point(|part| part.until <= share)).or(many.last())?
+            }
+        };
+        let slot = part(chosen)?;
+        if let Some((factor, next)) = plan.spill.as_ref().filter(|(_, next)| next.index > chosen.index) {
+            let (busy, factor) = (slot.vitals.in_flight() + 1, *factor as usize);
+            // Looking at the next ring costs a second pick: only where it can matter.
+            if busy > factor
+                && let Some(other) = part(next)
+                && busy > factor * (other.vitals.in_flight() + 1)
+            {
+                return Some((other, true));
             }
         }
-        None
+        Some((slot, false))
     }
 
-    /// The median latency of the endpoints that are in: what one that comes back is assumed to have.
-    pub(super) fn median_latency(&self, now: Instant, epoch: Instant) -> Duration {
+    /// Somebody, where the plan's own choice has nobody left: all were tried, or went out since. `planned` comes first.
+    fn leftover(&self, planned: &Tier, terms: Terms<'_>) -> Result<Choice<'_, T>, PickError> {
+        let retry = terms.tried.is_some();
+        let steps = [(Admit::In, true), (Admit::In, false), (Admit::Usable, true), (Admit::Usable, false)];
+        let steps = steps.into_iter().chain([(Admit::Any, true), (Admit::Any, false)]);
+        for (admit, untried) in steps {
+            if !untried && !retry {
+                continue; // without earlier attempts everybody is untried: the step before has asked this already
+            }
+            let panic = admit != Admit::In;
+            if panic && (self.settings.panic == PanicAction::Fail || self.settings.threshold == 0) {
+                return Err(PickError::Unavailable);
+            }
+            let terms = Terms { admit, tried: terms.tried.filter(|_| untried), ..terms };
+            let mut tiers = std::iter::once(planned).chain(&self.members.tiers);
+            if let Some(slot) = tiers.find_map(|tier| tier.whole.pick(&self.members.slots, &terms)) {
+                return Ok(Choice { state: &slot.state, panic, spilled: false });
+            }
+        }
+        Err(self.nobody())
+    }
+
+    /// The median latency of the endpoints that are in, if any is: what one that comes, or comes back, is assumed to have.
+    pub(super) fn median_latency(&self, now: Instant, epoch: Instant) -> Option<Duration> {
         let tick = Tick::at(epoch, now);
-        let mut seconds: Vec<f32> = (self.vitals.iter())
+        let vitals = self.members.slots.iter().map(|slot| &slot.vitals);
+        let mut seconds: Vec<f32> = vitals
             .filter(|vitals| vitals.is_in() && !vitals.has_returned())
             .map(|vitals| vitals.ewma.seconds(tick, self.settings.decay))
             .collect();
         seconds.sort_unstable_by(f32::total_cmp);
-        seconds.get(seconds.len() / 2).map_or(self.settings.default_rtt, |median| Duration::from_secs_f32(*median))
-    }
-}
-
-/// The candidates of one step of [`Set::choose`].
-struct View<'a, T> {
-    set: &'a Set<T>,
-    tried: Option<&'a Tried>,
-    only_in: bool,
-    only_priority: Option<u32>,
-    now: Tick,
-}
-
-impl<T> View<'_, T> {
-    fn excludes_nobody(&self) -> bool {
-        self.tried.is_none() && self.only_priority.is_none()
+        seconds.get(seconds.len() / 2).map(|median| Duration::from_secs_f32(*median))
     }
 
-    fn admits(&self, state: &EndpointState<T>) -> bool {
-        self.only_priority.is_none_or(|priority| priority == state.endpoint.priority)
-            && self.tried.is_none_or(|tried| !tried.contains(&state.endpoint.key))
-    }
-}
-
-impl<T> Candidates for View<'_, T> {
-    fn len(&self) -> usize {
-        self.set.vitals.len()
-    }
-
-    fn eligible(&self, index: usize) -> bool {
-        (!self.only_in || self.set.vitals.get(index).is_some_and(|vitals| vitals.is_in()))
-            && (self.excludes_nobody() || self.set.states.get(index).is_some_and(|state| self.admits(state)))
-    }
-
-    fn cost(&self, index: usize) -> f64 {
-        self.set.vitals.get(index).map_or(f64::MAX, |vitals| vitals.cost(self.now, self.set.settings.decay))
-    }
-
-    fn weight(&self, index: usize) -> u32 {
-        self.set.states.get(index).map_or(0, |state| state.endpoint.weight)
-    }
-
-    fn max_weight(&self) -> u32 {
-        self.set.max_weight
+    /// The slots with what each one's group gets of the traffic.
+    pub(super) fn shares(&self, now: u64) -> impl Iterator<Item = (&Slot<T>, Share)> {
+        let slow = self.settings.slow_start.filter(|_| now < self.plan.warm_from);
+        self.members.tiers.iter().enumerate().flat_map(move |(index, tier)| {
+            let slots = self.members.slots.iter().enumerate();
+            slots.skip(tier.whole.slots.start).take(tier.whole.slots.len()).map(move |(place, slot)| {
+                let part = tier.parts.iter().position(|part| part.group.slots.contains(&place)).unwrap_or(0);
+                let (load, locality_percent) = self.plan.share(index, part);
+                let warmth = slow.map_or(1.0, |slow| slow.factor(now.saturating_sub(slot.vitals.came())));
+                let share = Share {
+                    priority_percent: load.percent,
+                    locality_percent,
+                    panic: load.panic,
+                    warmth_percent: (warmth * 100.0).round() as u32,
+                };
+                (slot, share)
+            })
+        })
     }
 }

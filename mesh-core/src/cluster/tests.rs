@@ -1,15 +1,15 @@
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::{Node, Place, PlugConfig, yaml::Value};
+use crate::config::{BalanceConfig, Node, Place, PlugConfig, yaml::Value};
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
 use crate::telemetry::EjectReason;
 
+mod balance;
 mod breaker;
 mod checks;
+mod probes;
 
 const FAILURE: Outcome = Outcome::Failure { retry_after: None };
 
@@ -298,21 +298,27 @@ async fn state_is_kept_by_key_and_address_and_transports_die_with_their_last_pic
     assert_eq!(alive.load(Relaxed), 0);
 }
 
-/// F37: selection is keyed, not indexed (tower-rs/tower#856).
+/// F37: selection is keyed, not indexed (tower-rs/tower#856). `MESH_CHURN_STEPS=1000000` runs it in full.
 #[tokio::test(start_paused = true)]
 async fn churn_never_misroutes() {
-    let cluster = cluster(&config());
+    let steps = std::env::var("MESH_CHURN_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(20_000_u32);
+    for policy in balance::policies() {
+        churn(config().balance(BalanceConfig::default().policy(policy)), steps);
+    }
+}
+
+fn churn(config: ClusterConfig, steps: u32) {
+    let cluster = cluster(&config);
     let (rng, mut now) = (Rng::seeded(11), Instant::now());
     let mut model: BTreeMap<usize, u16> = BTreeMap::new();
-    let mut held = Vec::new();
-    let mut picks = 0;
-    for step in 0..100_000_u32 {
+    let (mut held, mut picks) = (Vec::new(), 0);
+    for step in 0..steps {
         now += ms(1);
-        match rng.below(4) {
+        match rng.below(8) {
             0 => _ = model.insert(rng.below(20), rng.below(1_000) as u16),
             1 => _ = model.remove(&rng.below(20)),
             _ => {
-                match cluster.pick(&Tried::default(), now) {
+                match cluster.pick_by(Some(rng.next_u64()), &Tried::default(), now) {
                     Ok(pick) => {
                         let state = Arc::clone(pick.endpoint());
                         let Endpoint { key, address, .. } = state.endpoint();
@@ -332,28 +338,9 @@ async fn churn_never_misroutes() {
         }
         cluster.update(model.iter().map(|(name, port)| endpoint(*name, *port)).collect(), now);
     }
-    assert!(picks > 45_000, "{picks}");
+    assert!(picks > steps / 2, "{picks}");
     drop(held);
     assert!(cluster.endpoints().iter().all(|state| state.in_flight() == 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_later_priority_is_used_only_while_all_earlier_ones_are_out() {
-    let cluster = with_readiness(&config());
-    let now = Instant::now();
-    let of_priority = |name, priority| Endpoint { priority, ..endpoint(name, 1) };
-    cluster.update(vec![of_priority(0, 3), of_priority(1, 0), of_priority(2, 3), of_priority(3, 0)], now);
-    let states = cluster.endpoints();
-    let used = || picked(&cluster, 400, now).iter().map(|count| *count > 100).collect::<Vec<_>>();
-    assert_eq!(used(), [false, true, false, true]);
-    states[1].transport().unready();
-    assert_eq!(used(), [false, false, false, true]);
-    states[3].transport().unready();
-    assert_eq!(used(), [true, false, true, false]);
-    assert_eq!(cluster.metrics().panic_picks.get(), 0);
-    states[0].transport().unready();
-    states[2].transport().unready();
-    assert_eq!(used(), [false, true, false, true], "panic begins with the first priority");
 }
 
 /// F1: ejected at once, and back as soon as the restarted process is reconnected.
@@ -423,5 +410,7 @@ fn concurrent_changes_leave_every_counter_whole() {
     for state in [telemetry::EndpointState::Ejected, telemetry::EndpointState::Unready] {
         assert_eq!(cluster.metrics().endpoints.value(state), 0, "{state:?}");
     }
-    assert!(cluster.metrics().ejections.count(EjectReason::ConsecutiveFailures) > 0);
+    // Most are for a timeout: it ejects at once where nothing else is under way.
+    let ejections = |reason| cluster.metrics().ejections.count(reason);
+    assert!(ejections(EjectReason::ConsecutiveFailures) + ejections(EjectReason::Timeouts) > 50);
 }

@@ -3,14 +3,14 @@
 //! Decoding says what a value is; this says whether it may be. A configuration that code has changed after the file was
 //! read goes through the same checks, and its problems still name the file's line where the value came from one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::checker::Checker;
 use super::issue::Errors;
 use super::nearest::suggestion;
 use super::yaml::Node;
-use super::{Config, ConfigError, RouteMatch};
+use super::{BalancePolicy, Config, ConfigError, RouteMatch};
 
 impl Config {
     /// Holds every value against its range and the sections against each other.
@@ -45,9 +45,11 @@ impl Config {
         self.check_tokens(at);
         self.check_roles(at);
         for (name, cluster) in &self.clusters {
-            at.below(&format!("clusters.{name}"), |at| cluster.check(at));
+            let local = !self.workload.locality.zone.is_empty();
+            at.below(&format!("clusters.{name}"), |at| cluster.check(local, at));
         }
         self.check_routes(at);
+        self.check_hashes(at);
     }
 
     /// Notes every field that differs from `running` and cannot be changed while the process runs.
@@ -104,6 +106,38 @@ impl Config {
                     at.error("issuer", format!("duplicate issuer {:?}: list its audiences in one place", token.issuer));
                 }
             });
+        }
+    }
+
+    /// A key that nobody hashes, and a ring that no key is thrown on.
+    fn check_hashes(&self, at: &mut Checker<'_>) {
+        let mut keyed: BTreeMap<&str, bool> = BTreeMap::new();
+        for (service, routes) in &self.routes {
+            for (index, route) in routes.iter().enumerate() {
+                let has_key = !route.hash.is_empty();
+                keyed.entry(&route.cluster).and_modify(|all| *all &= has_key).or_insert(has_key);
+                let policy = self.clusters.get(&route.cluster).map(|cluster| &cluster.balance.policy);
+                if let Some(policy) = policy.filter(|policy| has_key && !policy.takes_hash()) {
+                    let (cluster, name) = (&route.cluster, policy.name());
+                    let message = format!(
+                        "cluster `{cluster}` is balanced by `{name}`, which knows no keys: set its `balance.policy` to \
+                         `ring_hash`"
+                    );
+                    at.error(&format!("routes.{service}[{index}].hash"), message);
+                }
+            }
+        }
+        for (name, cluster) in &self.clusters {
+            let BalancePolicy::RingHash(ring) = &cluster.balance.policy else { continue };
+            // A cluster without routes has one of its own name, without a key.
+            let all_keyed = keyed.get(name.as_str()).copied().unwrap_or(false)
+                && (self.routes.contains_key(name) || at.has_unread("routes", name));
+            let unread = at.has_gaps(&format!("clusters.{name}.balance.hash"), 0);
+            if ring.hash.is_empty() && !all_keyed && !unread {
+                let message = "`ring_hash` needs a key: add `hash`, for example `{ header: x-user }`, here or in every \
+                               route to the cluster";
+                at.error(&format!("clusters.{name}.balance.policy"), message);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::balance::BalanceConfig;
 use super::breaker::{BreakerConfig, check_replaced, refuse_replaced};
 use super::checker::Checker;
 use super::cluster_limits::ClusterLimitsConfig;
@@ -42,6 +43,10 @@ pub struct ClusterConfig {
     pub tls: TlsConfig,
     /// A token to attach to every request, `{ file: token.jwt }`; absent: none.
     pub token: Option<PlugConfig>,
+    /// The regions that traffic may go to, `[eu-west]`; empty (default): any. Fails closed: an endpoint elsewhere, or
+    /// whose region is not known, gets nothing and is not connected to - not when all others are out, not in panic -
+    /// and a request without another endpoint fails with `no_endpoints`. An endpoint's region is what discovery says.
+    pub residency: Vec<String>,
 }
 
 impl ClusterConfig {
@@ -59,43 +64,9 @@ impl ClusterConfig {
             pool: PoolConfig::default(),
             tls: TlsConfig::default(),
             token: None,
+            residency: Vec::new(),
         }
     }
-}
-
-/// How an endpoint is picked among those that may be used.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct BalanceConfig {
-    /// The algorithm: `peak_ewma`.
-    pub policy: BalancePolicy,
-    /// How long a latency sample matters. Default 10 s, range 100 ms to 10 min. (Finagle, Linkerd)
-    pub decay: Duration,
-    /// The latency assumed of an endpoint that was never measured. Default 30 ms, range 1 us to 60 s. (Linkerd)
-    pub default_rtt: Duration,
-    /// What a failed or timed-out attempt counts as, if it was not slower. Default 5 s, range 0 to 5 min. A failure
-    /// that is recorded as fast attracts traffic. (linkerd2-proxy load-biaser)
-    pub failure_penalty: Duration,
-}
-
-impl Default for BalanceConfig {
-    fn default() -> Self {
-        Self {
-            policy: BalancePolicy::PeakEwma,
-            decay: Duration::from_secs(10),
-            default_rtt: Duration::from_millis(30),
-            failure_penalty: Duration::from_secs(5),
-        }
-    }
-}
-
-/// The picking algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum BalancePolicy {
-    /// The better of two distinct random endpoints, by latency x load, failures counted as slow.
-    #[default]
-    PeakEwma,
 }
 
 /// Connections to one endpoint.
@@ -167,6 +138,7 @@ impl Decode for ClusterConfig {
         let (balance, outlier, pool) =
             (fields.optional("balance"), fields.optional("outlier"), fields.optional("pool"));
         let (tls, token) = (fields.optional("tls"), fields.optional("token"));
+        let residency = fields.optional("residency");
         let (breaker, limits) = (fields.optional("breaker"), fields.optional("limits"));
         let health_check = fields.optional("health_check");
         if breaker.is_some()
@@ -185,13 +157,15 @@ impl Decode for ClusterConfig {
             pool: pool.unwrap_or_default(),
             tls: tls.unwrap_or_default(),
             token,
+            residency: residency.unwrap_or_default(),
             ..Self::new(discover?, identities?)
         })
     }
 }
 
 impl ClusterConfig {
-    pub(super) fn check(&self, at: &mut Checker<'_>) {
+    /// `local`: it is known in which zone this process runs.
+    pub(super) fn check(&self, local: bool, at: &mut Checker<'_>) {
         if self.identities.is_empty() && !at.has_gaps("identities", 0) {
             at.error(
                 "identities",
@@ -204,8 +178,11 @@ impl ClusterConfig {
                 format!("{id} names a trust domain, not a workload: add its path"),
             );
         }
+        for (index, _) in self.residency.iter().enumerate().filter(|(_, region)| region.is_empty()) {
+            at.error(&format!("residency[{index}]"), "the name of a region cannot be empty");
+        }
         at.below("discover_hold", |at| self.discover_hold.check(at));
-        at.below("balance", |at| self.balance.check(at));
+        at.below("balance", |at| self.balance.check(local, at));
         at.below("outlier", |at| self.outlier.check(at));
         if let Some(breaker) = &self.breaker {
             at.below("outlier", |at| check_replaced(&self.outlier, at));
@@ -216,35 +193,6 @@ impl ClusterConfig {
             at.below("health_check", |at| health_check.check(at));
         }
         at.below("pool", |at| self.pool.check(at));
-    }
-}
-
-impl Decode for BalanceConfig {
-    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
-        let default = Self::default();
-        let mut fields = Fields::of(node, errors)?;
-        let balance = Self {
-            policy: fields.or("policy", default.policy),
-            decay: fields.or("decay", default.decay),
-            default_rtt: fields.or("default_rtt", default.default_rtt),
-            failure_penalty: fields.or("failure_penalty", default.failure_penalty),
-        };
-        fields.finish();
-        Some(balance)
-    }
-}
-
-impl BalanceConfig {
-    fn check(&self, at: &mut Checker<'_>) {
-        at.range("decay", self.decay, 100 * MILLI..=600 * SECOND);
-        at.range("default_rtt", self.default_rtt, Duration::from_micros(1)..=60 * SECOND);
-        at.range("failure_penalty", self.failure_penalty, Duration::ZERO..=300 * SECOND);
-    }
-}
-
-impl Decode for BalancePolicy {
-    fn decode(node: &Node, errors: &mut Errors) -> Option<Self> {
-        node.choice(&[("peak_ewma", Self::PeakEwma)], errors)
     }
 }
 

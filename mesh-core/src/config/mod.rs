@@ -38,6 +38,7 @@
 //! size too (`64KiB`). A value out of range is an error, never clamped.
 
 mod audit;
+mod balance;
 mod breaker;
 mod check;
 mod checker;
@@ -45,6 +46,7 @@ mod cluster;
 mod cluster_limits;
 mod discovery;
 mod forwarded;
+mod hash;
 mod health_check;
 mod identity;
 mod issue;
@@ -59,6 +61,7 @@ mod plug;
 mod roles;
 mod route;
 mod setters;
+mod spread;
 mod tls;
 mod token;
 mod values;
@@ -67,11 +70,13 @@ mod workload;
 pub mod yaml;
 
 pub use audit::{AuditConfig, AuditMode, AuditRoute, CheckpointConfig, SubjectConfig, TelemetryConfig};
+pub use balance::{BalanceConfig, BalancePolicy, LeastRequestConfig, RingHashConfig};
 pub use breaker::BreakerConfig;
-pub use cluster::{BalanceConfig, BalancePolicy, ClusterConfig, HttpVersion, PoolConfig};
+pub use cluster::{ClusterConfig, HttpVersion, PoolConfig};
 pub use cluster_limits::{ClusterLimitsConfig, MaxRetries};
 pub use discovery::{DiscoveryConfig, HoldConfig};
 pub use forwarded::ForwardedConfig;
+pub use hash::HashKey;
 pub use health_check::{GrpcCheckConfig, HealthCheckConfig};
 pub use identity::IdentityConfig;
 pub use issue::{ConfigIssue, Errors, Place};
@@ -90,6 +95,7 @@ pub use outlier::{FailurePercentageConfig, OutlierConfig, SuccessRateConfig};
 pub use plug::PlugConfig;
 pub use roles::{BindingConfig, PermissionConfig, SubjectsConfig};
 pub use route::{BudgetConfig, PathMatch, RetryConfig, RouteConfig, RouteMatch};
+pub use spread::{LocalityConfig, PanicAction, PanicConfig, SlowStartConfig, WeightedConfig, ZoneAwareConfig};
 pub use tls::{TlsConfig, TlsVersion};
 pub use token::{ClaimHeader, IssuerConfig, TokenHeader};
 pub use values::{Percent, Quantity, Size};

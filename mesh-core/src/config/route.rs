@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::balance::HashKeys;
 use super::checker::Checker;
+use super::hash::HashKey;
 use super::issue::Errors;
 use super::values::{Percent, Size};
 use super::walk::Fields;
@@ -22,6 +24,9 @@ pub struct RouteConfig {
     pub timeout: Duration,
     /// Whether and how a failed attempt is repeated; absent: only requests that were provably never sent.
     pub retry: Option<RetryConfig>,
+    /// What requests are told apart by where the cluster's `balance.policy` goes by a key; the first that a request
+    /// has, before those of the cluster. Empty (default): the cluster's.
+    pub hash: Vec<HashKey>,
 }
 
 impl RouteConfig {
@@ -30,7 +35,13 @@ impl RouteConfig {
 
     /// A route of every request to `cluster`, without retries.
     pub fn to(cluster: impl Into<String>) -> Self {
-        Self { matches: RouteMatch::default(), cluster: cluster.into(), timeout: Self::TIMEOUT, retry: None }
+        Self {
+            matches: RouteMatch::default(),
+            cluster: cluster.into(),
+            timeout: Self::TIMEOUT,
+            retry: None,
+            hash: Vec::new(),
+        }
     }
 }
 
@@ -117,14 +128,16 @@ impl Decode for RouteConfig {
         let mut fields = Fields::of(node, errors)?;
         let (matches, cluster) = (fields.optional("match"), fields.required::<String>("cluster"));
         let (timeout, retry) = (fields.or("timeout", Self::TIMEOUT), fields.optional("retry"));
+        let hash = fields.optional::<HashKeys>("hash").unwrap_or_default().0;
         fields.finish();
-        Some(Self { matches: matches.unwrap_or_default(), timeout, retry, ..Self::to(cluster?) })
+        Some(Self { matches: matches.unwrap_or_default(), timeout, retry, hash, ..Self::to(cluster?) })
     }
 }
 
 impl RouteConfig {
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         at.range("timeout", self.timeout, MILLI..=DAY);
+        self.hash.iter().for_each(|key| key.check("hash", at));
         if let Some(retry) = &self.retry {
             at.below("retry", |at| retry.check(self.timeout, at));
         }

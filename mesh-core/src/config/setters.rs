@@ -19,15 +19,17 @@ macro_rules! setters {
     (@value $field:ident $wrap:expr) => { $wrap($field) };
 }
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
     AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BudgetConfig, CheckpointConfig, ClaimHeader,
-    ClusterConfig, DiscoveryConfig, ForwardedConfig, HoldConfig, HttpVersion, IssuerConfig, LimitsConfig,
-    ListenerConfig, Mtls, OutlierConfig, PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig,
-    RetryConfig, RouteConfig, RouteMatch, SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion,
-    TokenHeader,
+    ClusterConfig, DiscoveryConfig, ForwardedConfig, HashKey, HoldConfig, HttpVersion, IssuerConfig,
+    LeastRequestConfig, LimitsConfig, ListenerConfig, LocalityConfig, Mtls, OutlierConfig, PanicAction, PanicConfig,
+    PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RingHashConfig, RouteConfig,
+    RouteMatch, SlowStartConfig, SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
+    WeightedConfig, ZoneAwareConfig,
 };
 use crate::audit::SubjectMode;
 
@@ -66,6 +68,7 @@ setters! {
         pool: PoolConfig,
         tls: TlsConfig,
         token: PlugConfig => Some,
+        residency: impl IntoIterator<Item = impl Into<String>> => strings,
     }
     HoldConfig {
         shrink: f64,
@@ -85,6 +88,34 @@ setters! {
         decay: Duration,
         default_rtt: Duration,
         failure_penalty: Duration,
+        overprovisioning_percent: u32,
+        panic: PanicConfig,
+        locality: LocalityConfig,
+        slow_start: SlowStartConfig => Some,
+    }
+    LeastRequestConfig {
+        choices: u32,
+    }
+    RingHashConfig {
+        min_ring_size: u64,
+        max_ring_size: u64,
+        balance_factor: u32 => Some,
+    }
+    PanicConfig {
+        threshold_percent: u32,
+        action: PanicAction,
+    }
+    WeightedConfig {
+        weights: BTreeMap<String, u32>,
+    }
+    ZoneAwareConfig {
+        min_endpoints: u32,
+        callers: BTreeMap<String, u32>,
+        spill: u32,
+    }
+    SlowStartConfig {
+        min_weight_percent: u32,
+        aggression: f64,
     }
     OutlierConfig {
         consecutive_failures: u32,
@@ -107,6 +138,7 @@ setters! {
         matches: RouteMatch,
         timeout: Duration,
         retry: RetryConfig => Some,
+        hash: Vec<HashKey>,
     }
     RouteMatch {
         method: impl Into<String> => some_string,
@@ -187,6 +219,10 @@ fn some_string(text: impl Into<String>) -> Option<String> {
     Some(text.into())
 }
 
+fn strings(all: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    all.into_iter().map(Into::into).collect()
+}
+
 fn some_strings(all: impl IntoIterator<Item = impl Into<String>>) -> Option<Vec<String>> {
-    Some(all.into_iter().map(Into::into).collect())
+    Some(strings(all))
 }

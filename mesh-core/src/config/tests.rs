@@ -9,6 +9,7 @@ use crate::identity::{SpiffeId, TrustDomain};
 use crate::policy::Mode;
 use crate::policy::canonical::Canonicalization;
 
+mod balance;
 mod health;
 
 const HEAD: &str = "\
@@ -140,6 +141,10 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 decay: secs(10),
                 default_rtt: millis(30),
                 failure_penalty: secs(5),
+                overprovisioning_percent: 140,
+                panic: PanicConfig { threshold_percent: 50, action: PanicAction::Route },
+                locality: LocalityConfig::Off,
+                slow_start: None,
             },
             outlier: OutlierConfig {
                 consecutive_failures: 5,
@@ -172,6 +177,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
             },
             tls: TlsConfig { min_version: TlsVersion::V1_3, resumption: false },
             token: None,
+            residency: Vec::new(),
         }
     );
     assert_eq!(
@@ -189,6 +195,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 max_replay_bytes: 65_536,
                 budget: BudgetConfig { ratio: 0.2, min_per_second: 10, window: secs(10) },
             }),
+            hash: Vec::new(),
         }]
     );
     assert_eq!(
@@ -495,7 +502,7 @@ fn what_a_breaker_replaces_is_refused_in_code_too() {
     cluster.breaker = Some(BreakerConfig::default());
     let said = |cluster: &ClusterConfig| {
         let mut errors = Errors::default();
-        cluster.check(&mut super::checker::Checker::new(None, false, &mut errors));
+        cluster.check(true, &mut super::checker::Checker::new(None, false, &mut errors));
         errors.issues().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(said(&cluster), [""; 0]);

@@ -27,7 +27,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Where it runs.
     pub locality: Locality,
-    /// 0 is used first; a later one only while all earlier ones are out.
+    /// 0 is used first; a later one as far as too few of the earlier ones are available.
     pub priority: u32,
     /// Its share relative to others; at least 1.
     pub weight: u32,

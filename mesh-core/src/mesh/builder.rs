@@ -12,8 +12,9 @@ use super::refresh::Refresher;
 use super::reload::Reload;
 use super::{Authorizers, Inner, Mesh, StartError, extensions, tasks};
 use crate::audit::{Audit, AuditOptions, AuditSink};
+use crate::balance::Picker;
 use crate::clock::{SystemClock, WallClock};
-use crate::config::{Config, ConfigError, Errors, IssuerConfig, PlugConfig};
+use crate::config::{Config, ConfigError, Errors, IssuerConfig, Node, PlugConfig};
 use crate::identity::IdentitySource;
 use crate::plugin::{Context, Plugin, Registry};
 use crate::policy::{AuthorizationPolicy, ExternalAuthorizer};
@@ -82,6 +83,18 @@ impl MeshBuilder {
     pub fn authorizer(mut self, name: impl Into<Arc<str>>, authorizer: impl ExternalAuthorizer + 'static) -> Self {
         self.authorizers.insert(name.into(), Arc::new(authorizer));
         self
+    }
+
+    /// Adds a balancing policy of the program's own: a [`Picker`](crate::balance::Picker).
+    ///
+    /// `balance: { policy: NAME, settings: ... }` asks `factory` for it, at start and at every reload, also only to check.
+    /// A policy that nobody registered is an error that says so.
+    pub fn balancer(
+        self,
+        name: &'static str,
+        factory: impl Fn(&Node, &Context, &mut Errors) -> Option<Arc<dyn Picker>> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(Plugin::new("the program").balancer(name, factory))
     }
 
     /// Uses this identity source instead of the configured one.

@@ -106,6 +106,7 @@ impl Compiler {
 pub(super) fn check_clusters(config: &Config, registry: &Registry, context: &Context, errors: &mut Errors) {
     for cluster in config.clusters.values() {
         drop(registry.resolver(&cluster.discover, context, errors));
+        drop(registry.balancer(&cluster.balance.policy, context, errors));
         if let Some(token) = &cluster.token {
             drop(registry.token_source(token, context, errors));
         }

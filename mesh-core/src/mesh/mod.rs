@@ -41,8 +41,9 @@ use arc_swap::ArcSwapOption;
 use futures_core::Stream;
 
 use crate::audit::Audit;
+use crate::balance::Picker;
 use crate::clock::WallClock;
-use crate::config::{ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
+use crate::config::{BalancePolicy, ClusterConfig, Config, ConfigError, Errors, Place, Workload, suggestion};
 use crate::discover::{Feed, Resolve, SnapshotFile};
 use crate::health::HealthCheck;
 use crate::identity::{Identity, SpiffeId, SvidError};
@@ -236,6 +237,14 @@ impl Mesh {
         self.build(cluster, |config, context, errors| match &config.token {
             Some(token) => self.inner.registry.token_source(token, context, errors).map(Some),
             None => Some(None),
+        })
+    }
+
+    /// Builds what balances a configured cluster, if its policy is one that the program brings.
+    pub fn balancer(&self, cluster: &str) -> Result<Option<Arc<dyn Picker>>, ConfigError> {
+        self.build(cluster, |config, context, errors| match &config.balance.policy {
+            policy @ BalancePolicy::Custom(_) => self.inner.registry.balancer(policy, context, errors).map(Some),
+            _ => Some(None),
         })
     }
 

@@ -32,6 +32,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::audit::AuditSink;
+use crate::balance::Picker;
 use crate::config::{Errors, Node};
 use crate::discover::Resolve;
 use crate::fetch::Fetch;
@@ -54,6 +55,7 @@ pub struct Plugin {
     health_checks: Kinds<Arc<dyn HealthCheck>>,
     audit_sinks: Kinds<Box<dyn AuditSink>>,
     exporters: Kinds<Arc<dyn Exporter>>,
+    balancers: Kinds<Arc<dyn Picker>>,
     fetch: Option<Arc<dyn Fetch>>,
 }
 
@@ -91,6 +93,8 @@ kinds! {
     audit_sink, audit_sinks, Box<dyn AuditSink>;
     /// Adds a kind of `telemetry.exporter`.
     exporter, exporters, Arc<dyn Exporter>;
+    /// Adds a `clusters.*.balance.policy`; it decodes `balance.settings`.
+    balancer, balancers, Arc<dyn Picker>;
 }
 
 impl Plugin {
@@ -105,6 +109,7 @@ impl Plugin {
             health_checks: Kinds::new(),
             audit_sinks: Kinds::new(),
             exporters: Kinds::new(),
+            balancers: Kinds::new(),
             fetch: None,
         }
     }

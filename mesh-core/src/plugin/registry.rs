@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Context, Exporter, Factory, Kinds, Plugin, builtin};
 use crate::audit::AuditSink;
-use crate::config::{Errors, Place, PlugConfig, nearest};
+use crate::balance::Picker;
+use crate::config::{BalancePolicy, Errors, Place, PlugConfig, nearest, suggestion};
 use crate::discover::Resolve;
 use crate::fetch::Fetch;
 use crate::health::HealthCheck;
@@ -39,6 +40,7 @@ pub struct Registry {
     health_checks: Family<Arc<dyn HealthCheck>>,
     audit_sinks: Family<Box<dyn AuditSink>>,
     exporters: Family<Arc<dyn Exporter>>,
+    balancers: Family<Arc<dyn Picker>>,
     fetch: Option<(&'static str, Arc<dyn Fetch>)>,
 }
 
@@ -53,6 +55,7 @@ impl Registry {
             health_checks: Family::new("health check"),
             audit_sinks: Family::new("audit sink"),
             exporters: Family::new("exporter"),
+            balancers: Family::new("balancing policy"),
             fetch: None,
         };
         for plugin in std::iter::once(&builtin::plugin()).chain(plugins) {
@@ -63,6 +66,12 @@ impl Registry {
             registry.health_checks.add(plugin.name, &plugin.health_checks, errors);
             registry.audit_sinks.add(plugin.name, &plugin.audit_sinks, errors);
             registry.exporters.add(plugin.name, &plugin.exporters, errors);
+            registry.balancers.add(plugin.name, &plugin.balancers, errors);
+            for name in BalancePolicy::NAMES.into_iter().filter(|name| plugin.balancers.contains_key(name)) {
+                let message =
+                    format!("{} registers the balancing policy `{name}`, which there is already", plugin.name);
+                errors.push(&Place::code(), message);
+            }
             match (&registry.fetch, &plugin.fetch) {
                 (Some((first, _)), Some(_)) => {
                     let message = format!("both {first} and {} fetch over HTTP: register one of them", plugin.name);
@@ -73,6 +82,23 @@ impl Registry {
             }
         }
         registry
+    }
+
+    /// Makes the policy of the program's own that a cluster is balanced by, or notes why it cannot; nothing to make of one
+    /// that this crate brings.
+    pub fn balancer(&self, config: &BalancePolicy, context: &Context, errors: &mut Errors) -> Option<Arc<dyn Picker>> {
+        let BalancePolicy::Custom(plug) = config else { return None };
+        if self.balancers.kinds.contains_key(plug.kind.as_str()) {
+            return self.balancers.build(plug, context, errors);
+        }
+        let known = BalancePolicy::NAMES.into_iter().chain(self.balancers.kinds.keys().copied());
+        let hint = suggestion(&plug.kind, known);
+        let message = format!(
+            "no balancing policy `{}` is registered{hint}; one of your own is registered with `MeshBuilder::balancer`",
+            plug.kind
+        );
+        errors.push(&plug.settings.place, message);
+        None
     }
 
     /// What fetches documents over HTTP, if a plugin brought it.

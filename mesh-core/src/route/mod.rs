@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{BudgetConfig, Config, RouteConfig, RouteMatch, nearest};
+use crate::config::{BalancePolicy, BudgetConfig, Config, HashKey, RouteConfig, RouteMatch, nearest};
 use crate::retry::{RetryBudget, RetryPolicy};
 
 /// One compiled way.
@@ -24,6 +24,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Absent: only what was provably never sent is repeated.
     pub retry: Option<RetryPolicy>,
+    /// What its requests are told apart by, its own keys before those of the cluster; the first that one has counts.
+    pub hash: Vec<HashKey>,
     /// What retries of this route may cost together. Survives reloads that do not change it.
     pub budget: Arc<RetryBudget>,
 }
@@ -55,13 +57,13 @@ impl RouteTable {
         for (service, routes) in &config.routes {
             let compiled = routes.iter().enumerate().map(|(index, route)| {
                 let name = format!("{service}[{index}]");
-                Entry { matches: route.matches.clone(), route: compile(&name, service, route, previous) }
+                Entry { matches: route.matches.clone(), route: compile(&name, service, route, config, previous) }
             });
             services.insert(service.clone(), compiled.collect());
         }
         for cluster in config.clusters.keys() {
             services.entry(cluster.clone()).or_insert_with(|| {
-                let route = compile(cluster, cluster, &RouteConfig::to(cluster), previous);
+                let route = compile(cluster, cluster, &RouteConfig::to(cluster), config, previous);
                 vec![Entry { matches: RouteMatch::default(), route }]
             });
         }
@@ -90,7 +92,23 @@ impl RouteTable {
     }
 }
 
-fn compile(name: &str, service: &str, route: &RouteConfig, previous: Option<&RouteTable>) -> Arc<Route> {
+/// The keys of the route, then those of its cluster.
+fn hash_keys(config: &Config, route: &RouteConfig) -> Vec<HashKey> {
+    let policy = config.clusters.get(&route.cluster).map(|cluster| &cluster.balance.policy);
+    let of_cluster = match policy {
+        Some(BalancePolicy::RingHash(ring)) => ring.hash.as_slice(),
+        _ => &[],
+    };
+    route.hash.iter().chain(of_cluster).cloned().collect()
+}
+
+fn compile(
+    name: &str,
+    service: &str,
+    route: &RouteConfig,
+    config: &Config,
+    previous: Option<&RouteTable>,
+) -> Arc<Route> {
     let budget = route.retry.as_ref().map(|retry| retry.budget.clone()).unwrap_or_default();
     let kept = previous.and_then(|table| table.budget(service, name, &budget)).cloned();
     Arc::new(Route {
@@ -98,6 +116,7 @@ fn compile(name: &str, service: &str, route: &RouteConfig, previous: Option<&Rou
         cluster: route.cluster.as_str().into(),
         timeout: route.timeout,
         retry: route.retry.as_ref().map(RetryPolicy::new),
+        hash: hash_keys(config, route),
         budget: kept.unwrap_or_else(|| Arc::new(RetryBudget::new(budget, Instant::now()))),
     })
 }

@@ -4,7 +4,6 @@
 //! series is bounded. Every series exists, at zero, from the moment its cluster does: an alert can tell "never" from
 //! "not scraped".
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,43 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::LatencyHistogram;
-
-type Labels = Vec<(&'static str, String)>;
-
-/// A closed set of label values.
-pub trait Label: Copy + 'static {
-    /// The label's name.
-    const NAME: &'static str;
-    /// Every value, in the order of the discriminants.
-    const ALL: &'static [Self];
-    /// The value as it is exposed.
-    fn as_str(self) -> &'static str;
-    /// Its place in [`ALL`](Self::ALL).
-    fn index(self) -> usize;
-}
-
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident, $label:literal { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$vdoc])* $variant,)+
-        }
-
-        impl Label for $name {
-            const NAME: &'static str = $label;
-            const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $value,)+
-                }
-            }
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
+use super::balance::{BalanceFamilies, BalanceMetrics};
+use super::labels::{Counters, Gauges, Labels, labels};
 
 labels! {
     /// How a request ended for its caller, all attempts together.
@@ -245,73 +209,6 @@ labels! {
     }
 }
 
-/// One counter for each value of a label, found without a lookup.
-#[derive(Debug)]
-pub struct Counters<L> {
-    counters: Vec<Counter>,
-    label: PhantomData<L>,
-}
-
-impl<L: Label> Counters<L> {
-    fn of(family: &Family<Labels, Counter>, cluster: &str) -> Self {
-        Self {
-            counters: L::ALL.iter().map(|value| family.get_or_create_owned(&labels(cluster, *value))).collect(),
-            label: PhantomData,
-        }
-    }
-
-    /// Counts one.
-    pub fn inc(&self, value: L) {
-        if let Some(counter) = self.counters.get(value.index()) {
-            counter.inc();
-        }
-    }
-
-    /// What was counted so far.
-    pub fn count(&self, value: L) -> u64 {
-        self.counters.get(value.index()).map_or(0, Counter::get)
-    }
-}
-
-/// One gauge for each value of a label.
-#[derive(Debug)]
-pub struct Gauges<L> {
-    gauges: Vec<Gauge>,
-    label: PhantomData<L>,
-}
-
-impl<L: Label> Gauges<L> {
-    fn of(family: &Family<Labels, Gauge>, cluster: &str) -> Self {
-        Self {
-            gauges: L::ALL.iter().map(|value| family.get_or_create_owned(&labels(cluster, *value))).collect(),
-            label: PhantomData,
-        }
-    }
-
-    /// Sets the value.
-    pub fn set(&self, label: L, value: i64) {
-        if let Some(gauge) = self.gauges.get(label.index()) {
-            gauge.set(value);
-        }
-    }
-
-    /// Moves the value.
-    pub fn add(&self, label: L, by: i64) {
-        if let Some(gauge) = self.gauges.get(label.index()) {
-            gauge.inc_by(by);
-        }
-    }
-
-    /// The value now.
-    pub fn value(&self, label: L) -> i64 {
-        self.gauges.get(label.index()).map_or(0, Gauge::get)
-    }
-}
-
-fn labels<L: Label>(cluster: &str, value: L) -> Labels {
-    vec![("cluster", cluster.to_owned()), (L::NAME, value.as_str().to_owned())]
-}
-
 /// What the client side counts, by cluster.
 #[derive(Debug, Default)]
 pub struct ClientMetrics {
@@ -327,6 +224,7 @@ pub struct ClientMetrics {
     health_checks: Family<Labels, Counter>,
     endpoints: Family<Labels, Gauge>,
     panic_picks: Family<Labels, Counter>,
+    balance: BalanceFamilies,
     discovery: Family<Labels, Counter>,
     held: Family<Labels, Gauge>,
     left_out: Family<Labels, Gauge>,
@@ -340,7 +238,7 @@ pub struct ClientMetrics {
 
 impl ClientMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self { balance: BalanceFamilies::register(registry), ..Self::default() };
         let mut counter = |name: &str, help: &str, family: &Family<Labels, Counter>| {
             registry.register(name, help, family.clone());
         };
@@ -354,10 +252,14 @@ impl ClientMetrics {
             "Ejections not made because too many endpoints are out already",
             &metrics.ejections_withheld,
         );
+        counter(
+            "picks_in_panic",
+            "Picks for which ejections did not count, because too few endpoints are available",
+            &metrics.panic_picks,
+        );
         counter("breaker_events", "What the breakers of endpoints did", &metrics.breaker);
         counter("limit_overflows", "What found no place within a limit", &metrics.limit_overflows);
         counter("health_checks", "Active health checks by what they said", &metrics.health_checks);
-        counter("picks_in_panic", "Picks of an endpoint that is out, because all are", &metrics.panic_picks);
         counter("discovery_events", "What became of each word from discovery", &metrics.discovery);
         counter("connections_opened", "Connections made", &metrics.connections_opened);
         counter("connections_failed", "Connections that could not be made", &metrics.connections_failed);
@@ -407,6 +309,7 @@ impl ClientMetrics {
             health_checks: Counters::of(&self.health_checks, cluster),
             endpoints: Gauges::of(&self.endpoints, cluster),
             panic_picks: self.panic_picks.get_or_create_owned(&own()),
+            balance: self.balance.cluster(cluster),
             discovery: Counters::of(&self.discovery, cluster),
             held: self.held.get_or_create_owned(&own()),
             left_out: self.left_out.get_or_create_owned(&own()),
@@ -445,8 +348,10 @@ pub struct ClusterMetrics {
     pub health_checks: Counters<CheckResult>,
     /// Endpoints by state; kept by the cluster.
     pub endpoints: Gauges<EndpointState>,
-    /// Picks of an endpoint that is out, because all are; counted by the cluster.
+    /// Picks for which ejections did not count, because too few endpoints are available; counted by the cluster.
     pub panic_picks: Counter,
+    /// What balancing decided; kept by the cluster.
+    pub balance: BalanceMetrics,
     /// What became of each word from discovery; counted by the cluster.
     pub discovery: Counters<DiscoveryEvent>,
     /// Endpoints in force that the source no longer names; kept by the cluster.

@@ -2,18 +2,22 @@
 //!
 //! Metrics live in a registry of their own for each mesh: no globals, two meshes fit one process.
 
+mod balance;
 mod client;
 mod histogram;
+mod labels;
 mod runtime;
 mod series;
 mod server;
 mod transport;
 
+pub use balance::{BalanceMetrics, Distance, PickRefusal, PriorityLabel};
 pub use client::{
     AttemptOutcome, BreakerEvent, CheckResult, ClientMetrics, CloseReason, ClusterLimit, ClusterMetrics,
-    ConnectFailure, Counters, DiscoveryEvent, EjectReason, EndpointState, Gauges, Label, RequestOutcome, RetryReason,
+    ConnectFailure, DiscoveryEvent, EjectReason, EndpointState, RequestOutcome, RetryReason,
 };
 pub use histogram::LatencyHistogram;
+pub use labels::{Counters, Gauges, Label};
 pub use runtime::{IdentityRefresh, KeyLookup, RuntimeMetrics, UpdateResult};
 pub use series::Series;
 pub use server::{CustomLabels, DenialLabels, RejectLabels, RequestLabels, ServerMetrics};

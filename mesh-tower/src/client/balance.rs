@@ -126,7 +126,7 @@ where
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                     let now = Instant::now();
-                    match call.cluster.cluster.pick(&call.tried, now) {
+                    match call.cluster.cluster.pick_by(call.hash, &call.tried, now) {
                         Ok(pick) => {
                             request.extensions_mut().insert(Chosen(Arc::clone(pick.endpoint())));
                             *this.flight = Some(InFlight::new(pick, call.headers_by, held));
@@ -139,8 +139,8 @@ where
                             let wait = Box::pin(resolved(Arc::clone(&call.cluster), call.headers_by));
                             this.state.set(State::Resolve { call: Some(call), wait });
                         }
-                        Err(_) => {
-                            let message = format!("cluster `{}` has no endpoints", call.cluster.cluster.name());
+                        Err(error) => {
+                            let message = format!("cluster `{}`: {error}", call.cluster.cluster.name());
                             return Poll::Ready(Err(Error::new(ErrorKind::NoEndpoints, message).never_sent()));
                         }
                     }

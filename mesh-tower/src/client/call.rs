@@ -46,6 +46,8 @@ pub(crate) struct Call {
     pub(crate) headers_by: Option<Deadline>,
     /// By when the whole answer must be there; what the endpoint is told.
     pub(crate) whole_by: Option<Deadline>,
+    /// The hash of what the request is told apart by, where the cluster goes by a key.
+    pub(crate) hash: Option<u64>,
     /// Endpoints that earlier attempts went to.
     pub(crate) tried: Tried,
     /// Of a repeated attempt, where those are limited.

@@ -28,6 +28,7 @@ pub mod deadline;
 pub mod endpoint;
 mod future;
 mod in_flight;
+mod key;
 mod limits;
 pub mod pool;
 mod registry;

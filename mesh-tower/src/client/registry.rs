@@ -101,6 +101,7 @@ impl RuntimeCluster {
         };
         let feed = mesh.feed(name).map_err(|error| broken("resolver", error))?;
         let token = mesh.token_source(name).map_err(|error| broken("token source", error))?;
+        let picker = mesh.balancer(name).map_err(|error| broken("balancer", error))?;
         let check = mesh.health_check(name).map_err(|error| broken("health check", error))?;
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config)));
@@ -116,7 +117,9 @@ impl RuntimeCluster {
         };
         let make =
             move |endpoint: &mesh_core::discover::Endpoint, readiness| Pool::new(endpoint.address, &context, readiness);
-        let cluster = Cluster::new(name, config, mesh.rng().fork(), Arc::clone(mesh.metrics()), make);
+        let cluster = Cluster::new(name, config, mesh.rng().fork(), Arc::clone(mesh.metrics()), make)
+            .located(mesh.workload().locality.clone())
+            .balanced_by(picker);
         // Ends with the last handle of the cluster.
         mesh.spawn("resolve", cluster.follow(feed));
         let token = token.map(Attached::new);
@@ -138,7 +141,13 @@ impl RuntimeCluster {
         self.dial.store(Arc::new(dial(mesh, config)));
         self.settings.store(Arc::new(config.pool.clone()));
         self.limits.reconfigure(config.limits);
-        self.cluster.reconfigure(config);
+        match mesh.balancer(self.cluster.name()) {
+            Ok(picker) => self.cluster.reconfigure_with(config, picker),
+            Err(error) => {
+                tracing::error!(cluster = %self.cluster.name(), %error, "the cluster is balanced as before");
+                self.cluster.reconfigure(config);
+            }
+        }
         self.config.store(Arc::new(config.clone()));
         true
     }

@@ -13,6 +13,7 @@ use super::Body;
 use super::call::{Call, Observed};
 use super::checks;
 use super::future::CallOr;
+use super::key;
 use super::registry::ClusterRegistry;
 use crate::error::{Error, ErrorKind};
 use crate::grpc;
@@ -55,6 +56,7 @@ impl RouteLayer {
             grpc: grpc::is_grpc(request.headers()),
             headers_by: None,
             whole_by: None,
+            hash: key::hash(&route.hash, request.headers()),
             tried: Tried::default(),
             retry: None,
         };

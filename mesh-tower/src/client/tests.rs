@@ -172,6 +172,7 @@ impl Rig {
             cluster.cluster.update(hosts.iter().map(|host| Address::new(*host)).collect(), Instant::now());
         }
         let route = mesh_core::route::Route {
+            hash: Vec::new(),
             name: "shop[0]".into(),
             cluster: "shop".into(),
             timeout: Duration::from_secs(15),
@@ -190,6 +191,7 @@ impl Rig {
 
     fn mark<B>(&self, mut request: Request<B>) -> Request<B> {
         let call = Call {
+            hash: None,
             route: Arc::clone(&self.route),
             cluster: Arc::clone(&self.cluster),
             grpc: crate::grpc::is_grpc(request.headers()),

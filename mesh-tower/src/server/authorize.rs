@@ -97,6 +97,10 @@ where
         if let Err(reject) = remote::note(&exchange, request.headers()) {
             return ResponseFuture::refused(exchange.refuse(reject));
         }
+        if let Some(context) = exchange.context() {
+            let source = exchange.connection.peer().address.ip().to_canonical();
+            context.came_from(exchange.remote_ip().unwrap_or(source));
+        }
         if self.layer.put_off(&exchange) {
             return ResponseFuture::inner(self.inner.call(request));
         }

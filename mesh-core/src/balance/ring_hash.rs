@@ -1,0 +1,260 @@
+//! One key, one endpoint, with as few exceptions as load and health allow.
+
+use super::best_of::best_of;
+use super::round_robin::coprime;
+use super::xxh64::xxh64;
+use super::{Candidates, PickRequest, random};
+
+/// A consistent-hash ring (Ketama, as Envoy and gRPC A42 build it), with bounded load if it is asked for.
+///
+/// Every endpoint stands on the ring many times, in proportion to its weight; a key belongs to the first one at or
+/// after its own place. One that is out or was tried already is passed over, so only its own keys go elsewhere, and
+/// they go where they would if it had never been there. A request without a key goes anywhere, by weight.
+///
+/// **Bounded load** (Mirrokni, Thorup, Zadimoghaddam, 2016): with a balance factor of c %, no endpoint gets another
+/// request while it has c % of its share of what is under way, rounded up. The next endpoint for such a key is found by
+/// jumps that the key decides, not by walking on: a neighbour would inherit the whole surplus of a hot key's endpoint
+/// and be the next to overflow (Envoy's `hash_balance_factor`). Where all are full, the least full one it is.
+///
+/// **Memory**: 16 bytes for a place on the ring; with the largest ring of 8,388,608 places, 128 MiB for each group of a
+/// cluster.
+#[derive(Debug)]
+pub struct RingHash {
+    /// Places on the ring, in order.
+    hashes: Box<[u64]>,
+    /// Whose they are.
+    owners: Box<[u32]>,
+    /// Where to begin to look, by the first bits of a hash: so a look-up does not grow with the ring.
+    starts: Box<[u32]>,
+    /// In percent; 0: load is not bounded.
+    balance_factor: u32,
+}
+
+impl RingHash {
+    /// The least size of a ring, and the largest. (Envoy)
+    pub const SIZES: (u64, u64) = (1_024, 8_388_608);
+
+    /// A ring of endpoints by what they are hashed by and their weights, at least `min` and at most `max` places long.
+    ///
+    /// `min` is a goal: the ring is made so long that the lightest endpoint has a whole number of places.
+    pub fn new(endpoints: &[(&str, f64)], min: u64, max: u64, balance_factor: u32) -> Self {
+        let total: f64 = endpoints.iter().map(|(_, weight)| weight).sum();
+        let lightest = endpoints.iter().map(|(_, weight)| weight / total).fold(1.0, f64::min);
+        let scale = ((lightest * min as f64).ceil() / lightest).min(max as f64);
+        let mut places = Vec::with_capacity(super::spread::whole(scale.ceil()) as usize);
+        let mut key = String::new();
+        // Fractions carry over, so that the ring has the size that was planned, and endpoints their share of it.
+        let (mut current, mut target) = (0.0, 0.0);
+        for (index, (name, weight)) in endpoints.iter().enumerate() {
+            target += scale * weight / total;
+            let mut number = 0_u64;
+            while current < target {
+                key.clear();
+                key.push_str(name);
+                key.push('_');
+                key.push_str(&number.to_string());
+                places.push((xxh64(key.as_bytes(), 0), index as u32));
+                number += 1;
+                current += 1.0;
+            }
+        }
+        places.sort_unstable();
+        let (hashes, owners): (Vec<u64>, Vec<u32>) = places.into_iter().unzip();
+        let mut starts = vec![0; hashes.len()];
+        let mut next = 0;
+        for (bucket, start) in starts.iter_mut().enumerate() {
+            while hashes.get(next).is_some_and(|hash| bucket_of(*hash, hashes.len()) < bucket) {
+                next += 1;
+            }
+            *start = next as u32;
+        }
+        Self { hashes: hashes.into(), owners: owners.into(), starts: starts.into(), balance_factor }
+    }
+
+    /// How many places the ring has.
+    pub fn places(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// The place that a hash belongs to: the first at or after it, or the very first.
+    fn place(&self, hash: u64) -> usize {
+        let start = self.starts.get(bucket_of(hash, self.hashes.len())).map_or(0, |start| *start as usize);
+        let later = self.hashes.get(start..).unwrap_or_default();
+        let found = start + later.iter().position(|place| *place >= hash).unwrap_or(later.len());
+        if found < self.hashes.len() { found } else { 0 }
+    }
+
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<usize> {
+        let Some(hash) = request.hash else { return self.without_key(candidates, request) };
+        let place = self.place(hash);
+        let (before, after) = self.owners.split_at_checked(place)?;
+        let mut owners = after.iter().chain(before).map(|owner| *owner as usize);
+        let mut eligible = |most| owners.by_ref().take(most).find(|owner| candidates.eligible(*owner));
+        let first = eligible(candidates.len()).or_else(|| {
+            // Before the whole ring is gone round in vain, which is longer than the group.
+            let somebody = (0..candidates.len()).any(|index| candidates.eligible(index));
+            somebody.then(|| eligible(usize::MAX)).flatten()
+        })?;
+        if self.balance_factor == 0 || fullness(candidates, first, self.slots(request)) < 1.0 {
+            return Some(first);
+        }
+        Some(self.jump(candidates, first, hash, request))
+    }
+
+    /// Where another endpoint is found for a key whose own one is full.
+    fn jump<C: Candidates + ?Sized>(
+        &self,
+        candidates: &C,
+        first: usize,
+        hash: u64,
+        request: &PickRequest<'_>,
+    ) -> usize {
+        let (len, slots) = (candidates.len() as u64, self.slots(request));
+        let (mut least, mut least_full) = (first, fullness(candidates, first, slots));
+        // Every index once, in an order that the key decides: a start, and a step without a common divisor.
+        let start = xxh64(&hash.to_le_bytes(), 1) % len;
+        let wish = xxh64(&hash.to_le_bytes(), 2) % len;
+        let step = (wish..wish + len).find(|step| coprime(*step, len)).unwrap_or(1);
+        for jump in 0..len {
+            // Indices are below 2^32.
+            let index = ((start + jump * step) % len) as usize;
+            if index == first || !candidates.eligible(index) {
+                continue;
+            }
+            let full = fullness(candidates, index, slots);
+            if full < 1.0 {
+                return index;
+            }
+            if full < least_full {
+                (least, least_full) = (index, full);
+            }
+        }
+        least
+    }
+
+    /// How many attempts an endpoint of mean weight may have, this one included.
+    fn slots(&self, request: &PickRequest<'_>) -> f32 {
+        let allowed = ((request.active as u64 + 1) * u64::from(self.balance_factor)).div_ceil(100);
+        allowed as f32 / request.available.max(f32::EPSILON)
+    }
+
+    fn without_key<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<usize> {
+        if self.balance_factor == 0 {
+            return random::pick(candidates, request.rng);
+        }
+        best_of(candidates, request.rng, 2, |index| candidates.in_flight(index) as f32 / candidates.weight(index))
+    }
+}
+
+/// What an endpoint has, against what it may have: from 1 on it is full.
+fn fullness<C: Candidates + ?Sized>(candidates: &C, index: usize, allowed: f32) -> f32 {
+    let slots = (allowed * candidates.weight(index) / candidates.len() as f32).ceil().max(1.0);
+    candidates.in_flight(index) as f32 / slots
+}
+
+fn bucket_of(hash: u64, buckets: usize) -> usize {
+    ((u128::from(hash) * buckets as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Group, Member};
+    use super::*;
+    use crate::rng::Rng;
+
+    const MIN: u64 = RingHash::SIZES.0;
+    const MAX: u64 = RingHash::SIZES.1;
+
+    fn names(len: usize) -> Vec<String> {
+        (0..len).map(|n| format!("10.0.0.{n}:80")).collect()
+    }
+
+    fn ring(names: &[String], weights: &[f64], min: u64, max: u64, factor: u32) -> RingHash {
+        let endpoints: Vec<_> = names.iter().map(String::as_str).zip(weights.iter().copied()).collect();
+        RingHash::new(&endpoints, min, max, factor)
+    }
+
+    fn pick(ring: &RingHash, group: &Group, key: u64, active: usize, rng: &Rng) -> usize {
+        let hash = Some(xxh64(&key.to_le_bytes(), 0));
+        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap()
+    }
+
+    /// Envoy's own table of sizes, from its formula.
+    #[test]
+    fn the_ring_has_the_size_that_envoy_gives_it() {
+        for (weights, min, max, expected) in [
+            (vec![1.0; 4], 1_024, MAX, 1_024),
+            (vec![1.0; 3], 1_024, MAX, 1_026),
+            (vec![1.0; 3000], 1_024, MAX, 3_000),
+            (vec![1.0, 99.0], 1_024, MAX, 1_100),
+            (vec![1.0; 10], 1, 5, 5),
+        ] {
+            let ring = ring(&names(weights.len()), &weights, min, max, 0);
+            assert_eq!(ring.places(), expected, "{} endpoints", weights.len());
+            assert!(ring.hashes.is_sorted());
+            let naive = |hash: u64| ring.hashes.iter().position(|place| *place >= hash).unwrap_or(0);
+            let rng = Rng::seeded(4);
+            for _ in 0..200 {
+                let hash = rng.next_u64();
+                assert_eq!(ring.place(hash), naive(hash));
+            }
+            for hash in [0, u64::MAX, ring.hashes[0], ring.hashes[0] + 1] {
+                assert_eq!(ring.place(hash), naive(hash));
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_goes_takes_only_its_own_keys_and_weights_are_shares_of_keys() {
+        let (names, rng) = (names(10), Rng::seeded(1));
+        let mut weights = vec![1.0; 10];
+        weights[4] = 3.0;
+        let ring = ring(&names, &weights, 16_384, MAX, 0);
+        let mut group = Group(vec![Member::ONE; 10]);
+        let before: Vec<usize> = (0..12_000).map(|key| pick(&ring, &group, key, 0, &rng)).collect();
+        let of = |index| before.iter().filter(|owner| **owner == index).count();
+        assert!((2_700..3_300).contains(&of(4)), "3 of 12 keys: {}", of(4));
+        group.0[7].eligible = false;
+        for (key, owner) in before.iter().enumerate() {
+            let now = pick(&ring, &group, key as u64, 0, &rng);
+            assert!(if *owner == 7 { now != 7 } else { now == *owner }, "{key}");
+        }
+        let without = PickRequest::new(&rng);
+        let spread: std::collections::BTreeSet<_> = (0..500).map(|_| ring.pick(&group, &without)).collect();
+        assert_eq!(spread.len(), 9, "without a key, anywhere");
+    }
+
+    /// With one hot key, the bound holds, the surplus spreads over many, and the control arm breaks.
+    #[test]
+    fn a_hot_key_is_bounded_and_its_surplus_jumps() {
+        let (names, rng) = (names(10), Rng::seeded(1));
+        let run = |factor: u32| {
+            let ring = ring(&names, &[1.0; 10], MIN, MAX, factor);
+            let mut group = Group(vec![Member::ONE; 10]);
+            for active in 0..100 {
+                let key = if active % 2 == 0 { 7 } else { active as u64 };
+                let index = pick(&ring, &group, key, active, &rng);
+                group.0[index].in_flight += 1;
+                let bound = (((active + 1) * factor as usize).div_ceil(100)).div_ceil(10).max(1);
+                assert!(factor == 0 || group.0[index].in_flight <= bound, "{factor} %: {group:?}");
+            }
+            group.0.iter().map(|member| member.in_flight).max().unwrap()
+        };
+        assert!(run(0) >= 50, "the control arm has to show the danger");
+        assert!(run(125) <= 13);
+        assert_eq!(run(100), 10, "perfectly even");
+        // The same key takes the same way while nothing changes.
+        let ring = ring(&names, &[1.0; 10], MIN, MAX, 125);
+        let mut group = Group(vec![Member { in_flight: 3, ..Member::ONE }; 10]);
+        let own = (0..10).find(|index| {
+            group.0[*index].in_flight = 9;
+            let moved = pick(&ring, &group, 7, 36, &rng) != *index;
+            group.0[*index].in_flight = 3;
+            moved
+        });
+        assert!(own.is_some());
+        let mut full = Group(vec![Member { in_flight: 99, ..Member::ONE }; 10]);
+        full.0[5].in_flight = 98;
+        assert_eq!(pick(&ring, &full, 7, 0, &rng), 5, "all are full: the least full one");
+    }
+}
