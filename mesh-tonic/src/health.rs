@@ -87,7 +87,8 @@ impl health_server::Health for Health {
     }
 }
 
-/// The statuses of one watched service: the first at once, then each that differs. Never ends by itself.
+/// The statuses of one watched service: the first at once, then each that differs. Never ends by itself, so that
+/// a drain waits for it to the end of `drain_timeout` unless the watcher leaves.
 pub struct Watch {
     /// `None`: the service is unknown, and stays so.
     ready: Option<Ready>,
@@ -119,7 +120,7 @@ impl Stream for Watch {
 /// process.
 ///
 /// SERVING is healthy, every other status is not, nor is an error. UNIMPLEMENTED says nothing: the endpoint has no such
-/// service, and is left as it was (gRPC A17).
+/// service, and is left as it was. (gRPC A17 takes it for ready; one that was out stays out here.)
 pub fn plugin() -> Plugin {
     Plugin::new("mesh-tonic").health_check("grpc", |settings: &Node, _, errors: &mut Errors| {
         let GrpcCheckConfig { service, .. } = GrpcCheckConfig::decode(settings, errors)?;

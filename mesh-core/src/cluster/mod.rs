@@ -267,10 +267,17 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         }
         let active = if set.settings.count_active { shared.active.load(Relaxed) } else { 0 };
         let request = PickRequest { hash, active, ..PickRequest::new(&core.rng) };
-        let mut lost = 0;
+        let (mut lost, mut known) = (0, false);
         let (choice, probe) = loop {
             let choice = match set.choose(tried, request, millis) {
                 Ok(choice) => choice,
+                Err(PickError::Empty) if !self.resolved() => return Err(PickError::Unresolved),
+                // Known by now, and maybe not yet when this set was read: the first one is put in force before that is said.
+                Err(PickError::Empty) if !known => {
+                    known = true;
+                    set = core.set.load();
+                    continue;
+                }
                 Err(error) => return Err(self.refused(error, &set)),
             };
             match core.claim(&choice.state.live.vitals) {
@@ -302,7 +309,6 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     fn refused(&self, error: PickError, set: &Set<T>) -> PickError {
         let refused = &self.core.shared.metrics.balance.refused;
         match error {
-            PickError::Empty if !self.resolved() => return PickError::Unresolved,
             PickError::Residency => refused.inc(PickRefusal::Residency),
             PickError::Unavailable => {
                 refused.inc(PickRefusal::Panic);

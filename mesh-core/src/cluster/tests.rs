@@ -11,6 +11,25 @@ mod breaker;
 mod checks;
 mod probes;
 
+/// The set is put in force before it is said to be known; whoever read the empty one before must not hold it for known.
+#[test]
+fn the_first_set_is_never_taken_for_none() {
+    for _ in 0..3_000 {
+        let cluster = Cluster::new("payments", &config(), Rng::seeded(1), Arc::default(), |_, _| ());
+        let (now, begin) = (Instant::now(), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begin.wait();
+                cluster.update(vec![Endpoint::new(([127, 0, 0, 1], 1).into())], now);
+            });
+            begin.wait();
+            while let Err(error) = cluster.pick(&Tried::default(), now) {
+                assert_eq!(error, PickError::Unresolved);
+            }
+        });
+    }
+}
+
 const FAILURE: Outcome = Outcome::Failure { retry_after: None };
 
 fn ms(n: u64) -> Duration {

@@ -23,7 +23,7 @@ pub struct HoldConfig {
     /// The share of endpoints that may vanish at once, or step by step within `for`, without another in their place and
     /// without a tombstone. Beyond it the vanished ones stay in force. Default 50 %: a deployment replaces pods and
     /// seldom halves them, and what is left at half can still carry most of the load. Range 0 to 100 %; 100 %: only an
-    /// empty set is held.
+    /// empty set is held, and one that its source calls partial.
     pub shrink: f64,
     /// `for`: how long a source must have left an endpoint out, without once being unreadable, until it is believed.
     /// Default 5 min: longer than a registry's restart and its clients' registering anew (a lease of 90 s in Eureka, 40 s

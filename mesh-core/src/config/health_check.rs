@@ -17,11 +17,13 @@ use super::{Node, PlugConfig};
 /// time - or whose answer says nothing leaves the endpoint as it was, and is counted as `inconclusive`. If all are out, all
 /// are picked.
 ///
-/// The endpoint's own policy must let this workload ask: to be refused is to be unhealthy.
+/// The endpoint's own policy must let this workload ask: to be refused is to be unhealthy. Checks begin with the first call
+/// of the cluster, and every caller makes its own: an endpoint answers callers / `interval` of them a second. A reload that
+/// changes them makes the cluster anew, with new connections and nothing learnt.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HealthCheckConfig {
-    /// What is asked: `{ http: { path: /readyz, statuses: [200-299] } }`, or with mesh-tonic's plugin
+    /// What is asked: `{ http: { path: /readyz, statuses: [200-299] } }`, those statuses unless others are given, or with mesh-tonic's plugin
     /// `{ grpc: { service: "" } }`.
     pub check: PlugConfig,
     /// From the end of a check of an endpoint to the next. Default 10 s, range 100 ms to 1 h.

@@ -59,7 +59,7 @@ pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
 
     /// No endpoint can be reached: a source that is asked, rather than one that tells, should be asked soon.
     ///
-    /// Called on the path of requests, perhaps for each of them: it must be cheap, and the resolver itself bounds how
+    /// Called by the task that follows the resolver, perhaps often: it must not block, and the resolver itself bounds how
     /// often it asks. Default: nothing.
     fn hurry(&self) {}
 }
