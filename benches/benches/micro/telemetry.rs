@@ -54,7 +54,7 @@ impl AuditSink for Nowhere {
 }
 
 pub(crate) fn audit(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let _entered = runtime.enter();
     let mut options = AuditOptions::default();
     options.queue = 10_000;
