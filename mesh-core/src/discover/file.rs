@@ -25,7 +25,7 @@ use crate::stream::unfold;
 ///   - address: "10.0.0.2:8443"
 ///     key: payments-1                          # what its state is kept by; default: the address
 ///     locality: { region: eu-west, zone: a }
-///     priority: 0                              # 0 to 15; a later one is used only while all earlier ones are out
+///     priority: 0                              # 0 to 15; a later one helps as earlier ones lose endpoints
 ///     weight: 2                                # 1 to 65,535, default 1
 ///     metadata: { version: v2 }
 /// removed: [ payments-0 ]                      # tombstones: keys that are gone for good, however many at once
