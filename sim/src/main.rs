@@ -1,0 +1,3 @@
+//! `mesh-sim`: what `cargo xtask sim` and `cargo xtask scorecard` run.
+
+fn main() {}

@@ -1,0 +1,27 @@
+//! What must hold under failure, each beside a control arm that must not.
+
+/// One promise.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Short, in lower case with hyphens: what `--only` takes.
+    pub name: &'static str,
+    /// What has to be seen, with units.
+    pub target: &'static str,
+    /// The mesh as it is shipped, once, with this seed.
+    pub mesh: fn(seed: u64) -> Seen,
+    /// What the control arm leaves out, or what stands in its place.
+    pub without: &'static str,
+    /// The control arm, once, with this seed.
+    pub control: fn(seed: u64) -> Seen,
+}
+
+/// What one run showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Whether the target was met.
+    pub met: bool,
+    /// The figures that the target names, as a person reads them.
+    pub text: String,
+    /// How bad it was, in the target's own unit: of many seeds the worst one is shown.
+    pub badness: f64,
+}
