@@ -29,12 +29,14 @@ enum Next {
     OutOfReach,
     /// It is time to write, or writing has ended.
     Disk,
+    /// The cluster has other settings, or its first set.
+    Changed,
 }
 
 /// See [`Cluster::follow`](super::Cluster::follow).
 pub(super) async fn follow<T: Send + Sync + 'static>(
     core: Weak<Core<T>>,
-    mut alive: watch::Receiver<bool>,
+    mut cluster: watch::Receiver<bool>,
     out_of_reach: Arc<Notify>,
     feed: Feed,
 ) {
@@ -53,7 +55,10 @@ pub(super) async fn follow<T: Send + Sync + 'static>(
     loop {
         let next = tokio::select! {
             biased;
-            () = dropped(&mut alive) => return,
+            alive = cluster.changed() => match alive {
+                Ok(()) => Next::Changed,
+                Err(_) => return,
+            },
             update = poll_fn(|context| updates.as_mut().poll_next(context)) => match update {
                 Some(update) => Next::Word(update),
                 None => return,
@@ -65,7 +70,8 @@ pub(super) async fn follow<T: Send + Sync + 'static>(
         };
         let (Some(core), now) = (core.upgrade(), Instant::now()) else { return };
         match next {
-            Next::OutOfReach => feed.resolver.hurry(),
+            Next::Changed => {}
+            Next::OutOfReach => feed.resolver.resolve_now(),
             Next::Disk => keep.work(&core.shared.name, &core.shared.metrics, || hold.in_force(), now),
             Next::Due => {
                 if core.confirm(&mut hold, now) {
@@ -104,11 +110,6 @@ async fn read<T>(core: &Weak<Core<T>>, file: &SnapshotFile) -> Option<Snapshot> 
     core.shared.metrics.discovery.inc(DiscoveryEvent::SnapshotRefused);
     tracing::warn!(cluster = &*core.shared.name, why, "the snapshot of the last good endpoints is not used");
     None
-}
-
-/// Waits until the cluster's own side of the channel is gone.
-async fn dropped(alive: &mut watch::Receiver<bool>) {
-    while alive.changed().await.is_ok() {}
 }
 
 /// Waits until then, or for ever.

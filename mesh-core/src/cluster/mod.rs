@@ -203,6 +203,8 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         core.health.store(Arc::new(HealthSettings::new(config)));
         core.replace(&old, old.members.endpoints(), Settings::new(config), balancing, now);
         core.compare_from(now);
+        // How long held endpoints stay may be another now.
+        core.resolved.send_modify(|_| {});
     }
 
     /// Replaces the set. Endpoints whose key and address stay keep their state and transport.
@@ -289,7 +291,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         };
         if choice.panic {
             shared.metrics.panic_picks.inc();
-            core.hurry(&set);
+            core.ask_again(&set);
         }
         if choice.spilled {
             shared.metrics.balance.spilled.inc();
@@ -312,7 +314,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             PickError::Residency => refused.inc(PickRefusal::Residency),
             PickError::Unavailable => {
                 refused.inc(PickRefusal::Panic);
-                self.core.hurry(set);
+                self.core.ask_again(set);
             }
             PickError::Empty | PickError::Unresolved => {}
         }
@@ -435,7 +437,7 @@ impl<T> Core<T> {
     }
 
     /// Asks the endpoints' source for others, if all are out.
-    fn hurry(&self, set: &Set<T>) {
+    fn ask_again(&self, set: &Set<T>) {
         if set.plan.available == 0 {
             self.out_of_reach.notify_one();
         }

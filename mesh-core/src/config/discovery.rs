@@ -16,20 +16,20 @@ use super::{Decode, Node};
 /// endpoint, which its connections report at once. So additions and replacements count immediately, and removals of many
 /// at once wait for a confirmation: a tombstone, or that the source says the same for a while.
 ///
-/// In YAML: `discover_hold: { shrink: 50%, for: 5m, empty_for: 1h }`. (Eureka's self-preservation)
+/// In YAML: `discover_hold: { shrink: 50%, confirm_after: 5m, empty_after: 1h }`. (Eureka's self-preservation)
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct HoldConfig {
-    /// The share of endpoints that may vanish at once, or step by step within `for`, without another in their place and
+    /// The share of endpoints that may vanish at once, or step by step within `confirm_after`, without another in their place and
     /// without a tombstone. Beyond it the vanished ones stay in force. Default 50 %: a deployment replaces pods and
     /// seldom halves them, and what is left at half can still carry most of the load. Range 0 to 100 %; 100 %: only an
     /// empty set is held, and one that its source calls partial.
     pub shrink: f64,
-    /// `for`: how long a source must have left an endpoint out, without once being unreadable, until it is believed.
+    /// How long a source must have left an endpoint out, without once being unreadable, until it is believed.
     /// Default 5 min: longer than a registry's restart and its clients' registering anew (a lease of 90 s in Eureka, 40 s
     /// until Kubernetes suspects a node and 5 min until it evicts its pods). Range 1 s to 24 h.
     pub confirm_after: Duration,
-    /// `empty_for`: the same for a source that names nobody at all. Default none: for ever, until a tombstone or another
+    /// The same for a source that names nobody at all. Default none: for ever, until a tombstone or another
     /// set. Nothing is won by believing it: without endpoints calls fail too, and a registry that has lost its data says
     /// just this. Set it for services that are scaled to zero on purpose. Range 1 s to 7 days (168 h).
     pub empty_after: Option<Duration>,
@@ -47,8 +47,8 @@ impl Decode for HoldConfig {
         let mut fields = Fields::of(node, errors)?;
         let hold = Self {
             shrink: fields.or("shrink", Percent(default.shrink)).0,
-            confirm_after: fields.or("for", default.confirm_after),
-            empty_after: fields.optional("empty_for"),
+            confirm_after: fields.or("confirm_after", default.confirm_after),
+            empty_after: fields.optional("empty_after"),
         };
         fields.finish();
         Some(hold)
@@ -59,9 +59,9 @@ impl HoldConfig {
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         const SECOND: Duration = Duration::from_secs(1);
         at.range("shrink", Percent(self.shrink), Percent(0.0)..=Percent(1.0));
-        at.range("for", self.confirm_after, SECOND..=24 * 3600 * SECOND);
+        at.range("confirm_after", self.confirm_after, SECOND..=24 * 3600 * SECOND);
         if let Some(empty_after) = self.empty_after {
-            at.range("empty_for", empty_after, SECOND..=7 * 24 * 3600 * SECOND);
+            at.range("empty_after", empty_after, SECOND..=7 * 24 * 3600 * SECOND);
         }
     }
 }
@@ -114,13 +114,16 @@ mod tests {
     fn fields_have_their_names_and_ranges() {
         let read = |value| HoldConfig::decode(&Node::from(&value), &mut Errors::default());
         let some = HoldConfig::default().shrink(0.3).confirm_after(Duration::from_secs(60));
-        assert_eq!(read(json!({ "shrink": "30%", "for": "1m" })), Some(some));
-        let all = json!({ "shrink": "30%", "for": "1m", "empty_for": "1h" });
+        assert_eq!(read(json!({ "shrink": "30%", "confirm_after": "1m" })), Some(some));
+        let all = json!({ "shrink": "30%", "confirm_after": "1m", "empty_after": "1h" });
         assert_eq!(read(all), Some(some.empty_after(Duration::from_secs(3600))));
         let table = [
             (HoldConfig::default().shrink(1.1), "shrink: 110% is out of range: expected 0% to 100%"),
-            (HoldConfig::default().confirm_after(Duration::ZERO), "for: 0s is out of range: expected 1s to 24h"),
-            (HoldConfig::default().empty_after(Duration::ZERO), "empty_for: 0s is out of range: expected 1s to 168h"),
+            (
+                HoldConfig::default().confirm_after(Duration::ZERO),
+                "confirm_after: 0s is out of range: expected 1s to 24h",
+            ),
+            (HoldConfig::default().empty_after(Duration::ZERO), "empty_after: 0s is out of range: expected 1s to 168h"),
         ];
         for (hold, expected) in table {
             let mut errors = Errors::default();

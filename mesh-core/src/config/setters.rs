@@ -24,12 +24,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BudgetConfig, CheckpointConfig, ClaimHeader,
-    ClusterConfig, DiscoveryConfig, ForwardedConfig, HashKey, HoldConfig, HttpVersion, IssuerConfig,
-    LeastRequestConfig, LimitsConfig, ListenerConfig, LocalityConfig, Mtls, OutlierConfig, PanicAction, PanicConfig,
-    PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RingHashConfig, RouteConfig,
-    RouteMatch, SlowStartConfig, SubjectConfig, SubjectsConfig, TelemetryConfig, TlsConfig, TlsVersion, TokenHeader,
-    WeightedConfig, ZoneAwareConfig,
+    AuditConfig, AuditRoute, BalanceConfig, BalancePolicy, BindingConfig, BreakerConfig, BudgetConfig,
+    CheckpointConfig, ClaimHeader, ClusterConfig, ClusterLimitsConfig, DiscoveryConfig, FailurePercentageConfig,
+    ForwardedConfig, GrpcCheckConfig, HashKey, HealthCheckConfig, HoldConfig, HttpVersion, IssuerConfig,
+    LeastRequestConfig, LimitsConfig, ListenerConfig, LocalityConfig, MaxRetries, Mtls, OutlierConfig, PanicAction,
+    PanicConfig, PathMatch, PermissionConfig, PlugConfig, PoolConfig, RateLimitConfig, RetryConfig, RingHashConfig,
+    RouteConfig, RouteMatch, SlowStartConfig, SubjectConfig, SubjectsConfig, SuccessRateConfig, TelemetryConfig,
+    TlsConfig, TlsVersion, TokenHeader, WeightedConfig, ZoneAwareConfig,
 };
 use crate::audit::SubjectMode;
 
@@ -65,6 +66,9 @@ setters! {
         discover_hold: HoldConfig,
         balance: BalanceConfig,
         outlier: OutlierConfig,
+        breaker: BreakerConfig => Some,
+        limits: ClusterLimitsConfig,
+        health_check: HealthCheckConfig => Some,
         pool: PoolConfig,
         tls: TlsConfig,
         token: PlugConfig => Some,
@@ -119,9 +123,50 @@ setters! {
     }
     OutlierConfig {
         consecutive_failures: u32,
+        success_rate: SuccessRateConfig,
+        failure_percentage: FailurePercentageConfig,
+        interval: Duration,
         base_ejection: Duration,
         max_ejection: Duration,
+        ejection_jitter: f64,
         max_ejection_percent: u32,
+    }
+    SuccessRateConfig {
+        stdev_factor: f64,
+        min_hosts: u32,
+        min_requests: u32,
+        significance: f64,
+    }
+    FailurePercentageConfig {
+        threshold: u32,
+        min_hosts: u32,
+        min_requests: u32,
+    }
+    BreakerConfig {
+        consecutive_failures: u32,
+        success_rate: f64,
+        window: Duration,
+        min_requests: u32,
+        backoff: Duration,
+        max_backoff: Duration,
+        jitter: f64,
+    }
+    ClusterLimitsConfig {
+        max_requests: usize,
+        max_connections: usize,
+        max_retries: MaxRetries => Some,
+    }
+    HealthCheckConfig {
+        interval: Duration,
+        jitter: f64,
+        timeout: Duration,
+        unhealthy_threshold: u32,
+        healthy_threshold: u32,
+        concurrency: usize,
+        ends_ejection: bool,
+    }
+    GrpcCheckConfig {
+        service: impl Into<String> => Into::into,
     }
     PoolConfig {
         http: HttpVersion,

@@ -6,7 +6,7 @@
 //!
 //! The *accepted* set is the last one that was believed whole. Of a new set, the **loss** is the number of endpoints that
 //! it has less than the accepted one, without those that have a tombstone. An endpoint that takes another's place is no
-//! loss, whatever its key: deployments that swap all pods pass, and growth does. Losses that were accepted less than `for`
+//! loss, whatever its key: deployments that swap all pods pass, and growth does. Losses that were accepted less than `confirm_after`
 //! ago are added to both sides, so that a set that bleeds to death one by one is noticed as well; growth pays them back.
 //!
 //! | a new set | is |
@@ -16,8 +16,8 @@
 //! | with a larger loss, or any loss if the source calls it partial | held |
 //! | without any endpoint, unless all that were there have tombstones | held |
 //!
-//! While a set is held, its endpoints are in force **and** those that it lacks. Who has been missing for `for` (for
-//! `empty_for` where nobody is left) is then let go. A source that cannot be read confirms nothing: the time runs anew.
+//! While a set is held, its endpoints are in force **and** those that it lacks. Who has been missing for `confirm_after` (for
+//! `empty_after` where nobody is left) is then let go. A source that cannot be read confirms nothing: the time runs anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

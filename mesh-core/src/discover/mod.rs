@@ -57,11 +57,11 @@ pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
     /// After [`Update::Stale`] the set comes again, also if it is the same.
     fn watch(&self) -> Updates;
 
-    /// No endpoint can be reached: a source that is asked, rather than one that tells, should be asked soon.
+    /// No endpoint can be reached: a source that is asked, rather than one that tells, should be asked soon. (gRPC)
     ///
     /// Called by the task that follows the resolver, perhaps often: it must not block, and the resolver itself bounds how
     /// often it asks. Default: nothing.
-    fn hurry(&self) {}
+    fn resolve_now(&self) {}
 }
 
 /// Why endpoints could not be read. Routing goes on with the last good set.

@@ -34,7 +34,7 @@ impl Resolve for Scripted {
         })
     }
 
-    fn hurry(&self) {
+    fn resolve_now(&self) {
         self.1.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -140,6 +140,20 @@ async fn a_shrink_waits_for_its_time_and_the_metrics_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shorter_wait_holds_for_who_is_held_already() {
+    let followed = Followed::start(&config(), None);
+    followed.hear(ports(1..=6), Applied).await;
+    followed.hear(ports([6, 7]), ShrinkHeld).await;
+    let begin = Instant::now();
+    let shorter = HoldConfig::default().confirm_after(Duration::from_secs(10));
+    followed.cluster.reconfigure(&config().discover_hold(shorter));
+    followed.until(Confirmed, 1).await;
+    assert!((9..=11).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert_eq!(followed.ports(), [6, 7]);
+    followed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_during_an_outage_serves_from_the_snapshot_within_a_second() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
@@ -214,7 +228,7 @@ async fn a_start_during_an_outage_serves_from_the_snapshot_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_is_hurried_when_all_endpoints_are_out() {
+async fn a_source_is_asked_again_when_all_endpoints_are_out() {
     let outlier = config().outlier.consecutive_failures(1).max_ejection_percent(100);
     let cluster = Cluster::new("payments", &config().outlier(outlier), Rng::seeded(1), Arc::default(), |_, _| ());
     let (say, receiver) = mpsc::unbounded_channel();
@@ -222,16 +236,16 @@ async fn a_source_is_hurried_when_all_endpoints_are_out() {
     let task = tokio::spawn(cluster.follow(Arc::clone(&source)));
     say.send(ports([1, 2])).unwrap();
     cluster.until_resolved().await;
-    let mut hurries = Vec::new();
+    let mut asked = Vec::new();
     for _ in 0..3 {
         cluster
             .pick(&Tried::default(), Instant::now())
             .unwrap()
             .finish(Outcome::Failure { retry_after: None }, Instant::now());
         tokio::time::sleep(Duration::from_millis(1)).await;
-        hurries.push(source.1.load(Ordering::SeqCst));
+        asked.push(source.1.load(Ordering::SeqCst));
     }
-    assert_eq!(hurries, [0, 0, 1], "the third pick finds both out");
+    assert_eq!(asked, [0, 0, 1], "the third pick finds both out");
     drop(cluster);
     task.await.unwrap();
 }

@@ -62,7 +62,7 @@ pub struct DnsResolver {
     config: Arc<DnsConfig>,
     lookup: Arc<dyn Lookup>,
     rng: Rng,
-    hurry: Arc<Notify>,
+    wanted: Arc<Notify>,
 }
 
 impl DnsResolver {
@@ -70,7 +70,7 @@ impl DnsResolver {
     pub fn new(config: DnsConfig, rng: Rng) -> Self {
         let config = Arc::new(config);
         let lookup = Arc::new(NameServers::new(Arc::clone(&config)));
-        Self { config, lookup, rng, hurry: Arc::default() }
+        Self { config, lookup, rng, wanted: Arc::default() }
     }
 
     /// Reads the settings of `dns:`.
@@ -85,13 +85,13 @@ impl Resolve for DnsResolver {
     /// Needs a tokio runtime with time and I/O.
     fn watch(&self) -> Updates {
         let watch =
-            Watch::new(Arc::clone(&self.config), Arc::clone(&self.lookup), self.rng.clone(), Arc::clone(&self.hurry));
+            Watch::new(Arc::clone(&self.config), Arc::clone(&self.lookup), self.rng.clone(), Arc::clone(&self.wanted));
         unfold(watch, |mut watch| async move { (watch.next().await, watch) })
     }
 
     /// The next lookup begins now, or `min_ttl` after the last one.
-    fn hurry(&self) {
-        self.hurry.notify_one();
+    fn resolve_now(&self) {
+        self.wanted.notify_one();
     }
 }
 

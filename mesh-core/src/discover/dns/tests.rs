@@ -236,7 +236,7 @@ impl Lookup for Scripted {
 fn scripted(config: DnsConfig) -> (Arc<Scripted>, DnsResolver) {
     let lookup = Arc::new(Scripted::default());
     let config = Arc::new(DnsConfig { family: Family::V4, ..config });
-    (Arc::clone(&lookup), DnsResolver { config, lookup, rng: Rng::seeded(7), hurry: Arc::default() })
+    (Arc::clone(&lookup), DnsResolver { config, lookup, rng: Rng::seeded(7), wanted: Arc::default() })
 }
 
 /// When the next lookup comes.
@@ -271,10 +271,10 @@ async fn ttls_are_honoured_within_bounds_and_failures_wait_longer_each_time() {
     lookup.say("p", &["10.0.0.1"], 20);
     assert_eq!(seen(&updates.next().await.unwrap()), ["10.0.0.1:443 0/1"], "it can see again");
 
-    // In a hurry it asks at once, but not more often than allowed.
+    // When wanted it asks at once, but not more often than allowed.
     let before = lookup.asked();
     for _ in 0..100 {
-        resolver.hurry();
+        resolver.resolve_now();
         assert!(tokio::time::timeout(Duration::from_millis(95), updates.next()).await.is_err());
     }
     assert!((8..=11).contains(&(lookup.asked() - before)), "{} in 9.5 s", lookup.asked() - before);

@@ -27,7 +27,7 @@ pub(super) struct Watch {
     config: Arc<DnsConfig>,
     lookup: Arc<dyn Lookup>,
     rng: Rng,
-    hurry: Arc<Notify>,
+    wanted: Arc<Notify>,
     bound: Bound,
     /// What is still to be said of the last lookup.
     unsaid: VecDeque<Update>,
@@ -51,13 +51,13 @@ struct Found {
 }
 
 impl Watch {
-    pub(super) fn new(config: Arc<DnsConfig>, lookup: Arc<dyn Lookup>, rng: Rng, hurry: Arc<Notify>) -> Self {
+    pub(super) fn new(config: Arc<DnsConfig>, lookup: Arc<dyn Lookup>, rng: Rng, wanted: Arc<Notify>) -> Self {
         let bound = Bound { max: config.max_endpoints, seed: FixedState::with_seed(rng.next_u64()) };
         Self {
             config,
             lookup,
             rng,
-            hurry,
+            wanted,
             bound,
             unsaid: VecDeque::new(),
             said: None,
@@ -84,13 +84,13 @@ impl Watch {
         }
     }
 
-    /// Until the next lookup is due, or somebody is in a hurry and the last one is not too new.
+    /// Until the next lookup is due, or somebody wants it and the last one is not too new.
     async fn wait(&self) {
         let (Some(next), Some(asked)) = (self.next, self.asked) else { return };
         tokio::select! {
             () = sleep_until(next) => {}
             () = async {
-                self.hurry.notified().await;
+                self.wanted.notified().await;
                 sleep_until(asked + self.config.min_ttl).await;
             } => {}
         }
