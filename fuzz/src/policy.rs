@@ -48,11 +48,8 @@ fn judged(mode: Mode, text: &str) -> bool {
     for finding in lint(&documents, &LintOptions::default()) {
         assert!(documents.iter().any(|document| document.name == finding.policy), "{finding}");
     }
-    let options = EngineOptions {
-        mode,
-        no_policy: NoPolicy::Deny,
-        ..EngineOptions::new(TrustDomain::parse("td").expect("a trust domain"))
-    };
+    let mut options = EngineOptions::new(TrustDomain::parse("td").expect("a trust domain"));
+    (options.mode, options.no_policy) = (mode, NoPolicy::Deny);
     let mut workload = Workload::new("orders", "shop");
     workload.labels.insert("app".to_owned(), "orders".to_owned());
     let engine = PolicyEngine::compile(&documents, &workload, &options);

@@ -40,7 +40,7 @@ fn grpc_check() -> Plugin {
     struct Unasked;
     impl HealthCheck for Unasked {
         fn question(&self) -> CheckQuestion {
-            CheckQuestion { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: Vec::new() }
+            CheckQuestion::new("POST", "/")
         }
         fn judge(&self, _: &CheckAnswer) -> CheckVerdict {
             CheckVerdict::Inconclusive("nobody was asked".into())
@@ -134,7 +134,9 @@ fn surprises(loaded: &Loaded) -> Vec<Finding> {
         RequestPolicy::of(requests, &config.workload, &config.root_namespace).documents().cloned().collect();
     let plaintext = config.listeners.values().any(|listener| listener.mtls != Mtls::Strict);
     let workloads = std::slice::from_ref(&config.workload);
-    lint(&own, &LintOptions { root_namespace: &config.root_namespace, workloads, plaintext, requests: &requests })
+    let mut options = LintOptions::new(&config.root_namespace);
+    (options.workloads, options.plaintext, options.requests) = (workloads, plaintext, &requests);
+    lint(&own, &options)
 }
 
 /// One line about who may connect, and how.

@@ -106,7 +106,7 @@ pub(crate) struct ExplainArgs {
     /// A request header; may be repeated. What a server takes out of each request is not seen here either.
     #[arg(long, value_name = "NAME:VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
-    /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss`.
+    /// Claims of a JWT that is taken as verified, as a JSON object with at least `iss`, which `tokens` must name.
     #[arg(long, value_name = "JSON")]
     pub(crate) claims: Option<String>,
 }

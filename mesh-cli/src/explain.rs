@@ -1,7 +1,9 @@
 //! `mesh explain`: what a configuration decides about one request, and why.
 
+use std::fmt;
+
 use mesh_core::policy::{Protocol, Request, Verdict};
-use mesh_core::token::{StrictJson, TokenError, VerifiedToken, accepts_claims};
+use mesh_core::token::{StrictJson, VerifiedToken, accepts_claims};
 use mesh_tower::offline::Sent;
 use serde_json::{Value, json};
 
@@ -50,14 +52,8 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
     let reading = match sent.read() {
         Ok(reading) => reading,
         Err(reason) => {
-            let text = format!("{what}: refused ({reason}) before policy is asked: it has no single reading");
-            let request = json!({ "method": method, "path": args.path });
             let status = policy::code(args.protocol, 400, 12);
-            return Answer {
-                yes: false,
-                text,
-                json: json!({ "request": request, "status": status, "reason": reason }),
-            };
+            return refused(args, &what, method, status, reason, &"it has no single reading");
         }
     };
     let (path, resolved_path) = reading.paths();
@@ -71,10 +67,14 @@ fn decide(args: &ExplainArgs, token: Option<&VerifiedToken>, loaded: &Loaded) ->
         headers: &reading.headers(),
         ..connection
     };
-    if let Some(token) = token.filter(|_| !loaded.config.tokens.is_empty())
+    // Of a service that takes nobody's tokens too: it refuses every one.
+    if let Some(token) = token
         && let Err(error) = accepts_claims(&loaded.config.tokens, token)
     {
-        return bad_token(&what, args.protocol, method, &args.path, error);
+        let status = policy::unauthenticated(args.protocol);
+        let nobody = loaded.config.tokens.is_empty();
+        let why = if nobody { format!("{error}: `tokens` names no issuer") } else { error.to_string() };
+        return refused(args, &what, method, status, error.reason(), &why);
     }
     explain(args, &what, &request, loaded)
 }
@@ -100,13 +100,24 @@ fn explain(args: &ExplainArgs, what: &str, request: &Request<'_>, loaded: &Loade
     Answer { yes, text, json }
 }
 
-/// What no policy is asked about.
-fn bad_token(what: &str, protocol: Protocol, method: &str, path: &str, error: TokenError) -> Answer {
-    let reason = error.reason();
-    let text = format!("{what}: refused ({reason}) before policy is asked: {error}");
-    let status = policy::unauthenticated(protocol);
-    let request = json!({ "method": method, "path": path });
-    Answer { yes: false, text, json: json!({ "request": request, "status": status, "reason": reason }) }
+/// What no policy is asked about. Its `decision` has the fields of one that policy made.
+fn refused(
+    args: &ExplainArgs,
+    what: &str,
+    method: &str,
+    status: Option<u16>,
+    reason: &str,
+    why: &dyn fmt::Display,
+) -> Answer {
+    let text = format!("{what}: refused ({reason}) before policy is asked: {why}");
+    let decision =
+        json!({ "verdict": Verdict::Deny, "reason": reason, "policy": null, "rule": null, "token_would_help": false });
+    let request = json!({ "method": method, "path": args.path });
+    let json = json!({
+        "request": request, "status": status, "reason": reason, "decision": decision, "steps": [], "nearest": null,
+        "allow_nothing": [],
+    });
+    Answer { yes: false, text, json }
 }
 
 /// The claims as if a token with them had been verified.

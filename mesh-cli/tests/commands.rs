@@ -106,6 +106,18 @@ fn explain_decides_as_the_engine_does() {
     let web = "spiffe://shop.example/ns/shop/sa/web";
     let other = "spiffe://shop.example/ns/shop/sa/other";
     let claims = r#"{"iss":"https://idp.example","sub":"ann"}"#;
+    // Whose tokens a service takes, nobody said yet: it would refuse this one.
+    let with_claims =
+        ["explain", "--config", "mesh.yaml", "--anonymous", "--path", "/x", "--method", "POST", "--claims", claims];
+    let (code, json) = ask(&dir, &with_claims);
+    assert_eq!((code, &json["status"], &json["decision"]["verdict"]), (1, &401.into(), &"deny".into()), "{json}");
+    assert_eq!((&json["decision"]["reason"], &json["steps"]), (&"token_unknown_issuer".into(), &json!([])), "{json}");
+    let text = String::from_utf8(mesh(&dir, &with_claims).stdout).unwrap();
+    assert!(text.contains("`tokens` names no issuer"), "{text}");
+    let keys = keys_of_an_issuer(&dir);
+    let tokens =
+        format!("tokens: [ {{ issuer: 'https://idp.example', audiences: [orders], jwks: {{ file: {keys:?} }} }} ]\n");
+    fs::write(dir.join("mesh.yaml"), format!("{CONFIG}{tokens}")).unwrap();
     for (args, code, reason, rule, status) in [
         (vec!["--principal", web, "--path", "/orders/7"], 0, "allow_rule", Some(0), None),
         (vec!["--principal", other, "--path", "/orders/7"], 1, "no_allow_rule", None, Some(403)),
@@ -149,6 +161,8 @@ fn explain_decides_as_the_engine_does() {
     ] {
         let (code, json) = explain(more);
         assert_eq!((code, &json["reason"], &json["status"]), (1, &reason.into(), &status.into()), "{more:?} {json}");
+        let decision = &json["decision"];
+        assert_eq!((&decision["verdict"], &decision["reason"]), (&"deny".into(), &reason.into()), "{more:?} {json}");
     }
     let (_, json) = explain(&["--path", "/shop.Orders/Get", "--protocol", "grpc"]);
     assert_eq!((&json["request"]["method"], &json["status"]), (&"POST".into(), &16.into()), "{json}");

@@ -26,7 +26,7 @@ fn request(id: u64, path: &str, method: &str) -> String {
 
 /// Exit code, lines, and the lines of the standard error.
 fn diff(dir: &Path, more: &[&str]) -> (i32, Vec<Value>, Vec<String>) {
-    let args = ["policy", "diff", "--policies", "old.yaml", "--with", "new.yaml", "--workload", "shop/orders"];
+    let args = ["policy", "diff", "--policies", "old.yaml", "--new", "new.yaml", "--workload", "shop/orders"];
     let args = [&args[..], &["--requests", "requests.jsonl"], more].concat();
     let output = Command::new(env!("CARGO_BIN_EXE_mesh")).current_dir(dir).args(args).output().unwrap();
     let lines = |bytes| String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
@@ -135,7 +135,7 @@ fn whatever_is_wrong_is_no_difference_and_no_agreement() {
     fs::create_dir(dir.path().join("all")).unwrap();
     fs::rename(dir.path().join("new.yaml"), dir.path().join("all/new.yaml")).unwrap();
     fs::write(dir.path().join("more.yaml"), OLD.replace("name: orders", "name: more")).unwrap();
-    let args = "policy diff --policies old.yaml more.yaml --with all more.yaml --workload shop/orders --requests -";
+    let args = "policy diff --policies old.yaml more.yaml --new all more.yaml --workload shop/orders --requests -";
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
     command
         .current_dir(dir.path())

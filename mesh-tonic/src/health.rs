@@ -143,13 +143,10 @@ impl HealthCheck for GrpcCheck {
         let mut body = vec![0];
         body.extend_from_slice(&length.to_be_bytes());
         body.extend_from_slice(&message);
-        let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-        CheckQuestion {
-            method: "POST".to_owned(),
-            path: "/grpc.health.v1.Health/Check".to_owned(),
-            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            body,
-        }
+        CheckQuestion::new("POST", "/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
     }
 
     fn judge(&self, answer: &CheckAnswer) -> CheckVerdict {
@@ -175,8 +172,10 @@ mod tests {
     fn answer(code: &str, status: Option<ServingStatus>) -> CheckAnswer {
         let message = status.map(|status| HealthCheckResponse { status: status.into() }.encode_to_vec());
         let body = message.map(|message| [vec![0, 0, 0, 0, message.len() as u8], message].concat());
-        let fields = vec![("grpc-status".to_owned(), code.to_owned())];
-        CheckAnswer { status: 200, fields, body: body.unwrap_or_default() }
+        let mut answer = CheckAnswer::new(200);
+        answer.fields = vec![("grpc-status".to_owned(), code.to_owned())];
+        answer.body = body.unwrap_or_default();
+        answer
     }
 
     #[test]
@@ -191,8 +190,8 @@ mod tests {
             (answer("0", None), unhealthy("the answer is no HealthCheckResponse")),
             (answer("12", None), Inconclusive("it has no grpc.health.v1.Health".to_owned())),
             (answer("7", None), unhealthy("grpc-status 7")),
-            (CheckAnswer { status: 200, ..CheckAnswer::default() }, unhealthy("grpc-status is missing")),
-            (CheckAnswer { status: 503, ..answer("0", None) }, unhealthy("HTTP status 503")),
+            (CheckAnswer::new(200), unhealthy("grpc-status is missing")),
+            (CheckAnswer::new(503), unhealthy("HTTP status 503")),
         ] {
             assert_eq!(check.judge(&answer), verdict, "{answer:?}");
         }

@@ -59,6 +59,9 @@ impl Reject {
     /// A layer stands where it must not, or another one is missing.
     pub(crate) const WIRING: Self = Self::new(Kind::Internal, "wiring");
 
+    /// The caller left before anything was decided.
+    pub(crate) const CANCELLED: Self = Self::new(Kind::TooSlow, "cancelled");
+
     pub(crate) const fn new(kind: Kind, reason: &'static str) -> Self {
         Self { kind, reason, retry_after: None }
     }

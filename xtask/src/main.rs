@@ -75,10 +75,10 @@ enum Task {
     /// Measures requests beside an audit sink that is dead or whose disk is full; prints a table of medians.
     BenchAudit {
         /// Requests in flight.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         conc: u16,
         /// Turns of each server.
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=10_000))]
         rounds: u16,
         /// Seconds of each turn.
         #[arg(long, default_value_t = 0.5)]

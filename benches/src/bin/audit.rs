@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use http::HeaderMap;
 use mesh_benches::client::{Load, MeshTarget, Report, drive};
 use mesh_benches::{Error, Proto, app};
@@ -24,10 +25,10 @@ struct Args {
     #[arg(long)]
     dir: PathBuf,
     /// Requests in flight.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_535))]
     conc: usize,
     /// Turns of each server.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     rounds: usize,
     /// Seconds of each turn.
     #[arg(long, default_value_t = 0.5)]

@@ -25,7 +25,7 @@ pub(crate) struct DiffArgs {
     policies: PolicyArgs,
     /// The new policies: files and directories, like the old ones.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    with: Vec<PathBuf>,
+    new: Vec<PathBuf>,
     #[command(flatten)]
     requests: RequestArgs,
 }
@@ -59,7 +59,7 @@ pub(super) fn run(args: &DiffArgs) -> Said {
 fn compare(args: &DiffArgs) -> Result<Said, Failure> {
     let mut requests = args.requests.open()?;
     let judge = |loaded: Result<Policies, ConfigError>| loaded.and_then(|policies| requests.judge(&policies));
-    let (old, new) = match (judge(args.policies.load()?), judge(args.policies.reading.load(&args.with)?)) {
+    let (old, new) = match (judge(args.policies.load()?), judge(args.policies.reading.load(&args.new)?)) {
         (Ok(old), Ok(new)) => (old, new),
         (old, new) => {
             [old.err(), new.err()].iter().flatten().for_each(|error| eprintln!("{error}"));

@@ -36,9 +36,8 @@ pub(super) fn run(args: &LintArgs) -> Result<Answer, Failure> {
         Err(error) => return Ok(check::refused(&args.policies.names(), &error)),
     };
     let workloads: Vec<Workload> = workload.into_iter().collect();
-    let root_namespace = &policies.options.root_namespace;
-    let options =
-        LintOptions { root_namespace, workloads: &workloads, plaintext: args.mtls, requests: &policies.requests };
+    let mut options = LintOptions::new(&policies.options.root_namespace);
+    (options.workloads, options.plaintext, options.requests) = (&workloads, args.mtls, &policies.requests);
     let findings = lint(&policies.documents, &options);
     let (warnings, notes) = count(&findings);
     let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();

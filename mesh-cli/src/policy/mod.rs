@@ -111,13 +111,11 @@ impl ReadingArgs {
             fs::metadata(path).map_err(|e| Failure::Io(format!("cannot read {}: {e}", path.display())))?;
         }
         let canonical = self.canonical.unwrap_or(self.mode.canonical());
-        let options = EngineOptions {
-            root_namespace: self.root_namespace.clone(),
-            trust_domain: self.trust_domain.clone(),
-            trust_domain_aliases: self.trust_domain_alias.clone(),
-            mode: self.mode,
-            no_policy: self.no_policy.unwrap_or(NoPolicy::of(self.mode)),
-        };
+        let mut options = EngineOptions::new(self.trust_domain.clone());
+        options.root_namespace.clone_from(&self.root_namespace);
+        options.trust_domain_aliases.clone_from(&self.trust_domain_alias);
+        options.mode = self.mode;
+        options.no_policy = self.no_policy.unwrap_or(NoPolicy::of(self.mode));
         let mut errors = Errors::default();
         // Connections are no part of a request: `PeerAuthentication` is read and says nothing here.
         let read = Sources::read(policies).parse(self.mode, canonical, &mut errors);

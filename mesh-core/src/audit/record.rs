@@ -23,7 +23,7 @@ pub enum AuditOutcome {
     Allow,
     /// Identity, token or policy kept it out.
     Deny,
-    /// It was no acceptable request (ambiguous path, too large, shed, too late).
+    /// It was no acceptable request (ambiguous path, too large, shed, too late), or its caller left before a decision.
     Reject,
 }
 

@@ -39,6 +39,7 @@ impl Default for ClusterLimitsConfig {
 
 /// How many attempts may be repeated ones: `3`, or `20%` of those under way.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum MaxRetries {
     /// So many. Range 0 to 1,000,000.
     Count(usize),

@@ -37,6 +37,7 @@ use futures_core::Stream;
 
 /// What a resolver knows now.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Update {
     /// The whole set, replacing the last. Endpoints keep their state by key. One that lacks many, or names nobody, is held
     /// until it is confirmed: see [`HoldConfig`](crate::config::HoldConfig).

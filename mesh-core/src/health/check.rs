@@ -19,6 +19,7 @@ pub trait HealthCheck: fmt::Debug + Send + Sync {
 
 /// A request, whatever HTTP version carries it. The authority is the cluster's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckQuestion {
     /// `GET`, `POST`, ...
     pub method: String,
@@ -30,8 +31,30 @@ pub struct CheckQuestion {
     pub body: Vec<u8>,
 }
 
+impl CheckQuestion {
+    /// A request without header fields and body.
+    pub fn new(method: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// With this body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
 /// A response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckAnswer {
     /// The HTTP status.
     pub status: u16,
@@ -42,6 +65,11 @@ pub struct CheckAnswer {
 }
 
 impl CheckAnswer {
+    /// A response without fields and body, as the test of a [`HealthCheck`] may want it.
+    pub fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
     /// The last field of this name: of gRPC's status, that in the trailers.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -50,6 +78,7 @@ impl CheckAnswer {
 
 /// What one check says about its endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckVerdict {
     /// It answered well.
     Healthy,

@@ -53,7 +53,7 @@ impl Decode for Statuses {
 impl HealthCheck for HttpCheck {
     fn question(&self) -> CheckQuestion {
         let (method, path) = ("GET".to_owned(), self.path.clone());
-        CheckQuestion { method, path, headers: Vec::new(), body: Vec::new() }
+        CheckQuestion::new(method, path)
     }
 
     fn judge(&self, answer: &CheckAnswer) -> CheckVerdict {
@@ -90,7 +90,7 @@ mod tests {
             (404, false, true),
             (503, false, false),
         ] {
-            let answer = CheckAnswer { status, ..CheckAnswer::default() };
+            let answer = CheckAnswer::new(status);
             for (check, healthy) in [(&default, by_default), (&own, by_own)] {
                 assert_eq!(check.judge(&answer) == CheckVerdict::Healthy, healthy, "{status} {check:?}");
             }

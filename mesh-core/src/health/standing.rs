@@ -16,6 +16,7 @@ use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 ///   └────────────────────────────────── pass ────────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Standing {
     /// In: a breaker calls it closed.
     #[default]

@@ -2,7 +2,7 @@
 
 use super::PeerView;
 use super::account::{self, ServiceAccount};
-use super::compile::{Alternative, Check, CompiledRule, Token};
+use super::compile::{Alternative, Check, CompiledRule, Test, Token};
 use super::lookup::Lookup;
 use super::pattern::{Pattern, PatternSet};
 use super::request::{Protocol, Request};
@@ -24,7 +24,7 @@ pub(super) struct RuleSet {
 }
 
 /// Looking at so many rules one by one costs no more than finding them by their path.
-const FEW: usize = 8;
+const FEW: usize = 2;
 
 /// So many rules are told apart for one caller at most; the rest is told apart at each of its requests. Costs 4 bytes
 /// each, for each connection.
@@ -35,7 +35,7 @@ const ANYBODY: u32 = 0;
 /// Rules of the same caller, each list ascending.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// The first ones, and those that name no path.
+    /// Those that name no path, and a few that do.
     plain: Vec<u32>,
     by_path: Lookup<Vec<u32>>,
     /// Those that look at nothing but the connection, by which they may match whatever comes.
@@ -73,11 +73,11 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
-    pub(super) fn new(rules: Vec<CompiledRule>) -> Self {
+    pub(super) fn new(mut rules: Vec<CompiledRule>) -> Self {
         let mut set = Self::default();
-        for (id, rule) in (0..).zip(&rules) {
-            let paths = paths(&rule.to);
+        for (id, rule) in (0..).zip(&mut rules) {
             let keys = callers(&rule.from);
+            rule.settled_by_name = keys.is_some() && says_only_names(&rule.from);
             for key in keys.iter().flatten() {
                 let (lookup, pattern) = match key {
                     Key::Principal(pattern) => (&mut set.by_principal, pattern),
@@ -91,24 +91,25 @@ impl RuleSet {
                 if bucket == next {
                     set.buckets.push(Bucket::default());
                 }
-                set.push(bucket, id, rule, paths.as_deref());
+                set.push(bucket, id, rule);
             }
             if keys.is_none() {
-                set.push(ANYBODY, id, rule, paths.as_deref());
+                set.push(ANYBODY, id, rule);
             }
         }
         set.by_principal.finish();
         set.by_namespace.finish();
         set.by_place.finish();
-        set.buckets.iter_mut().for_each(|bucket| bucket.by_path.finish());
+        let paths: Vec<Option<Vec<Pattern>>> = rules.iter().map(|rule| paths(&rule.to)).collect();
+        set.buckets.iter_mut().for_each(|bucket| bucket.finish(&paths));
         Self { rules, ..set }
     }
 
-    fn push(&mut self, bucket: u32, id: u32, rule: &CompiledRule, paths: Option<&[Pattern]>) {
+    fn push(&mut self, bucket: u32, id: u32, rule: &CompiledRule) {
         if let Some(bucket) = self.buckets.get_mut(bucket as usize) {
-            bucket.push(id, paths);
-            if rule.is_of_connection() && bucket.shutting.last() != Some(&id) {
-                bucket.shutting.push(id);
+            add(&mut bucket.plain, id);
+            if rule.is_of_connection() {
+                add(&mut bucket.shutting, id);
             }
         }
     }
@@ -136,7 +137,7 @@ impl RuleSet {
         self.candidates(request, known, |(ids, settled)| {
             // Each list ascends: the first hit in it is its lowest, and nothing beyond the best so far is of interest.
             for id in ids.iter().copied().take_while(|id| first.is_none_or(|(best, _)| *id < best)) {
-                if let Some(rule) = self.rule(id).filter(|rule| rule.matches_from(request, token, settled)) {
+                if let Some(rule) = self.rule(id).filter(|rule| rule.matches_found(request, token, settled)) {
                     first = Some((id, rule));
                     break;
                 }
@@ -155,7 +156,7 @@ impl RuleSet {
     ) {
         self.candidates(request, known, |(ids, settled)| {
             let rules = ids.iter().filter_map(|id| self.rule(*id));
-            rules.filter(|rule| rule.matches_from(request, token, settled)).for_each(&mut each);
+            rules.filter(|rule| rule.matches_found(request, token, settled)).for_each(&mut each);
         });
     }
 
@@ -259,23 +260,34 @@ impl RuleSet {
 }
 
 impl Bucket {
-    /// Adds the highest id so far; a rule that comes here by two names is added once.
-    fn push(&mut self, id: u32, paths: Option<&[Pattern]>) {
-        fn add(ids: &mut Vec<u32>, id: u32) {
-            if ids.last() != Some(&id) {
-                ids.push(id);
-            }
+    /// After the last rule: where more than a few name paths, these are found by them. `paths` has those of every rule.
+    fn finish(&mut self, paths: &[Option<Vec<Pattern>>]) {
+        let Self { plain, by_path, .. } = self;
+        let paths_of = |id: u32| paths.get(id as usize).and_then(Option::as_deref);
+        if plain.iter().filter(|id| paths_of(**id).is_some()).count() <= FEW {
+            return;
         }
-        let Some(paths) = paths.filter(|_| self.plain.len() >= FEW && self.plain.last() != Some(&id)) else {
-            return add(&mut self.plain, id);
-        };
-        for path in paths {
-            match self.by_path.entry(path, Vec::new) {
-                Some(ids) => add(ids, id),
-                None => add(&mut self.plain, id),
-            }
-        }
+        plain.retain(|id| {
+            let mut file = |path| by_path.entry(path, Vec::new).map(|ids| add(ids, *id)).is_some();
+            // One with a path that cannot be looked up stays.
+            !paths_of(*id).is_some_and(|paths| paths.iter().all(&mut file))
+        });
+        plain.shrink_to_fit();
+        by_path.finish();
     }
+}
+
+/// Adds the highest id so far; a rule that comes by two names is added once.
+fn add(ids: &mut Vec<u32>, id: u32) {
+    if ids.last() != Some(&id) {
+        ids.push(id);
+    }
+}
+
+/// Whether a name by which the rule was found is all that it asks of its caller.
+fn says_only_names(from: &[Alternative]) -> bool {
+    let named = |test: &Test| !test.negated && matches!(test.check, Check::Principal(_) | Check::Namespace(_));
+    from.iter().all(|tests| matches!(&**tests, [only] if named(only)))
 }
 
 /// The callers that a rule names, if it can match nobody else.
@@ -516,10 +528,12 @@ mod tests {
             ("to: [ { operation: { paths: [/a] } }, { operation: { paths: [/b] } } ]".to_owned(), true),
             ("to: [ { operation: { paths: [/a] } }, { operation: { methods: [GET] } } ]".to_owned(), false),
         ] {
-            let set = rules_of(&[part.as_str(); FEW + 2]);
+            let few = rules_of(&[part.as_str(); FEW]);
+            assert_eq!(few.bucket(ANYBODY).unwrap().plain.len(), FEW, "{part}");
+            let set = rules_of(&[part.as_str(); FEW + 1]);
             let bucket = set.bucket(ANYBODY).unwrap();
             let by_path = bucket.by_path.values().map(Vec::len).max().unwrap_or(0);
-            let expected = if indexed { (FEW, 2) } else { (FEW + 2, 0) };
+            let expected = if indexed { (0, FEW + 1) } else { (FEW + 1, 0) };
             assert_eq!((bucket.plain.len(), by_path), expected, "{part}");
         }
     }

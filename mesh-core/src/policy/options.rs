@@ -6,6 +6,7 @@ use crate::identity::TrustDomain;
 
 /// What evaluation depends on beside the documents.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// Policies of this namespace hold for every workload. Default `istio-system`.
     pub root_namespace: String,
@@ -20,7 +21,7 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Istio's defaults, except that a workload that no policy selects denies.
+    /// Istio's defaults, except that a workload that no policy selects denies; every field may be set after.
     pub fn new(trust_domain: TrustDomain) -> Self {
         Self {
             root_namespace: Config::ROOT_NAMESPACE.to_owned(),

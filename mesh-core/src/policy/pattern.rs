@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::Mode;
 
 /// One string pattern of a policy, by Istio's rules.
@@ -104,8 +106,9 @@ pub enum PatternError {
 /// Many patterns, matched at a cost that does not grow with the exact ones.
 #[derive(Debug, Default)]
 pub(super) struct PatternSet {
-    /// Exact values, once there are too many of them to look at one by one.
-    exact: HashSet<Arc<str>>,
+    /// Exact values, once there are too many of them to look at one by one. Policies alone choose them: nobody else can
+    /// make them collide.
+    exact: HashSet<Arc<str>, RandomState>,
     others: Box<[Pattern]>,
 }
 
@@ -116,9 +119,9 @@ impl PatternSet {
     pub(super) fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         let all: Vec<Pattern> = patterns.into_iter().collect();
         if all.len() <= Self::LINEAR {
-            return Self { exact: HashSet::new(), others: all.into() };
+            return Self { exact: HashSet::default(), others: all.into() };
         }
-        let mut exact = HashSet::new();
+        let mut exact = HashSet::default();
         let others = all
             .into_iter()
             .filter_map(|pattern| match pattern {

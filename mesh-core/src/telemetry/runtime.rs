@@ -36,6 +36,7 @@ pub struct RuntimeMetrics {
 
 /// Whether an update was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UpdateResult {
     /// It is in force.
     Ok,
@@ -69,6 +70,7 @@ impl<T, E> From<&Result<T, E>> for UpdateResult {
 
 /// What became of a wish that the source of identity look now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IdentityRefresh {
     /// A newer identity is in force.
     Renewed,

@@ -163,11 +163,10 @@ async fn answer(
     let body = body.map_err(|error| CheckVerdict::Unhealthy(format!("the answer broke off: {error}")))?;
     let trailers = body.trailers().cloned().unwrap_or_default();
     let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
-    Ok(CheckAnswer {
-        status: head.status.as_u16(),
-        fields: head.headers.iter().chain(&trailers).filter_map(text).collect(),
-        body: body.to_bytes().to_vec(),
-    })
+    let mut answer = CheckAnswer::new(head.status.as_u16());
+    answer.fields = head.headers.iter().chain(&trailers).filter_map(text).collect();
+    answer.body = body.to_bytes().to_vec();
+    Ok(answer)
 }
 
 fn failed(error: &Error) -> CheckVerdict {

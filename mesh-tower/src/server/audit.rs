@@ -1,4 +1,4 @@
-//! One record for each request that reached a decision.
+//! One record for each request: of its decision, or of its caller's leaving before there was one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,10 +21,11 @@ use crate::reject::Reject;
 /// The status in the record of a request whose caller left before the response head. (nginx)
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Records every decided request exactly once, refusals included, when its response head is known.
+/// Records every request exactly once, refusals included, when its response head is known.
 ///
 /// Never holds a request up: a record that finds the queue full is dropped and counted. A request whose caller leaves
-/// after the decision is recorded with status 499. Where [`AuditedLayer`](super::AuditedLayer) had to have the record
+/// after the decision is recorded with status 499. One whose caller leaves before it - while an external authorizer is
+/// asked, or a key looked up - has reached no handler: its outcome is `reject`, its reason `cancelled`, its status 499. Where [`AuditedLayer`](super::AuditedLayer) had to have the record
 /// written before the handler, the status follows in an event `request.end`. Tokens, queries and bodies are never
 /// recorded.
 ///
@@ -83,7 +84,7 @@ where
     }
 }
 
-/// The record to be: written with the response head, or on drop if the caller left after a decision.
+/// The record to be: written with the response head, or on drop if the caller left.
 #[derive(Debug)]
 struct Entry(Option<Arc<Exchange>>);
 
@@ -109,12 +110,12 @@ fn end(exchange: &Exchange, ticket: &Ticket, status: u16, grpc_status: Option<u8
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        match &self.0 {
-            Some(exchange) if exchange.decision().is_some() || exchange.rejected().is_some() => {
-                self.write(CLIENT_CLOSED_REQUEST, None);
-            }
-            _ => {}
+        let Some(exchange) = &self.0 else { return };
+        if exchange.decision().is_none() {
+            // Counted and logged, unless something else refused it first. Nobody is there to read the answer.
+            drop(exchange.refuse(Reject::CANCELLED));
         }
+        self.write(CLIENT_CLOSED_REQUEST, None);
     }
 }
 

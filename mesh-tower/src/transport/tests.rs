@@ -104,7 +104,8 @@ fn revision(yaml: &str) -> Revision {
     let mut errors = Errors::default();
     let documents = parse_documents("<test>", yaml, &mut errors);
     assert!(errors.is_empty(), "{:?}", errors.issues());
-    let options = EngineOptions { no_policy: NoPolicy::Allow, ..EngineOptions::new(trust_domain) };
+    let mut options = EngineOptions::new(trust_domain);
+    options.no_policy = NoPolicy::Allow;
     Revision {
         policy: Arc::new(PolicyEngine::compile(&documents, &config.workload, &options)),
         tokens: Arc::default(),

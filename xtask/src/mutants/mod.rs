@@ -33,12 +33,20 @@ pub(crate) struct Options {
     /// Only those that the last run missed.
     #[arg(long)]
     again: bool,
+    /// Fails where fewer are caught, in percent of those that were tried; none at all is 0.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    min_rate: Option<f64>,
     /// Files or directories, from the workspace root.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
 }
 
-/// Prints what became of each change and, last, the rate.
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "expected a number from 0 to 100, for example 90".to_owned())
+}
+
+/// Prints what became of each change and, last, the rate. An error where that is below the least one that was asked for.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     let mut tree = Tree::new(root);
     let all = list::mutants(root, &options.paths)?;
@@ -67,7 +75,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     }
     fs::write(&last, score.missed.join("\n")).map_err(|e| format!("cannot write {}: {e}", last.display()))?;
     println!("\nmissed:\n{}\n\nseed {}: {}", score.missed.join("\n"), options.seed, score.summary());
-    Ok(())
+    score.suffices(options.min_rate)
 }
 
 #[derive(Debug, Default)]
@@ -93,11 +101,54 @@ impl Score {
         self.uncompiled += 1;
     }
 
+    fn noticed(&self) -> usize {
+        self.caught + self.hung
+    }
+
+    fn tried(&self) -> usize {
+        self.noticed() + self.missed.len()
+    }
+
+    /// In percent; 0 where nothing was tried.
+    fn rate(&self) -> f64 {
+        100.0 * self.noticed() as f64 / self.tried().max(1) as f64
+    }
+
+    fn suffices(&self, min_rate: Option<f64>) -> Result<(), String> {
+        match min_rate.filter(|least| self.rate() < *least) {
+            None => Ok(()),
+            Some(least) => Err(format!("{:.1} % caught, and --min-rate wants at least {least} %", self.rate())),
+        }
+    }
+
     fn summary(&self) -> String {
         let (hung, uncompiled) = (self.hung, self.uncompiled);
-        let noticed = self.caught + hung;
-        let tried = noticed + self.missed.len();
-        let rate = 100.0 * noticed as f64 / tried.max(1) as f64;
+        let (noticed, tried, rate) = (self.noticed(), self.tried(), self.rate());
         format!("{noticed} of {tried} caught ({rate:.1} %), {hung} of them by hanging; {uncompiled} do not compile")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_held_against_the_least_one() {
+        let missed = |count: usize| vec!["m".to_owned(); count];
+        for (caught, hung, missed, least, enough) in [
+            (8, 1, missed(1), None, true),
+            (8, 1, missed(1), Some(90.0), true),
+            (8, 1, missed(1), Some(90.1), false),
+            (0, 0, missed(0), Some(0.0), true),
+            (0, 0, missed(0), Some(1.0), false),
+        ] {
+            let score = Score { caught, hung, missed, uncompiled: 7 };
+            assert_eq!(score.suffices(least).is_ok(), enough, "{score:?} {least:?}");
+        }
+        for (text, expected) in
+            [("0", Some(0.0)), ("92.5", Some(92.5)), ("100.1", None), ("-1", None), ("NaN", None), ("", None)]
+        {
+            assert_eq!(percent(text).ok(), expected, "{text}");
+        }
     }
 }

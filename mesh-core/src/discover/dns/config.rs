@@ -44,6 +44,7 @@ pub struct DnsConfig {
 
 /// The records that are asked for: `a` or `srv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecordKind {
     /// A and AAAA records, all with this port.
     Addresses {

@@ -33,6 +33,8 @@ pub(super) struct CompiledRule {
     pub(super) when: Box<[Test]>,
     /// Whether any test is of something that raw TCP does not have.
     http: bool,
+    /// Whether every caller that an index finds it by fits its sources.
+    pub(super) settled_by_name: bool,
 }
 
 /// One source or operation: all of its tests must hold.
@@ -75,7 +77,7 @@ impl CompiledRule {
         let to: Box<[Alternative]> = rule.to.iter().map(|operation| compiler.operation(operation, action)).collect();
         let when: Box<[Test]> = rule.when.iter().flat_map(|condition| compiler.condition(condition, action)).collect();
         let http = from.iter().chain(&to).flatten().chain(&when).any(|test| test.check.is_http_only());
-        Some(Self { policy, index, action, from, to, when, http })
+        Some(Self { policy, index, action, from, to, when, http, settled_by_name: false })
     }
 
     pub(super) fn tests(&self) -> impl Iterator<Item = &Test> {
@@ -90,9 +92,14 @@ impl CompiledRule {
         self.matches_from(request, token, false)
     }
 
+    /// As [`matches`](Self::matches), for a caller that an index found it by. `settled`: one of its sources is known to fit.
+    pub(super) fn matches_found(&self, request: &Request<'_>, token: Token, settled: bool) -> bool {
+        self.matches_from(request, token, settled || self.settled_by_name)
+    }
+
     /// `settled`: one of its sources is known to fit. On raw TCP an ALLOW rule that looks at HTTP matches nothing.
     /// (Istio)
-    pub(super) fn matches_from(&self, request: &Request<'_>, token: Token, settled: bool) -> bool {
+    fn matches_from(&self, request: &Request<'_>, token: Token, settled: bool) -> bool {
         if self.http && request.protocol == Protocol::Tcp && self.action == Action::Allow {
             return false;
         }

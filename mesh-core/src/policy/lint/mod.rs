@@ -31,6 +31,7 @@ use crate::config::{Config, Place, Workload};
 
 /// What is known beside the documents.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct LintOptions<'a> {
     /// Policies of this namespace hold for every workload.
     pub root_namespace: &'a str,
@@ -42,10 +43,17 @@ pub struct LintOptions<'a> {
     pub requests: &'a [RequestAuthentication],
 }
 
+impl<'a> LintOptions<'a> {
+    /// Nothing else is known, so plaintext may come.
+    pub fn new(root_namespace: &'a str) -> Self {
+        Self { root_namespace, workloads: &[], plaintext: true, requests: &[] }
+    }
+}
+
 impl Default for LintOptions<'_> {
-    /// Nothing is known, so plaintext may come.
+    /// [`new`](Self::new) with Istio's `istio-system`.
     fn default() -> Self {
-        Self { root_namespace: Config::ROOT_NAMESPACE, workloads: &[], plaintext: true, requests: &[] }
+        Self::new(Config::ROOT_NAMESPACE)
     }
 }
 

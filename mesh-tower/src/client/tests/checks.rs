@@ -15,8 +15,7 @@ struct Ready;
 
 impl HealthCheck for Ready {
     fn question(&self) -> CheckQuestion {
-        let headers = vec![("x-deep".to_owned(), "1".to_owned())];
-        CheckQuestion { method: "GET".to_owned(), path: "/readyz".to_owned(), headers, body: Vec::new() }
+        CheckQuestion::new("GET", "/readyz").header("x-deep", "1")
     }
 
     fn judge(&self, answer: &CheckAnswer) -> CheckVerdict {

@@ -24,6 +24,36 @@ spec: {{ action: CUSTOM, provider: {{ name: {provider} }}, rules: [ {{}} ] }}
     )
 }
 
+/// Never answers.
+#[derive(Debug)]
+struct Silent;
+
+impl ExternalAuthorizer for Silent {
+    fn authorize<'a>(&'a self, _request: &'a mesh_core::policy::Request<'a>) -> Authorizing<'a> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_while_somebody_is_asked_is_recorded_once() {
+    let kit = Kit::built("", "", |builder| builder.authorizer("guard", Silent)).await;
+    kit.publish(&asking("guard"));
+    let called = Arc::new(AtomicUsize::new(0));
+    let ask = || Box::pin(stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")));
+    let mut left = ask();
+    assert!(left.as_mut().now_or_never().is_none(), "somebody is asked");
+    assert!(kit.records().await.is_empty());
+    drop(left);
+    // The control: who stays is denied.
+    assert_eq!(ask().await.unwrap().status(), 403);
+    let records = kit.records().await;
+    let records: Vec<_> = records.iter().map(|record| (record.status, record.outcome, record.reason)).collect();
+    let expected = [(499, AuditOutcome::Reject, "cancelled"), (403, AuditOutcome::Deny, "custom_timeout")];
+    assert_eq!((&records[..], called.load(Ordering::Relaxed)), (&expected[..], 0));
+    assert_eq!(kit.metric(r#"mesh_server_rejected_total{reason="cancelled"}"#).as_deref(), Some("1"));
+    assert_eq!(kit.metric("mesh_server_requests_in_flight").as_deref(), Some("0"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_keeps_the_answers_that_let_it_in_and_nobody_elses() {
     let kit = Kit::built("", "", |builder| builder.authorizer("guard", Yes).authorizer("other", Yes)).await;

@@ -39,13 +39,10 @@ fn compile(set: &PolicySet, mode: Mode, no_policy: NoPolicy) -> Option<Arc<Polic
     let mut errors = Errors::default();
     let documents = parse_documents_as(mode, Canonicalization::Base, "<test>", &yaml(set), &mut errors);
     let domain = |name: &&str| TrustDomain::parse(name).unwrap();
-    let options = EngineOptions {
-        root_namespace: "root".to_owned(),
-        trust_domain: domain(&set.trust_domains[0]),
-        trust_domain_aliases: set.trust_domains[1..].iter().map(domain).collect(),
-        mode,
-        no_policy,
-    };
+    let mut options = EngineOptions::new(domain(&set.trust_domains[0]));
+    options.root_namespace = "root".to_owned();
+    options.trust_domain_aliases = set.trust_domains[1..].iter().map(domain).collect();
+    (options.mode, options.no_policy) = (mode, no_policy);
     let workload = Workload::new("orders", "shop");
     errors.is_empty().then(|| Arc::new(PolicyEngine::compile(&documents, &workload, &options)))
 }
