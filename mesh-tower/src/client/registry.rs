@@ -54,6 +54,11 @@ impl ClusterRegistry {
         })
     }
 
+    /// The live cluster of this name as it is, if some call has made it.
+    pub(crate) fn peek(&self, name: &str) -> Option<Arc<RuntimeCluster>> {
+        self.clusters.load().get(name).cloned()
+    }
+
     /// The live cluster of this name; made at first use, brought in line with each new revision. `begin` is called for one
     /// that was made.
     pub(crate) fn find(
@@ -125,6 +130,11 @@ impl RuntimeCluster {
         let token = token.map(Attached::new);
         let check = check.zip(config.health_check.clone());
         Ok(Self { cluster, token, limits, check, config: ArcSwap::from_pointee(config.clone()), settings, dial })
+    }
+
+    /// The configuration that is in force.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        self.config.load_full()
     }
 
     /// Puts new settings in force. `false` if the cluster must be made anew, because it is another set of endpoints, other

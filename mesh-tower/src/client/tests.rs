@@ -197,6 +197,8 @@ impl Rig {
             grpc: crate::grpc::is_grpc(request.headers()),
             headers_by: None,
             whole_by: None,
+            allowed: Duration::ZERO,
+            chosen: None,
             tried: Default::default(),
             retry: None,
         };

@@ -66,7 +66,6 @@ pub enum Foreseen {
     /// This endpoint.
     Endpoint {
         /// Its key.
-        #[serde(serialize_with = "text")]
         key: EndpointKey,
         /// Where it is.
         address: SocketAddr,
@@ -138,7 +137,6 @@ pub enum EndpointStanding {
 #[non_exhaustive]
 pub struct EndpointExplanation {
     /// Its key.
-    #[serde(serialize_with = "text")]
     pub key: EndpointKey,
     /// Where it is.
     pub address: SocketAddr,

@@ -114,9 +114,7 @@ fn each_standing_has_its_words() {
     // The breaker's time is up: before anybody looks, and after.
     let later = now + Duration::from_secs(20);
     let told = explain(&cluster, None, later);
-    assert!(
-        told.plans_anew && told.to_string().contains("000  out (window_success_rate, ejection 1), its time is up")
-    );
+    assert!(told.plans_anew && told.to_string().contains("000  out (window_success_rate, ejection 1), its time is up"));
     let _ = cluster.pick(&Tried::default(), later);
     let text = explain(&cluster, None, later).to_string();
     assert!(text.contains("half-open"), "{text}");

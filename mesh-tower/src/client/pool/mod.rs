@@ -32,6 +32,7 @@ mod dial;
 mod last_words;
 mod lease;
 mod link;
+mod progress;
 mod service;
 mod trust;
 
@@ -41,7 +42,7 @@ pub(crate) use dial::{Dial, MeshDial};
 pub(crate) use lease::Lease;
 #[cfg(test)]
 pub(crate) use link::Failure as DialFailure;
-pub(crate) use service::Chosen;
+pub(crate) use progress::{Chosen, Progress};
 pub use service::Transport;
 pub(crate) use service::send;
 
@@ -54,7 +55,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use mesh_core::clock::WallClock;
-use mesh_core::cluster::Readiness;
+use mesh_core::cluster::{Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
 use mesh_core::retry::Backoff;
@@ -187,8 +188,8 @@ impl Pool {
     }
 
     /// Claims a stream or a connection, waiting for one if need be: first come, first served. Cancel safe: a waiter
-    /// that gives up leaves its place, and the connect it started goes on for others.
-    pub(crate) async fn acquire(&self) -> Result<Lease, Error> {
+    /// that gives up leaves its place, and the connect it started goes on for others. `progress` learns of a wait.
+    pub(crate) async fn acquire(&self, progress: &Progress) -> Result<Lease, Error> {
         let shared = &self.shared;
         shared.touch();
         // Not past those who wait: callers that send one request after the other would starve them.
@@ -197,6 +198,15 @@ impl Pool {
         {
             return Ok(lease);
         }
+        progress.waits(self.connections() == 0);
+        let since = Instant::now();
+        let result = self.wait().await;
+        progress.over(since.elapsed());
+        result
+    }
+
+    async fn wait(&self) -> Result<Lease, Error> {
+        let shared = &self.shared;
         let _place = shared.enqueue()?;
         let round = shared.lock().round;
         let _turn = Shared::turn(shared, round).await?;
@@ -209,6 +219,16 @@ impl Pool {
             }
             Shared::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
             woken.await;
+        }
+    }
+
+    /// Its connections, for people.
+    pub(crate) fn report(&self) -> TransportReport {
+        let lists = self.shared.lock();
+        TransportReport {
+            connections: lists.alive.len(),
+            waiting: self.shared.pending.load(Relaxed),
+            failure: lists.failure.as_ref().map(|failure| failure.message.to_string()),
         }
     }
 
@@ -233,6 +253,12 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("address", &self.shared.address).field("connections", &self.connections()).finish()
     }
+}
+
+/// The error of a request that finds the queue full.
+pub(crate) fn overloaded(max: usize) -> Error {
+    let message = format!("{max} requests wait for a connection already (pool.max_pending)");
+    Error::new(ErrorKind::Overloaded, message).never_sent()
 }
 
 /// A place in the pending queue.
@@ -265,8 +291,7 @@ impl Shared {
             Ok(_) => Ok(Place(self)),
             Err(_) => {
                 self.limits.pending_refused();
-                let message = format!("{max} requests wait for a connection already (pool.max_pending)");
-                Err(Error::new(ErrorKind::Overloaded, message).never_sent())
+                Err(overloaded(max))
             }
         }
     }
