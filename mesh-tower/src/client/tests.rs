@@ -39,6 +39,7 @@ use super::*;
 use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
+mod attempts;
 mod cancelled;
 mod checks;
 mod limits;
