@@ -8,6 +8,7 @@ use mesh_core::config::ClusterLimitsConfig;
 use mesh_core::telemetry::{ClusterLimit, ClusterMetrics};
 use serde::Serialize;
 
+use crate::connect::Handshakes;
 use crate::error::{Error, ErrorKind};
 use crate::places::{Place, Places};
 
@@ -17,6 +18,8 @@ pub(crate) struct ClusterLimits {
     requests: Arc<Places>,
     connections: Arc<Places>,
     retries: Arc<Places>,
+    /// Whose turn it is to shake hands.
+    pub(super) handshakes: Arc<Handshakes>,
     config: ArcSwap<ClusterLimitsConfig>,
     metrics: Arc<ClusterMetrics>,
 }
@@ -31,12 +34,15 @@ pub(crate) struct Held {
 impl ClusterLimits {
     pub(crate) fn new(config: ClusterLimitsConfig, metrics: Arc<ClusterMetrics>) -> Self {
         let (requests, connections, retries) = Default::default();
-        Self { requests, connections, retries, config: ArcSwap::from_pointee(config), metrics }
+        let handshakes = Arc::new(Handshakes::new(config.max_handshakes, Arc::clone(&metrics)));
+        Self { requests, connections, retries, handshakes, config: ArcSwap::from_pointee(config), metrics }
     }
 
     /// Other limits from now on; nobody is put out.
     pub(crate) fn reconfigure(&self, config: ClusterLimitsConfig) {
-        self.config.store(Arc::new(config));
+        if self.config.swap(Arc::new(config)).max_handshakes != config.max_handshakes {
+            self.handshakes.reconfigure(config.max_handshakes);
+        }
     }
 
     /// What is held, and how much may be.

@@ -42,6 +42,7 @@ use crate::error::{Error, ErrorKind};
 mod attempts;
 mod cancelled;
 mod checks;
+mod connections;
 mod limits;
 mod restart;
 mod wire;

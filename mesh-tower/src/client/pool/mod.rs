@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | idle timeout | - | stays usable, connects on demand |
 //! | certificates growing old | finish, until one ends | a successor is connected first |
+//! | its greatest age | finish | a successor is connected first |
 //! | many streams that were cancelled | finish | a successor is connected first |
 //! | trust in its peer that is lost, a certificate that ended | fail at once | connects on demand |
 //! | the peer's GOAWAY or FIN | finish | reconnects at once; unready if that fails |
@@ -63,7 +64,7 @@ use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
@@ -75,6 +76,8 @@ use link::{End, Failure, Link, Sender};
 const HTTP1_FACTOR: usize = 64;
 /// The waits between background reconnects.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
+/// By how much a connection may be replaced before its greatest age.
+const AGE_JITTER: f64 = 0.1;
 /// After a failed connect, requests fail at once for this long instead of trying again.
 const FAIL_FAST: Duration = Duration::from_millis(50);
 
@@ -131,6 +134,9 @@ struct Http1 {
     link: Arc<Link>,
     send: http1::SendRequest<ReplayBody>,
 }
+
+/// The halves, whether they speak HTTP/2, whom they speak to, and when that should end.
+type Connection = ((Sender, link::Driven), bool, Option<trust::Judged>, Option<Instant>);
 
 /// What is behind the short lock: counted, pushed and popped, never awaited.
 #[derive(Default)]
@@ -407,18 +413,11 @@ impl Shared {
         }
         let counted = Counted(self);
         let settings = self.settings.load_full();
-        let result = tokio::time::timeout(settings.connect_timeout, async {
-            let dialed = self.dial.load_full().dial(self.address).await?;
-            let halves = dial::handshake(dialed.io, dialed.http2, &settings).await?;
-            Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
-        });
-        let result = result.await.unwrap_or_else(|_| {
-            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
-            Err(Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message))
-        });
+        let result = self.dial_and_handshake(&settings).await;
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
                 let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
+                let retire_at = [retire_at, self.grows_old(&settings)].into_iter().flatten().min();
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
                 let metrics = Arc::clone(&self.metrics);
@@ -439,6 +438,29 @@ impl Shared {
         // After the count went down, so that whoever wakes may connect again.
         self.wake.notify_waiters();
         connected
+    }
+
+    async fn dial_and_handshake(&self, settings: &PoolConfig) -> Result<Connection, Failure> {
+        let dial = self.dial.load_full();
+        let late = |_| {
+            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
+            Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
+        };
+        let dialing = dial.dial(self.address);
+        let dialed = if dial.is_bounded() {
+            dialing.await?
+        } else {
+            timeout(settings.connect_timeout, dialing).await.map_err(late)??
+        };
+        let handshake = dial::handshake(dialed.io, dialed.http2, settings);
+        let halves = timeout(settings.connect_timeout, handshake).await.map_err(late)??;
+        Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
+    }
+
+    /// When a connection that is made now has reached its greatest age.
+    fn grows_old(&self, settings: &PoolConfig) -> Option<Instant> {
+        let age = Some(settings.max_connection_age).filter(|age| !age.is_zero())?;
+        Instant::now().checked_add(age.mul_f64(1.0 - AGE_JITTER * self.rng.unit()))
     }
 
     fn next_id(&self) -> u64 {
