@@ -29,6 +29,11 @@ impl Rng {
         Self::seeded(self.next_u64())
     }
 
+    /// A sequence that begins where this one is; this one does not move. For looking at a choice before it is made.
+    pub fn preview(&self) -> Self {
+        Self::seeded(self.state.load(Ordering::Relaxed))
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&self) -> u64 {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -14,8 +14,10 @@ use arc_swap::ArcSwap;
 use mesh_core::Mesh;
 use mesh_core::config::{HttpVersion, TlsConfig};
 use mesh_core::identity::SpiffeId;
+use mesh_core::telemetry::{ClusterLimit, ClusterMetrics};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
@@ -70,6 +72,35 @@ pub struct Dialer {
     connector: Arc<Installed>,
     tls: ClientTls,
     timeout: Duration,
+    handshakes: Option<Arc<Handshakes>>,
+}
+
+/// Turns for TLS handshakes: first come, first served.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    turns: ArcSwap<Semaphore>,
+    metrics: Arc<ClusterMetrics>,
+}
+
+impl Handshakes {
+    pub(crate) fn new(max: usize, metrics: Arc<ClusterMetrics>) -> Self {
+        Self { turns: ArcSwap::from_pointee(Semaphore::new(max)), metrics }
+    }
+
+    /// Another number from now on; those that have or wait for a turn keep to the old one.
+    pub(crate) fn reconfigure(&self, max: usize) {
+        self.turns.store(Arc::new(Semaphore::new(max)));
+    }
+
+    /// A turn, given back on drop. Counts those that have to wait. Cancel safe.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.turns.load_full();
+        if let Ok(turn) = Arc::clone(&turns).try_acquire_owned() {
+            return Some(turn);
+        }
+        self.metrics.limit_overflows.inc(ClusterLimit::MaxHandshakes);
+        turns.acquire_owned().await.ok() // it is never closed
+    }
 }
 
 /// A finished handshake with an endpoint that is who it should be.
@@ -85,7 +116,7 @@ pub struct Connected {
 impl Dialer {
     /// `timeout` covers TCP and TLS together.
     pub fn new(mesh: &Mesh, expected: Vec<SpiffeId>, http: HttpVersion, timeout: Duration) -> Self {
-        Self { connector: installed(mesh), tls: ClientTls::new(mesh, expected, http), timeout }
+        Self { connector: installed(mesh), tls: ClientTls::new(mesh, expected, http), timeout, handshakes: None }
     }
 
     /// Allows what `options` allow.
@@ -95,17 +126,33 @@ impl Dialer {
         self
     }
 
+    /// Takes turns with others.
+    pub(crate) fn in_turns(mut self, handshakes: Arc<Handshakes>) -> Self {
+        self.handshakes = Some(handshakes);
+        self
+    }
+
     /// Connects and handshakes. Dropping the future closes what was opened.
     pub async fn dial(&self, address: SocketAddr) -> Result<Connected, ConnectError> {
-        let give_up = Instant::now() + self.timeout;
+        self.dial_by(address, &mut (Instant::now() + self.timeout)).await
+    }
+
+    /// The same until `give_up`, which moves on by the wait for a turn.
+    pub(crate) async fn dial_by(&self, address: SocketAddr, give_up: &mut Instant) -> Result<Connected, ConnectError> {
         let error = |cause| ConnectError { address, cause };
         let connecting = self.connector.0.load().connect(address);
-        let io = match tokio::time::timeout_at(give_up, connecting).await {
+        let io = match tokio::time::timeout_at(*give_up, connecting).await {
             Ok(Ok(io)) => io,
             Ok(Err(io)) => return Err(error(ConnectCause::Transport(io))),
             Err(_) => return Err(error(ConnectCause::ConnectTimeout(self.timeout))),
         };
-        match tokio::time::timeout_at(give_up, self.tls.handshake(io, address)).await {
+        let connected = Instant::now();
+        let _turn = match &self.handshakes {
+            Some(handshakes) => handshakes.turn().await,
+            None => None,
+        };
+        *give_up += connected.elapsed();
+        match tokio::time::timeout_at(*give_up, self.tls.handshake(io, address)).await {
             Ok(Ok((io, peer))) => Ok(Connected { io, peer }),
             Ok(Err(refused)) => Err(error(ConnectCause::Handshake(refused))),
             Err(_) => Err(error(ConnectCause::HandshakeTimeout(self.timeout))),
@@ -227,11 +274,48 @@ mod tests {
                 connector: Arc::new(Installed(ArcSwap::from_pointee(Arc::new(Scripted(connect)) as _))),
                 tls: for_test::client(&identity, &clock, &[], HttpVersion::Auto),
                 timeout: Duration::from_secs(2),
+                handshakes: None,
             };
             let start = Instant::now();
             let error = dialer.dial(([10, 0, 0, 1], 1).into()).await.unwrap_err();
             assert_eq!((error.reason(), start.elapsed().as_secs()), (reason, after), "{error}");
             assert!(error.source().is_some() && error.peer_refused().is_none());
+        }
+    }
+
+    /// Six servers that accept and then say nothing. Each is given its two seconds, however long it waits for its turn.
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_take_turns_and_the_wait_is_not_theirs() {
+        for (max, expected, waited) in [(2, [2, 2, 4, 4, 6, 6], 4), (6, [2; 6], 0)] {
+            let identity = Snapshot::new(Identity { svids: Vec::new(), bundles: Arc::new(TrustBundleSet::default()) });
+            let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
+            let connect: Script = |_| {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                tokio::spawn(mute(theirs));
+                Box::pin(async { Ok(Box::new(ours) as BoxIo) })
+            };
+            let metrics = mesh_core::telemetry::Metrics::default().client.cluster("shop");
+            let dialer = Dialer {
+                connector: Arc::new(Installed(ArcSwap::from_pointee(Arc::new(Scripted(connect)) as _))),
+                tls: for_test::client(&identity, &clock, &[], HttpVersion::Auto),
+                timeout: Duration::from_secs(2),
+                handshakes: Some(Arc::new(Handshakes::new(max, Arc::clone(&metrics)))),
+            };
+            let start = Instant::now();
+            // One that is given up gives its turn, or its place in the queue, to the next.
+            let mut given_up: Vec<_> = (0..9).map(|_| Box::pin(dialer.dial(([10, 0, 0, 9], 1).into()))).collect();
+            for dial in &mut given_up {
+                assert!(futures_util::poll!(dial).is_pending());
+            }
+            drop(given_up);
+            let before = metrics.limit_overflows.count(ClusterLimit::MaxHandshakes);
+            let dials = (0..6).map(|_| async {
+                let error = dialer.dial(([10, 0, 0, 1], 1).into()).await.unwrap_err();
+                (error.reason(), start.elapsed().as_secs())
+            });
+            let ended = futures_util::future::join_all(dials).await;
+            assert_eq!(ended, expected.map(|after| ("handshake_timeout", after)));
+            assert_eq!(metrics.limit_overflows.count(ClusterLimit::MaxHandshakes) - before, waited);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Drawn with replacement, as Envoy and gRPC do, a frozen endpoint of two would keep a quarter of the traffic; drawn
 //! distinct it gets none.
 
-use super::Candidates;
+use super::{Candidates, PickRule, Picked};
 use crate::rng::Rng;
 
 /// Pairs of indices drawn before the scan. With half the set out, 1 pick in 300 scans.
@@ -15,21 +15,37 @@ pub(super) const MAX_CHOICES: usize = 10;
 /// The cheapest of `count` *distinct* eligible endpoints, each drawn in proportion to its weight.
 ///
 /// Constant expected time: a few random indices, and a scan only if most of the set is not eligible or weighs little.
-pub(super) fn best_of<C>(candidates: &C, rng: &Rng, count: usize, cost: impl Fn(usize) -> f32) -> Option<usize>
+pub(super) fn best_of<C>(candidates: &C, rng: &Rng, count: usize, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,
 {
     let len = candidates.len();
     if len < 2 {
-        return (len == 1 && candidates.eligible(0)).then_some(0);
+        return (len == 1 && candidates.eligible(0)).then(|| one(0, &cost));
     }
-    let cheaper = |a: usize, b: usize| if cost(b) < cost(a) { b } else { a };
-    let Some((first, second)) = two(candidates, rng) else { return scan(candidates, rng, cheaper) };
-    let best = cheaper(first, second);
+    let Some((first, second)) = two(candidates, rng) else { return scan(candidates, rng, &cost) };
+    let best = one(first, &cost).against(second, &cost);
     if count <= 2 || len == 2 {
         return Some(best);
     }
-    Some(more(candidates, rng, count.min(MAX_CHOICES).min(len), [first, second], best, cheaper))
+    Some(more(candidates, rng, count.min(MAX_CHOICES).min(len), [first, second], best, &cost))
+}
+
+/// One candidate, compared to nobody yet.
+fn one(index: usize, cost: impl Fn(usize) -> f32) -> Picked {
+    Picked { compared: 1, cost: cost(index), ..Picked::by(PickRule::LeastLoad, index) }
+}
+
+impl Picked {
+    /// The cheaper of this and another one, which it has not been compared to.
+    fn against(self, other: usize, cost: impl Fn(usize) -> f32) -> Self {
+        let (price, compared) = (cost(other), self.compared.saturating_add(1));
+        if price < self.cost {
+            return Self { index: other, cost: price, rival: Some((self.index, self.cost)), compared, ..self };
+        }
+        let rival = self.rival.filter(|(_, rival)| *rival <= price).or(Some((other, price)));
+        Self { rival, compared, ..self }
+    }
 }
 
 fn two<C: Candidates + ?Sized>(candidates: &C, rng: &Rng) -> Option<(usize, usize)> {
@@ -55,9 +71,9 @@ fn more<C: Candidates + ?Sized>(
     rng: &Rng,
     count: usize,
     first: [usize; 2],
-    mut best: usize,
-    cheaper: impl Fn(usize, usize) -> usize,
-) -> usize {
+    mut best: Picked,
+    cost: impl Fn(usize) -> f32,
+) -> Picked {
     let mut seen = [usize::MAX; MAX_CHOICES];
     let mut known = 0;
     let mut note = |index| {
@@ -78,7 +94,7 @@ fn more<C: Candidates + ?Sized>(
         }
         let (new, known) = note(index);
         if new {
-            best = cheaper(best, index);
+            best = best.against(index, &cost);
         }
         if known >= count {
             break;
@@ -88,14 +104,15 @@ fn more<C: Candidates + ?Sized>(
 }
 
 /// The same choice by looking at every candidate.
-fn scan<C>(candidates: &C, rng: &Rng, cheaper: impl Fn(usize, usize) -> usize) -> Option<usize>
+fn scan<C>(candidates: &C, rng: &Rng, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,
 {
     let first = weighted(candidates, None, rng)?;
+    let picked = one(first, &cost);
     Some(match weighted(candidates, Some(first), rng) {
-        Some(second) => cheaper(first, second),
-        None => first,
+        Some(second) => picked.against(second, &cost),
+        None => picked,
     })
 }
 
@@ -126,7 +143,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     fn pick(group: &Group, count: usize, rng: &Rng) -> Option<usize> {
-        best_of(group, rng, count, |index| group.0[index].cost)
+        best_of(group, rng, count, |index| group.0[index].cost).map(|picked| picked.index)
     }
 
     fn shares(group: &Group, count: usize, picks: u32) -> Vec<u32> {

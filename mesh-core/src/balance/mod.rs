@@ -20,6 +20,7 @@
 
 mod best_of;
 mod peak_ewma;
+mod picked;
 mod policy;
 mod random;
 mod ring_hash;
@@ -31,6 +32,8 @@ mod xxh64;
 
 pub(crate) use peak_ewma::millis;
 pub use peak_ewma::{Decay, PeakEwma, Tick};
+pub use picked::PickRule;
+pub(crate) use picked::Picked;
 pub(crate) use policy::Policy;
 pub use ring_hash::RingHash;
 pub use slow_start::SlowStart;
@@ -94,12 +97,14 @@ pub struct PickRequest<'a> {
     pub(crate) active: usize,
     /// The share of the group that may be picked, 0 to 1.
     pub(crate) available: f32,
+    /// Nothing is picked: it is asked what would be.
+    pub(crate) preview: bool,
 }
 
 impl<'a> PickRequest<'a> {
     /// A request without a key.
     pub fn new(rng: &'a Rng) -> Self {
-        Self { hash: None, rng, active: 0, available: 1.0 }
+        Self { hash: None, rng, active: 0, available: 1.0, preview: false }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::best_of::best_of;
 use super::round_robin::RoundRobin;
-use super::{Candidates, PickRequest, Picker, RingHash, random};
+use super::{Candidates, PickRequest, PickRule, Picked, Picker, RingHash, random};
 use crate::config::BalancePolicy;
 use crate::discover::Endpoint;
 use crate::rng::Rng;
@@ -55,23 +55,50 @@ impl Policy {
     }
 
     /// An eligible index; `None` only if there is none.
-    pub(crate) fn pick<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<usize> {
+    pub(crate) fn pick<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         match self {
-            // Load counts for as much as the endpoint is smaller than the mean.
-            Self::PeakEwma => best_of(candidates, request.rng, 2, |index| {
-                let load = candidates.in_flight(index) as f32 / candidates.weight(index);
-                candidates.latency(index) * (load + 1.0)
-            }),
-            Self::LeastRequest { choices } => best_of(candidates, request.rng, *choices, |index| {
-                candidates.in_flight(index) as f32 / candidates.weight(index)
-            }),
-            Self::RoundRobin(turns) => turns.pick(candidates, request.rng),
-            Self::Random => random::pick(candidates, request.rng),
+            Self::PeakEwma => best_of(candidates, request.rng, 2, |index| latency_by_load(candidates, index))
+                .map(|picked| picked.named(PickRule::LeastLatency)),
+            Self::LeastRequest { choices } => {
+                best_of(candidates, request.rng, *choices, |index| load(candidates, index))
+            }
+            Self::RoundRobin(turns) => {
+                turns.pick(candidates, request.rng).map(|index| Picked::by(PickRule::Turn, index))
+            }
+            Self::Random => random::pick(candidates, request.rng).map(|index| Picked::by(PickRule::Chance, index)),
             Self::RingHash(ring) => ring.pick(candidates, request),
             Self::Custom(picker) => {
                 let picked = picker.pick(candidates, request).filter(|index| candidates.eligible(*index));
-                picked.or_else(|| random::pick(candidates, request.rng))
+                picked
+                    .map(|index| Picked::by(PickRule::Custom, index))
+                    .or_else(|| Self::Random.pick(candidates, request))
             }
         }
     }
+
+    /// What a candidate costs in seconds, where that is what counts.
+    pub(crate) fn cost<C: Candidates>(&self, candidates: &C, index: usize) -> Option<f32> {
+        matches!(self, Self::PeakEwma).then(|| latency_by_load(candidates, index))
+    }
+
+    /// What [`pick`](Self::pick) would choose, without a change of any state but that of the request's `rng`; `None` also
+    /// where a policy of the program's own would have to be asked, which may keep count of it.
+    pub(crate) fn preview<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
+        match self {
+            Self::RoundRobin(turns) => {
+                turns.preview(candidates, request.rng).map(|index| Picked::by(PickRule::Turn, index))
+            }
+            Self::Custom(_) => None,
+            _ => self.pick(candidates, request),
+        }
+    }
+}
+
+/// Load counts for as much as the endpoint is smaller than the mean.
+fn load<C: Candidates>(candidates: &C, index: usize) -> f32 {
+    candidates.in_flight(index) as f32 / candidates.weight(index)
+}
+
+fn latency_by_load<C: Candidates>(candidates: &C, index: usize) -> f32 {
+    candidates.latency(index) * (load(candidates, index) + 1.0)
 }

@@ -3,7 +3,7 @@
 use super::best_of::best_of;
 use super::round_robin::coprime;
 use super::xxh64::xxh64;
-use super::{Candidates, PickRequest, random};
+use super::{Candidates, PickRequest, PickRule, Picked, random};
 
 /// A consistent-hash ring (Ketama, as Envoy and gRPC A42 build it), with bounded load if it is asked for.
 ///
@@ -84,10 +84,11 @@ impl RingHash {
         if found < self.hashes.len() { found } else { 0 }
     }
 
-    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<usize> {
+    pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         let Some(hash) = request.hash else { return self.without_key(candidates, request) };
         let place = self.place(hash);
         let (before, after) = self.owners.split_at_checked(place)?;
+        let owner = self.owners.get(place).map(|owner| *owner as usize);
         let mut owners = after.iter().chain(before).map(|owner| *owner as usize);
         let mut eligible = |most| owners.by_ref().take(most).find(|owner| candidates.eligible(*owner));
         let first = eligible(candidates.len()).or_else(|| {
@@ -96,9 +97,10 @@ impl RingHash {
             somebody.then(|| eligible(usize::MAX)).flatten()
         })?;
         if self.balance_factor == 0 || fullness(candidates, first, self.slots(request)) < 1.0 {
-            return Some(first);
+            let rule = if owner == Some(first) { PickRule::RingOwner } else { PickRule::RingNext };
+            return Some(Picked::by(rule, first));
         }
-        Some(self.jump(candidates, first, hash, request))
+        Some(Picked::by(PickRule::RingOverflow, self.jump(candidates, first, hash, request)))
     }
 
     /// Where another endpoint is found for a key whose own one is full.
@@ -138,9 +140,9 @@ impl RingHash {
         allowed as f32 / request.available.max(f32::EPSILON)
     }
 
-    fn without_key<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<usize> {
+    fn without_key<C: Candidates + ?Sized>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         if self.balance_factor == 0 {
-            return random::pick(candidates, request.rng);
+            return random::pick(candidates, request.rng).map(|index| Picked::by(PickRule::Chance, index));
         }
         best_of(candidates, request.rng, 2, |index| candidates.in_flight(index) as f32 / candidates.weight(index))
     }
@@ -176,7 +178,7 @@ mod tests {
 
     fn pick(ring: &RingHash, group: &Group, key: u64, active: usize, rng: &Rng) -> usize {
         let hash = Some(xxh64(&key.to_le_bytes(), 0));
-        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap()
+        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index
     }
 
     /// Envoy's own table of sizes, from its formula.
@@ -220,7 +222,8 @@ mod tests {
             assert!(if *owner == 7 { now != 7 } else { now == *owner }, "{key}");
         }
         let without = PickRequest::new(&rng);
-        let spread: std::collections::BTreeSet<_> = (0..500).map(|_| ring.pick(&group, &without)).collect();
+        let spread: std::collections::BTreeSet<_> =
+            (0..500).map(|_| ring.pick(&group, &without).unwrap().index).collect();
         assert_eq!(spread.len(), 9, "without a key, anywhere");
     }
 

@@ -47,8 +47,17 @@ impl RoundRobin {
     }
 
     pub(super) fn pick<C: Candidates + ?Sized>(&self, candidates: &C, rng: &Rng) -> Option<usize> {
+        self.pick_from(&self.next, candidates, rng)
+    }
+
+    /// What the next pick would choose; no turn is used up.
+    pub(super) fn preview<C: Candidates + ?Sized>(&self, candidates: &C, rng: &Rng) -> Option<usize> {
+        self.pick_from(&AtomicU64::new(self.next.load(Relaxed)), candidates, rng)
+    }
+
+    fn pick_from<C: Candidates + ?Sized>(&self, next: &AtomicU64, candidates: &C, rng: &Rng) -> Option<usize> {
         for _ in 0..TURNS {
-            let turn = self.next.fetch_add(1, Relaxed).checked_rem(self.total)?;
+            let turn = next.fetch_add(1, Relaxed).checked_rem(self.total)?;
             let index = if self.ends.is_empty() {
                 turn as usize
             } else {

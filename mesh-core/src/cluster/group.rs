@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::endpoint::Vitals;
 use super::{EndpointState, Settings, Tried};
-use crate::balance::{Candidates, PickRequest, Policy, SlowStart, Tick, Weights};
+use crate::balance::{Candidates, PickRequest, Picked, Policy, SlowStart, Tick, Weights};
 use crate::discover::Endpoint;
 use crate::rng::Rng;
 
@@ -56,12 +56,31 @@ impl Group {
     }
 
     /// The slot chosen on these terms, if any fulfils them.
-    pub(super) fn pick<'s, T>(&self, slots: &'s [Slot<T>], terms: &Terms<'_>) -> Option<&'s Slot<T>> {
+    pub(super) fn pick<'s, T>(&self, slots: &'s [Slot<T>], terms: &Terms<'_>) -> Option<Drawn<'s, T>> {
         let slots = slots.get(self.slots.clone())?;
         let slow = terms.slow.map(|(slow, oldest)| (slow, slow.factor(terms.now.saturating_sub(oldest))));
         let view = View { slots, weights: &self.weights, terms, tick: Tick::of_millis(terms.now), slow };
-        self.policy.pick(&view, &terms.request).and_then(|index| slots.get(index))
+        let request = &terms.request;
+        let picked =
+            if request.preview { self.policy.preview(&view, request) } else { self.policy.pick(&view, request) }?;
+        let rival = picked.rival.and_then(|(index, _)| slots.get(index));
+        slots.get(picked.index).map(|slot| Drawn { slot, rival, picked })
     }
+
+    /// What a slot costs by the policy, where that compares costs.
+    pub(super) fn cost<T>(&self, slot: &Slot<T>, terms: &Terms<'_>) -> Option<f32> {
+        let slots = std::slice::from_ref(slot);
+        let tick = Tick::of_millis(terms.now);
+        self.policy.cost(&View { slots, weights: &self.weights, terms, tick, slow: None }, 0)
+    }
+}
+
+/// A chosen slot, and by what it was chosen.
+pub(super) struct Drawn<'s, T> {
+    pub(super) slot: &'s Slot<T>,
+    /// The cheapest of the others that were looked at.
+    pub(super) rival: Option<&'s Slot<T>>,
+    pub(super) picked: Picked,
 }
 
 struct View<'a, T> {

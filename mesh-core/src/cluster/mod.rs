@@ -13,6 +13,7 @@
 
 mod balancing;
 mod endpoint;
+mod explain;
 mod feed;
 mod group;
 mod judge;
@@ -20,10 +21,16 @@ mod members;
 mod next_return;
 mod pick;
 mod plan;
+mod reason;
 mod set;
 
 pub use endpoint::{EndpointReport, EndpointState, Readiness};
+pub use explain::{
+    ClusterExplanation, EndpointExplanation, EndpointStanding, Foreseen, LocalityExplanation, MAX_LISTED,
+    PriorityExplanation, TransportReport,
+};
 pub use pick::{Pick, PickError, Tried};
+pub use reason::{PickReason, PickScope, Rival};
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -260,6 +267,11 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     ///
     /// The pick counts as in flight until finished or dropped.
     pub fn pick_by(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
+        self.pick_for(hash, tried, now).map(|(pick, _)| pick)
+    }
+
+    /// The same, and why.
+    pub fn pick_for(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<(Pick<T>, PickReason), PickError> {
         let (core, shared) = (&*self.core, &*self.core.shared);
         let mut set = core.set.load();
         let millis = since(shared.epoch, now);
@@ -282,21 +294,22 @@ impl<T: Send + Sync + 'static> Cluster<T> {
                 }
                 Err(error) => return Err(self.refused(error, &set)),
             };
-            match core.claim(&choice.state.live.vitals) {
+            match core.claim(&choice.drawn.slot.vitals) {
                 Claim::Probe(probe) => break (choice, Some(probe)),
                 // Somebody was faster, and the endpoint is out of this choice now.
-                Claim::Taken if !choice.panic && lost < LOST_CLAIMS => lost += 1,
+                Claim::Taken if !choice.scope.is_panic() && lost < LOST_CLAIMS => lost += 1,
                 Claim::Ordinary | Claim::Taken => break (choice, None),
             }
         };
-        if choice.panic {
+        if choice.scope.is_panic() {
             shared.metrics.panic_picks.inc();
             core.ask_again(&set);
         }
-        if choice.spilled {
+        if choice.scope == PickScope::Spilled {
             shared.metrics.balance.spilled.inc();
         }
-        Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
+        let reason = PickReason::new(&choice.drawn, choice.scope, probe.is_some());
+        Ok((Pick::new(Arc::clone(&choice.drawn.slot.state), set.settings, probe, now), reason))
     }
 
     /// Takes in what an active health check of an endpoint said.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::Share;
-use super::group::{Admit, Group, Slot, Terms};
+use super::group::{Admit, Drawn, Group, Slot, Terms};
 use super::members::{Members, Tier};
 use super::plan::{PartPlan, Plan, TierPlan};
-use super::{Balancing, EndpointState, PickError, Settings, Tried};
+use super::reason::PickScope;
+use super::{Balancing, PickError, Settings, Tried};
 use crate::balance::{PickRequest, Tick};
 use crate::config::PanicAction;
 
@@ -22,11 +23,8 @@ pub(super) struct Set<T> {
 }
 
 pub(super) struct Choice<'a, T> {
-    pub(super) state: &'a Arc<EndpointState<T>>,
-    /// That an endpoint is ejected did not count.
-    pub(super) panic: bool,
-    /// It left its ring because that one had more to do.
-    pub(super) spilled: bool,
+    pub(super) drawn: Drawn<'a, T>,
+    pub(super) scope: PickScope,
 }
 
 impl<T> Set<T> {
@@ -52,11 +50,11 @@ impl<T> Set<T> {
             }
             let request = PickRequest { available: 1.0, ..request };
             let terms = Terms { admit: Admit::Usable, request, ..terms };
-            if let Some(slot) = tier.whole.pick(&self.members.slots, &terms) {
-                return Ok(Choice { state: &slot.state, panic: true, spilled: false });
+            if let Some(drawn) = tier.whole.pick(&self.members.slots, &terms) {
+                return Ok(Choice { drawn, scope: PickScope::Panic });
             }
-        } else if let Some((slot, spilled)) = self.planned(tier, plan, &terms) {
-            return Ok(Choice { state: &slot.state, panic: false, spilled });
+        } else if let Some(choice) = self.planned(tier, plan, &terms) {
+            return Ok(choice);
         }
         self.leftover(tier, terms)
     }
@@ -91,7 +89,8 @@ impl<T> Set<T> {
         self.members.tiers.get(index).zip(self.plan.tiers.get(index))
     }
 
-    fn planned(&self, tier: &Tier, plan: &TierPlan, terms: &Terms<'_>) -> Option<(&Slot<T>, bool)> {
+    fn planned(&self, tier: &Tier, plan: &TierPlan, terms: &Terms<'_>) -> Option<Choice<'_, T>> {
+        let planned = |drawn| Choice { drawn, scope: PickScope::Planned };
         let of = |group: &Group, available, oldest| {
             let request = PickRequest { available, ..terms.request };
             let slow = self.settings.slow_start.filter(|_| terms.now < self.plan.warm_from);
@@ -103,25 +102,25 @@ impl<T> Set<T> {
             of(group, part.available, part.oldest)
         };
         let chosen = match plan.parts.as_slice() {
-            [] => return of(&tier.whole, plan.available, plan.oldest).map(|slot| (slot, false)),
+            [] => return of(&tier.whole, plan.available, plan.oldest).map(planned),
             [one] => one,
             many => {
                 let share = terms.request.rng.unit();
                 many.get(many.partition_point(|part| part.until <= share)).or(many.last())?
             }
         };
-        let slot = part(chosen)?;
+        let drawn = part(chosen)?;
         if let Some((factor, next)) = plan.spill.as_ref().filter(|(_, next)| next.index > chosen.index) {
-            let (busy, factor) = (slot.vitals.in_flight() + 1, *factor as usize);
+            let (busy, factor) = (drawn.slot.vitals.in_flight() + 1, *factor as usize);
             // Looking at the next ring costs a second pick: only where it can matter.
             if busy > factor
                 && let Some(other) = part(next)
-                && busy > factor * (other.vitals.in_flight() + 1)
+                && busy > factor * (other.slot.vitals.in_flight() + 1)
             {
-                return Some((other, true));
+                return Some(Choice { drawn: other, scope: PickScope::Spilled });
             }
         }
-        Some((slot, false))
+        Some(planned(drawn))
     }
 
     /// Somebody, where the plan's own choice has nobody left: all were tried, or went out since. `planned` comes first.
@@ -133,14 +132,19 @@ impl<T> Set<T> {
             if !untried && !retry {
                 continue; // without earlier attempts everybody is untried: the step before has asked this already
             }
-            let panic = admit != Admit::In;
-            if panic && (self.settings.panic == PanicAction::Fail || self.settings.threshold == 0) {
+            let scope = match (admit, untried) {
+                (Admit::In, true) => PickScope::Untried,
+                (Admit::In, false) => PickScope::Again,
+                (Admit::Usable, _) => PickScope::Panic,
+                (Admit::Any, _) => PickScope::Unreachable,
+            };
+            if scope.is_panic() && (self.settings.panic == PanicAction::Fail || self.settings.threshold == 0) {
                 return Err(PickError::Unavailable);
             }
             let terms = Terms { admit, tried: terms.tried.filter(|_| untried), ..terms };
             let mut tiers = std::iter::once(planned).chain(&self.members.tiers);
-            if let Some(slot) = tiers.find_map(|tier| tier.whole.pick(&self.members.slots, &terms)) {
-                return Ok(Choice { state: &slot.state, panic, spilled: false });
+            if let Some(drawn) = tiers.find_map(|tier| tier.whole.pick(&self.members.slots, &terms)) {
+                return Ok(Choice { drawn, scope });
             }
         }
         Err(self.nobody())

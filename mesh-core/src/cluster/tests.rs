@@ -9,6 +9,7 @@ use crate::telemetry::EjectReason;
 mod balance;
 mod breaker;
 mod checks;
+mod explain;
 mod probes;
 
 /// The set is put in force before it is said to be known; whoever read the empty one before must not hold it for known.

@@ -89,6 +89,11 @@ pub struct PoolConfig {
     pub ping_timeout: Duration,
     /// How long an unused connection is kept. Default 90 s, range 1 s to 24 h.
     pub idle_timeout: Duration,
+    /// How long a connection takes requests; then a successor is connected first, and those under way finish. Up to 10 % less,
+    /// by chance, so that what was connected together is not replaced together. A connection that lives for ever keeps to the
+    /// servers that were there when it was made, behind a load balancer in particular. Settings that change hold for new
+    /// connections. 0: no limit. Default 1 h, range 0 or 1 s to 24 h. (Envoy's `max_connection_duration`; gRPC A9)
+    pub max_connection_age: Duration,
     /// How long a response body may come without a byte before it fails; 0: for ever. It bounds streams that nobody gave
     /// a deadline; one that is quiet for good reason needs messages of its own against it. Default 5 min, range 0 to
     /// 24 h. (Envoy)
@@ -108,6 +113,7 @@ impl Default for PoolConfig {
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(90),
+            max_connection_age: Duration::from_secs(3600),
             stream_idle_timeout: Duration::from_secs(300),
             max_header_bytes: 64 * 1024,
         }
@@ -209,6 +215,7 @@ impl Decode for PoolConfig {
             ping_interval: fields.or("ping_interval", default.ping_interval),
             ping_timeout: fields.or("ping_timeout", default.ping_timeout),
             idle_timeout: fields.or("idle_timeout", default.idle_timeout),
+            max_connection_age: fields.or("max_connection_age", default.max_connection_age),
             stream_idle_timeout: fields.or("stream_idle_timeout", default.stream_idle_timeout),
             // Beyond `u32` is beyond the range, which is checked later.
             max_header_bytes: header_bytes
@@ -227,6 +234,9 @@ impl PoolConfig {
         at.range("ping_interval", self.ping_interval, 100 * MILLI..=HOUR);
         at.range("ping_timeout", self.ping_timeout, 100 * MILLI..=HOUR);
         at.range("idle_timeout", self.idle_timeout, SECOND..=24 * HOUR);
+        if !self.max_connection_age.is_zero() {
+            at.range("max_connection_age", self.max_connection_age, SECOND..=24 * HOUR);
+        }
         at.range("stream_idle_timeout", self.stream_idle_timeout, Duration::ZERO..=24 * HOUR);
         at.range("max_header_bytes", Size(self.max_header_bytes.into()), Size(8 << 10)..=Size(1 << 20));
     }

@@ -11,7 +11,7 @@ use super::yaml::Decode;
 ///
 /// A cluster that has become slow keeps whatever is sent to it: memory, sockets, and the requests of our own callers. Beyond
 /// `max_requests` an attempt fails at once (`mesh_tower::ErrorKind::LimitReached`); beyond `max_connections` it waits in the
-/// queue of its endpoint; beyond `max_retries` it is not repeated. Each is counted in `mesh_client_limit_overflows_total`.
+/// queue of its endpoint; beyond `max_handshakes` connecting takes turns; beyond `max_retries` it is not repeated. Each is counted in `mesh_client_limit_overflows_total`.
 /// The place of an attempt is held to the end of the response body, or until the caller drops it.
 ///
 /// How many requests may wait for a connection is a limit of each endpoint,
@@ -26,6 +26,11 @@ pub struct ClusterLimitsConfig {
     /// (Envoy's reading), or its requests could never be sent; requests for more wait in its queue. Default 1,024, range 1
     /// to 1,000,000.
     pub max_connections: usize,
+    /// TLS handshakes under way; further connections wait for their turn once TCP stands, and that wait is not part of
+    /// `pool.connect_timeout`. When many endpoints are met at once, handshakes that all share the processors would all be too
+    /// late; in turns each is in time. A server that accepts and then says nothing holds a turn for `connect_timeout`. Default
+    /// 64, range 1 to 1,000,000.
+    pub max_handshakes: usize,
     /// Repeated attempts under way or waiting for their turn; absent: as many as the budgets of routes allow. Envoy's 3
     /// loses requests whenever a connection with four streams breaks (envoyproxy/envoy#10869).
     pub max_retries: Option<MaxRetries>,
@@ -33,7 +38,7 @@ pub struct ClusterLimitsConfig {
 
 impl Default for ClusterLimitsConfig {
     fn default() -> Self {
-        Self { max_requests: 1024, max_connections: 1024, max_retries: None }
+        Self { max_requests: 1024, max_connections: 1024, max_handshakes: 64, max_retries: None }
     }
 }
 
@@ -77,6 +82,7 @@ impl Decode for ClusterLimitsConfig {
         let limits = Self {
             max_requests: fields.or("max_requests", default.max_requests),
             max_connections: fields.or("max_connections", default.max_connections),
+            max_handshakes: fields.or("max_handshakes", default.max_handshakes),
             max_retries: fields.optional("max_retries"),
         };
         if fields.node("max_pending").is_some() {
@@ -92,6 +98,7 @@ impl ClusterLimitsConfig {
     pub(super) fn check(&self, at: &mut Checker<'_>) {
         at.range("max_requests", self.max_requests, 1..=1_000_000);
         at.range("max_connections", self.max_connections, 1..=1_000_000);
+        at.range("max_handshakes", self.max_handshakes, 1..=1_000_000);
         match self.max_retries {
             Some(MaxRetries::Count(count)) => at.range("max_retries", count, 0..=1_000_000),
             Some(MaxRetries::Share(share)) => at.range("max_retries", Percent(share), Percent(0.0)..=Percent(1.0)),

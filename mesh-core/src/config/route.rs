@@ -1,5 +1,6 @@
 //! `routes:` - which cluster a request goes to, how long it may take, and whether it may be sent again.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::balance::HashKeys;
@@ -152,6 +153,19 @@ impl RouteMatch {
                 PathMatch::Exact(exact) => exact == path,
                 PathMatch::Prefix(prefix) => path.starts_with(prefix.as_str()),
             })
+    }
+}
+
+impl fmt::Display for RouteMatch {
+    /// `POST /a/*`, or `any request`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = self.method.as_deref();
+        match (&self.path, method) {
+            (None, None) => f.write_str("any request"),
+            (None, Some(method)) => write!(f, "{method} of any path"),
+            (Some(PathMatch::Exact(path)), method) => write!(f, "{} {path}", method.unwrap_or("any method")),
+            (Some(PathMatch::Prefix(prefix)), method) => write!(f, "{} {prefix}*", method.unwrap_or("any method")),
+        }
     }
 }
 

@@ -176,6 +176,7 @@ setters! {
         ping_interval: Duration,
         ping_timeout: Duration,
         idle_timeout: Duration,
+        max_connection_age: Duration,
         stream_idle_timeout: Duration,
         max_header_bytes: u32,
     }

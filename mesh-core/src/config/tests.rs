@@ -39,7 +39,7 @@ clusters:
     balance:    { policy: peak_ewma, decay: 1s, default_rtt: 1us, failure_penalty: 0s }
     outlier:    { consecutive_failures: 0, base_ejection: 10ms, max_ejection: 10ms, max_ejection_percent: 100 }
     pool:       { http: http2, connect_timeout: 10ms, max_connections: 1, max_pending: 0, ping_interval: 1s, ping_timeout: 1s, idle_timeout: 1s,
-                  stream_idle_timeout: 0s, max_header_bytes: 8KiB }
+                  max_connection_age: 0s, stream_idle_timeout: 0s, max_header_bytes: 8KiB }
     token:      { file: token.jwt }
 routes:
   payments:
@@ -162,7 +162,12 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 max_ejection_percent: 50,
             },
             breaker: None,
-            limits: ClusterLimitsConfig { max_requests: 1024, max_connections: 1024, max_retries: None },
+            limits: ClusterLimitsConfig {
+                max_requests: 1024,
+                max_connections: 1024,
+                max_handshakes: 64,
+                max_retries: None,
+            },
             health_check: None,
             pool: PoolConfig {
                 http: HttpVersion::Auto,
@@ -172,6 +177,7 @@ limits: {{ rate: {{ per_second: 2.5 }} }}
                 ping_interval: secs(5),
                 ping_timeout: secs(2),
                 idle_timeout: secs(90),
+                max_connection_age: secs(3600),
                 stream_idle_timeout: secs(300),
                 max_header_bytes: 65_536,
             },

@@ -1,5 +1,6 @@
 //! Keeps retries a bounded share of requests, whatever fails.
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::BudgetConfig;
@@ -24,6 +25,18 @@ pub struct RetryBudget {
     withdrawals: Window,
 }
 
+/// What a budget holds at one moment, over its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BudgetState {
+    /// First attempts that were made.
+    pub requests: u64,
+    /// Retries that were granted.
+    pub retries: u64,
+    /// Retries that would be granted now.
+    pub left: u64,
+}
+
 impl RetryBudget {
     /// A budget with its floor and nothing deposited.
     pub fn new(config: BudgetConfig, now: Instant) -> Self {
@@ -34,6 +47,13 @@ impl RetryBudget {
     /// What it was made from.
     pub fn config(&self) -> &BudgetConfig {
         &self.config
+    }
+
+    /// What it holds; nothing is taken.
+    pub fn state(&self, now: Instant) -> BudgetState {
+        let number = self.number(now);
+        let (requests, retries) = (self.deposits.sum(number), self.withdrawals.sum(number));
+        BudgetState { requests, retries, left: self.allowed(number).saturating_sub(retries) }
     }
 
     /// A first attempt was made.
@@ -114,7 +134,9 @@ mod tests {
                     budget.deposit(now);
                     model.deposits.push(elapsed / 1000);
                 } else {
+                    let left = budget.state(now).left;
                     let expected = model.withdraw(ratio_percent, u64::from(min_per_second) * 10, elapsed / 1000);
+                    prop_assert_eq!(left > 0, expected);
                     prop_assert_eq!(budget.withdraw(now), expected, "at {} ms", elapsed);
                 }
             }

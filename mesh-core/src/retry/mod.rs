@@ -10,5 +10,5 @@ mod budget;
 mod policy;
 
 pub use backoff::Backoff;
-pub use budget::RetryBudget;
+pub use budget::{BudgetState, RetryBudget};
 pub use policy::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};

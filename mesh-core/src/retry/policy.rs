@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Backoff, RetryBudget};
@@ -64,12 +65,22 @@ pub enum RetryDecision {
 }
 
 /// Why a failed attempt is not repeated; for logs and spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
     /// It was answered well, or its caller is gone.
     #[error("nothing to repeat")]
     NotFailed,
+    /// Another attempt would not mend it: the answer or error is not one of those that may go away.
+    #[error("another attempt would not mend it")]
+    NotRetryable,
+    /// Its caller asked for one attempt.
+    #[error("its caller asked for one attempt")]
+    Once,
+    /// More of the request body was sent than is kept (`retry.max_replay_bytes`).
+    #[error("more of the request body was sent than is kept (retry.max_replay_bytes)")]
+    Committed,
     /// The server may have begun it, and it is not known to be idempotent.
     #[error("the server may have processed it, and it is not idempotent")]
     MaybeProcessed,
@@ -79,12 +90,18 @@ pub enum StopReason {
     /// The server asked not to.
     #[error("the server asked not to repeat it")]
     Pushback,
+    /// The answer is marked: its sender, or somebody behind it, has retried already.
+    #[error("its sender has retried already")]
+    Marked,
     /// The wait would outlast the deadline.
     #[error("too little time is left")]
     Deadline,
     /// The route's retry budget is exhausted.
     #[error("the retry budget is exhausted")]
     Budget,
+    /// As many repeated attempts of the cluster are under way as may be (`limits.max_retries`).
+    #[error("too many repeated attempts are under way (limits.max_retries)")]
+    Limit,
 }
 
 /// A route's retry rules, ready for use.

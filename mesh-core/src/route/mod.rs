@@ -76,6 +76,17 @@ impl RouteTable {
         entries.iter().find(|entry| entry.matches.matches(method, path)).map(|entry| &entry.route)
     }
 
+    /// The routes of `service` in their order, each with what it takes and whether that is this request.
+    pub fn considered(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+    ) -> impl Iterator<Item = (&Arc<Route>, &RouteMatch, bool)> {
+        let entries = self.services.get(service).into_iter().flatten();
+        entries.map(move |entry| (&entry.route, &entry.matches, entry.matches.matches(method, path)))
+    }
+
     /// The service names that can be called, sorted.
     pub fn services(&self) -> Vec<&str> {
         self.services.keys().map(String::as_str).collect()

@@ -112,6 +112,8 @@ labels! {
         MaxRequests = "max_requests",
         /// `limits.max_connections`: no further connection was opened, but for an endpoint's first.
         MaxConnections = "max_connections",
+        /// `limits.max_handshakes`: a connection waited for its turn.
+        MaxHandshakes = "max_handshakes",
         /// `pool.max_pending`: the request was not queued.
         MaxPending = "max_pending",
         /// `limits.max_retries`: the attempt was not repeated.
@@ -198,6 +200,8 @@ labels! {
         PingTimeout = "ping_timeout",
         /// A certificate grew old; a successor took over.
         Identity = "identity",
+        /// It reached `max_connection_age`; a successor took over.
+        MaxAge = "max_age",
         /// Many of its streams were cancelled within a short time; a successor took over.
         Cancellations = "cancellations",
         /// No bundle vouches for the server any more.

@@ -2,6 +2,7 @@
 //!
 //! Metrics live in a registry of their own for each mesh: no globals, two meshes fit one process.
 
+pub mod attributes;
 mod balance;
 mod client;
 mod histogram;

@@ -15,8 +15,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Body;
-use super::attempts::AttemptOutcome;
-use super::call::{Call, call};
+use super::attempts::{AttemptOutcome, Attempts};
+use super::call::{Call, call, call_mut};
+use super::course::Course;
 use super::in_flight::InFlight;
 use super::pool::Chosen;
 use super::registry::RuntimeCluster;
@@ -73,7 +74,14 @@ where
             Ok(call) => State::Pick { call: Some(call.clone()) },
             Err(error) => State::Refused { error: Some(error) },
         };
-        ResponseFuture { inner: self.inner.clone(), request: Some(request), flight: None, grpc: false, state }
+        ResponseFuture {
+            inner: self.inner.clone(),
+            request: Some(request),
+            flight: None,
+            course: None,
+            grpc: false,
+            state,
+        }
     }
 }
 
@@ -85,6 +93,7 @@ pin_project! {
         inner: S,
         request: Option<Request<B>>,
         flight: Option<InFlight>,
+        course: Option<Course>,
         grpc: bool,
         #[pin]
         state: State<S::Future>,
@@ -126,9 +135,14 @@ where
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                     let now = Instant::now();
-                    match call.cluster.cluster.pick_by(call.hash, &call.tried, now) {
-                        Ok(pick) => {
-                            request.extensions_mut().insert(Chosen(Arc::clone(pick.endpoint())));
+                    match call.cluster.cluster.pick_for(call.hash, &call.tried, now) {
+                        Ok((pick, reason)) => {
+                            let chosen = Chosen::new(Arc::clone(pick.endpoint()));
+                            match call_mut(&mut request, "BalanceLayer") {
+                                Ok(call) => call.chosen = Some(Arc::clone(&chosen)),
+                                Err(error) => return Poll::Ready(Err(error)),
+                            }
+                            *this.course = Some(Course::new(chosen, reason, &call, now));
                             *this.flight = Some(InFlight::new(pick, call.headers_by, held));
                             *this.grpc = call.grpc;
                             let future = this.inner.call(request);
@@ -156,11 +170,21 @@ where
                     this.state.set(State::Pick { call: Some(call) });
                 }
                 StateProj::Attempt { future } => {
-                    let result = ready!(future.poll(cx));
-                    let Some(flight) = this.flight.take() else { return Poll::Pending };
+                    let result = match future.poll(cx) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => match this.course.as_mut().and_then(Course::overdue) {
+                            Some(error) => Err(error),
+                            None => return Poll::Pending,
+                        },
+                    };
+                    let (Some(flight), Some(course)) = (this.flight.take(), this.course.take()) else {
+                        return Poll::Pending;
+                    };
+                    // An attempt that is given up holds nothing while its caller is told.
+                    this.state.set(State::Refused { error: None });
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(answered(flight, response, *this.grpc)),
-                        Err(error) => Err(flight.failed(error)),
+                        Ok(response) => Ok(answered(flight, &course, response, *this.grpc)),
+                        Err(error) => Err(failed(flight, &course, error)),
                     });
                 }
                 StateProj::Refused { error } => {
@@ -184,15 +208,23 @@ async fn resolved(cluster: Arc<RuntimeCluster>, deadline: Option<Deadline>) {
     }
 }
 
-fn answered(mut flight: InFlight, mut response: Response<Body>, is_grpc: bool) -> Response<Body> {
+fn answered(mut flight: InFlight, course: &Course, mut response: Response<Body>, is_grpc: bool) -> Response<Body> {
+    let now = Instant::now();
     let class = classify::headers(is_grpc, response.status(), response.headers());
     let how = match grpc::status(response.headers()) {
         Some(code) if is_grpc => AttemptOutcome::Grpc(code.0),
         _ => AttemptOutcome::Answered(response.status()),
     };
-    if let Some(attempts) = flight.answered(class.map_or(Outcome::Success, |class| class.outcome), how) {
-        response.extensions_mut().insert(attempts);
-    }
+    flight.answered(class.map_or(Outcome::Success, |class| class.outcome), now);
+    response.extensions_mut().insert(Attempts::one(course.report(how, now)));
     response.body_mut().guard_attempt(flight, is_grpc && class.is_none());
     response
+}
+
+fn failed(flight: InFlight, course: &Course, error: Error) -> Error {
+    let now = Instant::now();
+    let report = course.report(AttemptOutcome::Failed(error.kind()), now);
+    // Whose time is up while it waits for a connection has sent nothing.
+    let error = if error.kind() == ErrorKind::Timeout && course.is_waiting() { error.never_sent() } else { error };
+    flight.failed(error, report, now)
 }

@@ -128,7 +128,12 @@ impl Body {
 
     /// The gRPC status among the trailers that were peeked at.
     pub(crate) fn peeked_status(&self) -> Option<crate::grpc::Code> {
-        self.peeked.as_ref().and_then(Frame::trailers_ref).and_then(crate::grpc::status)
+        self.peeked_trailers().and_then(crate::grpc::status)
+    }
+
+    /// The trailers that were peeked at.
+    pub(crate) fn peeked_trailers(&self) -> Option<&HeaderMap> {
+        self.peeked.as_ref().and_then(Frame::trailers_ref)
     }
 
     /// The body ended; `trailers` if it had any.

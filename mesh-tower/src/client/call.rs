@@ -9,6 +9,7 @@ use mesh_core::deadline::Deadline;
 use mesh_core::route::Route;
 use mesh_core::telemetry::ClusterMetrics;
 
+use super::pool::Chosen;
 use super::registry::RuntimeCluster;
 use crate::context::TraceContext;
 use crate::error::Error;
@@ -50,6 +51,10 @@ pub(crate) struct Call {
     pub(crate) hash: Option<u64>,
     /// Endpoints that earlier attempts went to.
     pub(crate) tried: Tried,
+    /// How long there was to `headers_by`, for the error.
+    pub(crate) allowed: Duration,
+    /// Where this attempt goes.
+    pub(crate) chosen: Option<Arc<Chosen>>,
     /// Of a repeated attempt, where those are limited.
     pub(crate) retry: Option<Arc<Place>>,
 }

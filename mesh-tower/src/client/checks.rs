@@ -20,7 +20,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::authenticate::attach_token;
-use super::pool::{self, Pool};
+use super::pool::{self, Pool, Progress};
 use super::registry::RuntimeCluster;
 use super::replay::{ReplayBody, RequestBody};
 use crate::error::{Error, ErrorKind};
@@ -124,7 +124,7 @@ async fn ask(
         Ok(request) => request,
         Err(error) => return CheckVerdict::Inconclusive(error.to_string()),
     };
-    let lease = match timeout_at(give_up, endpoint.transport().acquire()).await {
+    let lease = match timeout_at(give_up, endpoint.transport().acquire(&Progress::default())).await {
         Ok(Ok(lease)) => lease,
         Ok(Err(error)) => return failed(&error),
         Err(_) if endpoint.transport().connections() > 0 => {

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Body;
-use super::call::{CallTimeout, call_mut};
+use super::call::{CallTimeout, call, call_mut};
 use super::future::CallOr;
 use crate::context::RequestContext;
 use crate::error::{Error, ErrorKind};
@@ -67,26 +67,23 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let own = match request.extensions().get::<CallTimeout>() {
-            Some(timeout) => Some(timeout.0),
-            None => request.headers().get(grpc::GRPC_TIMEOUT).and_then(grpc::parse_timeout),
+        let due = match call(&request, "DeadlineLayer") {
+            Ok(call) => due(&request, call.route.timeout, now),
+            Err(error) => return CallOr::refused(error),
         };
-        let own = own.map(|timeout| Until::after(now, timeout));
-        let inherited = RequestContext::current().and_then(|context| context.deadline());
-        let whole_by = own.map(|own| own.nearest(inherited)).or(inherited);
+        let (headers_by, whole_by) = (due.headers_by, due.whole_by());
+        if headers_by.expired(now) {
+            return CallOr::refused(passed());
+        }
         let call = match call_mut(&mut request, "DeadlineLayer") {
             Ok(call) => call,
             Err(error) => return CallOr::refused(error),
         };
-        let headers_by = Until::after(now, call.route.timeout).nearest(whole_by);
-        if headers_by.expired(now) {
-            let error = Error::new(ErrorKind::Timeout, "the deadline had passed before the call was made");
-            return CallOr::refused(error.never_sent());
-        }
         call.headers_by = Some(headers_by);
         call.whole_by = whole_by;
         let (timer, body_by) = (sleep_until(headers_by.instant()), whole_by.map(Until::instant));
         let allowed = headers_by.remaining(now);
+        call.allowed = allowed;
         CallOr::call(ResponseFuture { future: self.inner.call(request), timer, allowed, body_by })
     }
 }
@@ -120,7 +117,45 @@ where
             return Poll::Ready(result);
         }
         ready!(this.timer.poll(cx));
-        let message = format!("no answer within {:?}", this.allowed);
-        Poll::Ready(Err(Error::new(ErrorKind::Timeout, message)))
+        Poll::Ready(Err(unanswered(*this.allowed)))
     }
+}
+
+/// When an answer becomes worthless, and by whose word.
+pub(super) struct Due {
+    /// The call's own.
+    pub(super) own: Option<Until>,
+    /// Of the request that is being answered.
+    pub(super) inherited: Option<Until>,
+    /// The nearest of all, the route's timeout included.
+    pub(super) headers_by: Until,
+}
+
+impl Due {
+    /// Of the whole answer.
+    pub(super) fn whole_by(&self) -> Option<Until> {
+        self.own.map(|own| own.nearest(self.inherited)).or(self.inherited)
+    }
+}
+
+/// Of a call that is made `now` on a route with this timeout.
+pub(super) fn due<B>(request: &Request<B>, timeout: std::time::Duration, now: Instant) -> Due {
+    let own = match request.extensions().get::<CallTimeout>() {
+        Some(timeout) => Some(timeout.0),
+        None => request.headers().get(grpc::GRPC_TIMEOUT).and_then(grpc::parse_timeout),
+    };
+    let own = own.map(|timeout| Until::after(now, timeout));
+    let inherited = RequestContext::current().and_then(|context| context.deadline());
+    let due = Due { own, inherited, headers_by: Until::after(now, timeout) };
+    Due { headers_by: due.headers_by.nearest(due.whole_by()), ..due }
+}
+
+/// The error of a call that comes too late.
+pub(super) fn passed() -> Error {
+    Error::new(ErrorKind::Timeout, "the deadline had passed before the call was made").never_sent()
+}
+
+/// The call's time is up.
+pub(super) fn unanswered(allowed: std::time::Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no answer within {allowed:?}"))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::Mesh;
+use mesh_core::deadline::Deadline;
 use mesh_core::rng::Rng;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
@@ -72,11 +73,7 @@ impl<S> Endpoint<S> {
         let call = call(request, "EndpointLayer")?;
         let now = Instant::now();
         let limit = call.route.retry.as_ref().and_then(|retry| retry.per_try_timeout);
-        let due = if call.grpc { call.whole_by } else { call.headers_by };
-        let mut left = due.map(|due| due.remaining(now));
-        if !call.grpc {
-            left = left.map(|left| limit.map_or(left, |limit| left.min(limit)));
-        }
+        let left = told(call.grpc, call.headers_by, call.whole_by, limit, now);
         if left.is_some_and(|left| left.is_zero()) {
             let error = Error::new(ErrorKind::Timeout, "the deadline passed before the attempt was sent");
             return Err(error.never_sent());
@@ -109,6 +106,21 @@ impl<S> Endpoint<S> {
         }
         Ok((limit, span))
     }
+}
+
+/// How long the endpoint is told that its caller waits; `limit` is that of one attempt.
+pub(super) fn told(
+    grpc: bool,
+    headers_by: Option<Deadline>,
+    whole_by: Option<Deadline>,
+    limit: Option<Duration>,
+    now: Instant,
+) -> Option<Duration> {
+    if grpc {
+        return whole_by.map(|due| due.remaining(now));
+    }
+    let left = headers_by?.remaining(now);
+    Some(limit.map_or(left, |limit| left.min(limit)))
 }
 
 impl<S, B> Service<Request<B>> for Endpoint<S>

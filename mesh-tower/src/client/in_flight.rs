@@ -5,7 +5,7 @@ use mesh_core::deadline::Deadline;
 use mesh_core::health::Outcome;
 use tokio::time::Instant;
 
-use super::attempts::{AttemptOutcome, Attempts};
+use super::attempts::{AttemptReport, Attempts};
 use super::limits::Held;
 use super::pool::Pool;
 use crate::error::{Error, ErrorKind};
@@ -29,19 +29,18 @@ impl InFlight {
         Self { pick: Some(pick), deadline, _held: held }
     }
 
-    /// The headers came; the report of this attempt.
-    pub(super) fn answered(&mut self, outcome: Outcome, how: AttemptOutcome) -> Option<Attempts> {
+    /// The headers came.
+    pub(super) fn answered(&mut self, outcome: Outcome, now: Instant) {
         // The headers have told the latency; from here on an expired deadline is the body's affair.
         self.deadline = None;
-        let pick = self.pick.as_mut()?;
-        pick.headers(outcome, Instant::now());
-        Some(Attempts::one(Some(pick.endpoint().endpoint().key.clone()), how))
+        if let Some(pick) = &mut self.pick {
+            pick.headers(outcome, now);
+        }
     }
 
-    /// There will be no answer: `error` learns where the attempt went.
-    pub(super) fn failed(mut self, error: Error) -> Error {
+    /// There will be no answer: `error` learns where the attempt went, by its report.
+    pub(super) fn failed(mut self, error: Error, report: AttemptReport, now: Instant) -> Error {
         let Some(pick) = self.pick.take() else { return error };
-        let key = pick.endpoint().endpoint().key.clone();
         let outcome = match error.kind() {
             ErrorKind::Timeout => Outcome::Timeout,
             ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
@@ -49,9 +48,9 @@ impl InFlight {
             // A body that the caller broke off, a token that is missing: not the endpoint's fault.
             _ => Outcome::Cancelled,
         };
-        pick.finish(outcome, Instant::now());
-        let attempts = Attempts::one(Some(key.clone()), AttemptOutcome::Failed(error.kind()));
-        error.at_endpoint(&key).with_attempts(attempts)
+        let error = error.at_endpoint(&pick.endpoint().endpoint().key);
+        pick.finish(outcome, now);
+        error.with_attempts(Attempts::one(report))
     }
 
     /// The answer ended: `None` as its headers said, else as its body showed.

@@ -1,11 +1,14 @@
 //! What one cluster may hold of this process: requests, connections, retries.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mesh_core::config::ClusterLimitsConfig;
 use mesh_core::telemetry::{ClusterLimit, ClusterMetrics};
+use serde::Serialize;
 
+use crate::connect::Handshakes;
 use crate::error::{Error, ErrorKind};
 use crate::places::{Place, Places};
 
@@ -15,6 +18,8 @@ pub(crate) struct ClusterLimits {
     requests: Arc<Places>,
     connections: Arc<Places>,
     retries: Arc<Places>,
+    /// Whose turn it is to shake hands.
+    pub(super) handshakes: Arc<Handshakes>,
     config: ArcSwap<ClusterLimitsConfig>,
     metrics: Arc<ClusterMetrics>,
 }
@@ -29,12 +34,33 @@ pub(crate) struct Held {
 impl ClusterLimits {
     pub(crate) fn new(config: ClusterLimitsConfig, metrics: Arc<ClusterMetrics>) -> Self {
         let (requests, connections, retries) = Default::default();
-        Self { requests, connections, retries, config: ArcSwap::from_pointee(config), metrics }
+        let handshakes = Arc::new(Handshakes::new(config.max_handshakes, Arc::clone(&metrics)));
+        Self { requests, connections, retries, handshakes, config: ArcSwap::from_pointee(config), metrics }
     }
 
     /// Other limits from now on; nobody is put out.
     pub(crate) fn reconfigure(&self, config: ClusterLimitsConfig) {
-        self.config.store(Arc::new(config));
+        if self.config.swap(Arc::new(config)).max_handshakes != config.max_handshakes {
+            self.handshakes.reconfigure(config.max_handshakes);
+        }
+    }
+
+    /// What is held, and how much may be.
+    pub(super) fn explain(&self, max_pending: usize) -> LimitsExplanation {
+        let config = self.config.load();
+        let of = |places: &Places, max| Taken { held: places.held(), max };
+        LimitsExplanation {
+            requests: of(&self.requests, config.max_requests),
+            connections: of(&self.connections, config.max_connections),
+            retries: config.max_retries.map(|max| of(&self.retries, max.of(self.requests.held()))),
+            max_pending,
+        }
+    }
+
+    /// The error that an attempt would fail with now.
+    pub(super) fn would_refuse(&self) -> Option<Error> {
+        let max = self.config.load().max_requests;
+        (self.requests.held() >= max).then(|| full(max))
     }
 
     /// A place for an attempt, or the error that it fails with. `retry` is that of a repeated one.
@@ -44,8 +70,7 @@ impl ClusterLimits {
             Some(request) => Ok(Held { _request: request, _retry: retry }),
             None => {
                 self.metrics.limit_overflows.inc(ClusterLimit::MaxRequests);
-                let message = format!("{max} requests are under way already (limits.max_requests)");
-                Err(Error::new(ErrorKind::LimitReached, message).never_sent())
+                Err(full(max))
             }
         }
     }
@@ -53,8 +78,7 @@ impl ClusterLimits {
     /// A place for a repeated attempt; `None` inside where they are not limited.
     pub(crate) fn retry(&self) -> Result<Option<Place>, Overflow> {
         let Some(max) = self.config.load().max_retries else { return Ok(None) };
-        let max = max.of(self.requests.held());
-        Place::take(&self.retries, max).map(Some).ok_or(Overflow { max })
+        Place::take(&self.retries, max.of(self.requests.held())).map(Some).ok_or(Overflow)
     }
 
     /// Counts a retry that is not made for want of a place.
@@ -78,8 +102,51 @@ impl ClusterLimits {
     }
 }
 
+fn full(max: usize) -> Error {
+    let message = format!("{max} requests are under way already (limits.max_requests)");
+    Error::new(ErrorKind::LimitReached, message).never_sent()
+}
+
+/// What a cluster holds of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LimitsExplanation {
+    /// Attempts under way.
+    pub requests: Taken,
+    /// Connections, those being made included.
+    pub connections: Taken,
+    /// Repeated attempts, where those are limited.
+    pub retries: Option<Taken>,
+    /// Requests that may wait for a connection of one endpoint.
+    pub max_pending: usize,
+}
+
+impl fmt::Display for LimitsExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests, {} connections", self.requests, self.connections)?;
+        if let Some(retries) = &self.retries {
+            write!(f, ", {retries} retries")?;
+        }
+        write!(f, ", {} may wait for a connection of one endpoint", self.max_pending)
+    }
+}
+
+/// Places that are taken, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Taken {
+    /// Taken now.
+    pub held: usize,
+    /// At most.
+    pub max: usize,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.held, self.max)
+    }
+}
+
 /// As many retries are under way as may be.
 #[derive(Debug)]
-pub(crate) struct Overflow {
-    pub(crate) max: usize,
-}
+pub(crate) struct Overflow;

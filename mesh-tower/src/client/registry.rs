@@ -54,6 +54,11 @@ impl ClusterRegistry {
         })
     }
 
+    /// The live cluster of this name as it is, if some call has made it.
+    pub(crate) fn peek(&self, name: &str) -> Option<Arc<RuntimeCluster>> {
+        self.clusters.load().get(name).cloned()
+    }
+
     /// The live cluster of this name; made at first use, brought in line with each new revision. `begin` is called for one
     /// that was made.
     pub(crate) fn find(
@@ -104,8 +109,8 @@ impl RuntimeCluster {
         let picker = mesh.balancer(name).map_err(|error| broken("balancer", error))?;
         let check = mesh.health_check(name).map_err(|error| broken("health check", error))?;
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
-        let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config)));
         let limits = Arc::new(ClusterLimits::new(config.limits, mesh.metrics().client.cluster(name)));
+        let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config, &limits)));
         let context = PoolContext {
             limits: Arc::clone(&limits),
             dial: Arc::clone(&dial),
@@ -127,6 +132,11 @@ impl RuntimeCluster {
         Ok(Self { cluster, token, limits, check, config: ArcSwap::from_pointee(config.clone()), settings, dial })
     }
 
+    /// The configuration that is in force.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        self.config.load_full()
+    }
+
     /// Puts new settings in force. `false` if the cluster must be made anew, because it is another set of endpoints, other
     /// identities are trusted, or its endpoints are asked something else.
     fn reconfigure(&self, mesh: &Mesh, config: &ClusterConfig) -> bool {
@@ -138,7 +148,7 @@ impl RuntimeCluster {
         if other || old.health_check != config.health_check {
             return false;
         }
-        self.dial.store(Arc::new(dial(mesh, config)));
+        self.dial.store(Arc::new(dial(mesh, config, &self.limits)));
         self.settings.store(Arc::new(config.pool.clone()));
         self.limits.reconfigure(config.limits);
         match mesh.balancer(self.cluster.name()) {
@@ -184,10 +194,11 @@ impl RuntimeCluster {
     }
 }
 
-fn dial(mesh: &Mesh, config: &ClusterConfig) -> Box<dyn Dial> {
+fn dial(mesh: &Mesh, config: &ClusterConfig, limits: &ClusterLimits) -> Box<dyn Dial> {
     let PoolConfig { http, connect_timeout, .. } = config.pool;
+    let dialer = Dialer::new(mesh, config.identities.clone(), http, connect_timeout).tls(config.tls);
     Box::new(MeshDial {
-        dialer: Dialer::new(mesh, config.identities.clone(), http, connect_timeout).tls(config.tls),
+        dialer: dialer.in_turns(Arc::clone(&limits.handshakes)),
         identity: mesh.identity().clone(),
         clock: Arc::clone(mesh.clock()),
         rng: mesh.rng().clone(),

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::call::{CallTimeout, Idempotent, NoRetry};
 use super::replay::RequestBody;
-use super::{Client, Response};
+use super::{Client, Explanation, Response};
 use crate::error::{BoxError, Error, ErrorKind};
 
 /// Names one attempt at an operation, so that a service can tell a repetition.
@@ -126,6 +126,15 @@ impl RequestBuilder {
             request.headers_mut().insert(AUTHORIZATION, value);
             Ok(())
         })
+    }
+
+    /// What would become of the call now, without sending it; see [`Client::explain`].
+    ///
+    /// # Errors
+    ///
+    /// The mistake that [`send`](Self::send) would report.
+    pub fn explain(self) -> Result<Explanation, Error> {
+        Ok(self.client.explain(&self.request?))
     }
 
     /// Sends the call and waits for the response headers.

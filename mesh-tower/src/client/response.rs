@@ -114,7 +114,7 @@ impl Response {
         let error = Error::new(kind, message).of_service(&self.service);
         match self.attempts() {
             Some(attempts) => {
-                let last = attempts.iter().last().and_then(|report| report.endpoint.clone());
+                let last = attempts.last().and_then(|report| report.endpoint.clone());
                 let error = error.with_attempts(attempts.clone());
                 match last {
                     Some(endpoint) => error.at_endpoint(&endpoint),

@@ -18,24 +18,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Extensions, Method, Request, Response};
 use mesh_core::Mesh;
 use mesh_core::health::Outcome;
 use mesh_core::retry::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
 use mesh_core::rng::Rng;
-use mesh_core::telemetry::Label;
+use mesh_core::route::Route;
+use mesh_core::telemetry::RetryReason;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Body;
-use super::attempts::{AttemptOutcome, Attempts};
+use super::attempts::{AttemptOutcome, AttemptReport, Attempts, Next};
 use super::call::{Call, Idempotent, NoRetry, call};
+use super::events;
 use super::future::CallOr;
-use super::limits::Overflow;
 use super::replay::{Replay, ReplayBody, RequestBody};
-use crate::classify::{self, Class};
+use crate::classify::{self, Class, NO_RETRY};
 use crate::error::{Error, ErrorKind};
 use crate::places::Place;
 
@@ -98,15 +99,9 @@ where
             Err(error) => return CallOr::refused(error),
         };
         let (head, body) = request.into_parts();
-        let declared = head.extensions.get::<Idempotent>().is_some();
         let rules = Rules {
             once: head.extensions.get::<NoRetry>().is_some(),
-            // Without rules of its own a route repeats only what was never sent, whatever the caller vouches for.
-            idempotent: call
-                .route
-                .retry
-                .as_ref()
-                .is_some_and(|retry| declared || retry.idempotent(head.method.as_str())),
+            idempotent: is_idempotent(&call.route, &head.method, &head.extensions),
             call,
         };
         let replay = Replay::new(body, rules.policy().max_replay_bytes);
@@ -125,6 +120,20 @@ where
             state: State::Attempt { future },
         })
     }
+}
+
+/// One more attempt: when, why it is safe, and its place among the repeated ones.
+struct Again {
+    wait: Duration,
+    reason: RetryReason,
+    place: Option<Place>,
+}
+
+/// Whether a request may be sent again although it may have been processed.
+pub(super) fn is_idempotent(route: &Route, method: &Method, extensions: &Extensions) -> bool {
+    let declared = extensions.get::<Idempotent>().is_some();
+    // Without rules of its own a route repeats only what was never sent, whatever the caller vouches for.
+    route.retry.as_ref().is_some_and(|retry| declared || retry.idempotent(method.as_str()))
 }
 
 struct Rules {
@@ -196,7 +205,11 @@ where
                                 this.state.set(State::Peek { response: Some(response), limit: sleep(PEEK) });
                                 continue;
                             }
-                            None => return Poll::Ready(finish(this.made, *this.sent, Ok(response))),
+                            None => {
+                                let (name, answer) = (&this.rules.call.route.name, Ok(response));
+                                events::attempt(name, this.made.len(), record(&answer), Next::Answered);
+                                return Poll::Ready(finish(this.made, *this.sent, answer));
+                            }
                         }
                     }
                 },
@@ -218,7 +231,7 @@ where
                             }
                             (Ok(peeked_response), Some(class))
                         }
-                        Ok(None) => return Poll::Ready(finish(this.made, *this.sent, Ok(peeked_response))),
+                        Ok(None) => (Ok(peeked_response), None),
                         Err(error) => {
                             let attempts = peeked_response.extensions_mut().remove::<Attempts>().unwrap_or_default();
                             (Err(error.with_attempts(attempts)), None)
@@ -238,20 +251,49 @@ where
                     continue;
                 }
             };
-            let Some((wait, place)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
+            let mut answer = answer;
+            let made = this.made.len();
+            let decision = this.rules.repeat(&answer, class, made, this.replay, this.rng);
+            let next = match &decision {
+                Ok(again) => Next::Repeated { after: again.wait, reason: again.reason },
+                Err(next) => *next,
+            };
+            note(&mut answer, next);
+            events::attempt(&this.rules.call.route.name, made, record(&answer), next);
+            let Ok(Again { wait, place, .. }) = decision else {
                 return Poll::Ready(finish(this.made, *this.sent, answer));
             };
-            let attempts = match &answer {
-                Ok(response) => response.extensions().get::<Attempts>().cloned().unwrap_or_default(),
-                Err(error) => error.attempts().clone(),
-            };
             // An attempt that picked no endpoint counts all the same.
-            let attempts = if attempts.is_empty() { Attempts::one(None, outcome(&answer)) } else { attempts };
+            let attempts = record(&answer).filter(|attempts| !attempts.is_empty()).cloned();
+            let attempts = attempts
+                .unwrap_or_else(|| Attempts::one(AttemptReport { next, ..AttemptReport::nowhere(outcome(&answer)) }));
             *this.made = attempts.after(std::mem::take(this.made));
             *this.sent |= !matches!(&answer, Err(error) if error.is_never_sent());
             drop(answer);
             this.state.set(State::Wait { timer: sleep(wait), place });
         }
+    }
+}
+
+/// The record of the last attempt.
+fn record(answer: &Answer) -> Option<&Attempts> {
+    match answer {
+        Ok(response) => response.extensions().get(),
+        Err(error) => Some(error.attempts()),
+    }
+}
+
+/// Writes into the record of the last attempt what follows it.
+fn note(answer: &mut Answer, next: Next) {
+    if next == Next::Answered {
+        return; // it says so already
+    }
+    let attempts = match answer {
+        Ok(response) => response.extensions_mut().get_mut(),
+        Err(error) => Some(error.attempts_mut()),
+    };
+    if let Some(last) = attempts.and_then(Attempts::last_mut) {
+        last.next = next;
     }
 }
 
@@ -287,7 +329,7 @@ impl Rules {
         self.call.route.retry_policy()
     }
 
-    /// After which wait to send again, if at all. Core decides; here it is found out what happened.
+    /// Whether to send again, after which wait. Core decides; here it is found out what happened.
     fn repeat(
         &self,
         answer: &Answer,
@@ -295,18 +337,23 @@ impl Rules {
         made: usize,
         replay: &Replay,
         rng: &Rng,
-    ) -> Option<(Duration, Option<Place>)> {
-        if self.once || !replay.is_whole() {
-            return None;
-        }
+    ) -> Result<Again, Next> {
+        const NOT_RETRYABLE: Next = Next::Stopped(StopReason::NotRetryable);
         let (safety, outcome, pushback) = match (answer, class) {
             (Err(error), _) => {
                 let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
-                (safety, of_error(error.kind())?, Pushback::None)
+                (safety, of_error(error.kind()).ok_or(NOT_RETRYABLE)?, Pushback::None)
             }
             (Ok(_), Some(class)) if class.retryable => (self.processed(), class.outcome, class.pushback),
-            (Ok(_), _) => return None,
+            (Ok(_), Some(class)) if class.outcome != Outcome::Success => return Err(NOT_RETRYABLE),
+            (Ok(_), _) => return Err(Next::Answered),
         };
+        if self.once {
+            return Err(Next::Stopped(StopReason::Once));
+        }
+        if !replay.is_whole() {
+            return Err(Next::Stopped(StopReason::Committed));
+        }
         let attempts = u32::try_from(made).unwrap_or(u32::MAX).saturating_add(1);
         let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
         let route = &self.call.route;
@@ -314,24 +361,19 @@ impl Rules {
         match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
             RetryDecision::Retry { after, reason } => {
                 let limits = &self.call.cluster.limits;
-                let place = match limits.retry() {
-                    Ok(place) => place,
-                    Err(Overflow { max }) => {
-                        limits.retry_refused();
-                        tracing::debug!(route = %route.name, max, "attempt is not repeated: limits.max_retries");
-                        return None;
-                    }
+                let Ok(place) = limits.retry() else {
+                    limits.retry_refused();
+                    return Err(Next::Stopped(StopReason::Limit));
                 };
                 metrics.retries.inc(reason);
-                tracing::debug!(route = %route.name, reason = reason.as_str(), ?after, "attempt is repeated");
-                Some((after, place))
+                Ok(Again { wait: after, reason, place })
             }
             RetryDecision::Stop(reason) => {
                 if reason == StopReason::Budget {
                     metrics.budget_exhausted.inc();
                 }
-                tracing::debug!(route = %route.name, %reason, "attempt is not repeated");
-                None
+                let marked = reason == StopReason::Pushback && is_marked(answer);
+                Err(Next::Stopped(if marked { StopReason::Marked } else { reason }))
             }
         }
     }
@@ -339,6 +381,13 @@ impl Rules {
     fn processed(&self) -> RetrySafety {
         if self.idempotent { RetrySafety::Idempotent } else { RetrySafety::MaybeProcessed }
     }
+}
+
+/// Whether the sender of the answer has retried already.
+fn is_marked(answer: &Answer) -> bool {
+    let Ok(response) = answer else { return false };
+    response.headers().contains_key(NO_RETRY)
+        || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
 }
 
 /// `None` for what another attempt cannot mend.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use mesh_core::Mesh;
@@ -41,9 +42,9 @@ impl RouteLayer {
 
     fn route<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let revision = self.mesh.revision().load();
-        let (method, path) = (request.method().as_str(), request.uri().path());
+        let (method, path) = (request.method().as_str(), path_of(request));
         let Some(route) = revision.routes.find(&self.service, method, path) else {
-            return Err(Error::new(ErrorKind::Unroutable, format!("no route takes {method} {path}")));
+            return Err(unroutable(method, path));
         };
         let cluster = self.registry.find(&self.mesh, &revision, &route.cluster, checks::begin)?;
         if let Some(Observed(observation)) = request.extensions().get() {
@@ -56,6 +57,8 @@ impl RouteLayer {
             grpc: grpc::is_grpc(request.headers()),
             headers_by: None,
             whole_by: None,
+            allowed: Duration::ZERO,
+            chosen: None,
             hash: key::hash(&route.hash, request.headers()),
             tried: Tried::default(),
             retry: None,
@@ -63,6 +66,16 @@ impl RouteLayer {
         request.extensions_mut().insert(call);
         Ok(())
     }
+}
+
+/// The path that routes go by.
+pub(super) fn path_of<B>(request: &Request<B>) -> &str {
+    let path = request.uri().path();
+    if path.is_empty() { "/" } else { path }
+}
+
+pub(super) fn unroutable(method: &str, path: &str) -> Error {
+    Error::new(ErrorKind::Unroutable, format!("no route takes {method} {path}"))
 }
 
 impl std::fmt::Debug for RouteLayer {

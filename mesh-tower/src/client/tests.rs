@@ -39,8 +39,10 @@ use super::*;
 use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
+mod attempts;
 mod cancelled;
 mod checks;
+mod connections;
 mod limits;
 mod restart;
 mod wire;
@@ -197,6 +199,8 @@ impl Rig {
             grpc: crate::grpc::is_grpc(request.headers()),
             headers_by: None,
             whole_by: None,
+            allowed: Duration::ZERO,
+            chosen: None,
             tried: Default::default(),
             retry: None,
         };

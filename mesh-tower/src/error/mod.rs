@@ -111,6 +111,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What went wrong, in words; nothing of where and why.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The service that was called.
     pub fn service(&self) -> Option<&str> {
         self.0.service.as_deref()
@@ -129,6 +134,10 @@ impl Error {
     /// Every attempt that was made, oldest first.
     pub fn attempts(&self) -> &Attempts {
         &self.0.attempts
+    }
+
+    pub(crate) fn attempts_mut(&mut self) -> &mut Attempts {
+        &mut self.0.attempts
     }
 
     /// The status that tells a caller of ours as little as possible.

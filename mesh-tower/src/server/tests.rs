@@ -206,6 +206,14 @@ async fn each_refusal_is_recorded_once_and_never_reaches_the_handler() {
         ("path", request(WEB, "/S/../M"), 400, 12, Reject, "path_dot_segment"),
         ("bad token", with(request(WEB, "/S/M"), "authorization", "Bearer a.b"), 401, 16, Deny, "token_"),
         ("expired", with(request(WEB, "/S/M"), "grpc-timeout", "0n"), 504, 4, Reject, "deadline_exceeded"),
+        (
+            "expired HTTP",
+            with(request(WEB, "/S/M"), "x-envoy-expected-rq-timeout-ms", "0"),
+            504,
+            4,
+            Reject,
+            "deadline_exceeded",
+        ),
         ("timeout", with(request(WEB, "/S/M"), "grpc-timeout", "x"), 400, 12, Reject, "timeout"),
         ("body", too_large(request(WEB, "/S/M")), 413, 8, Reject, "body_too_large"),
     ] {

@@ -89,12 +89,14 @@ fn limits_say_whose_they_are() {
     assert_eq!(max_retries("{ max_retries: 29% }"), Some(MaxRetries::Share(0.29)));
     assert_eq!([0, 10, 100].map(|attempts| MaxRetries::Share(0.29).of(attempts)), [3, 3, 29]);
     assert_eq!(
-        limits("{ max_requests: 0, max_connections: 0, max_retries: 101%, max_pending: 5 }").unwrap_err(),
+        limits("{ max_requests: 0, max_connections: 0, max_retries: 101%, max_pending: 5, max_handshakes: 0 }")
+            .unwrap_err(),
         [
             "mesh.yaml:7:29: clusters.shop.limits.max_requests: 0 is out of range: expected 1 to 1000000",
             "mesh.yaml:7:49: clusters.shop.limits.max_connections: 0 is out of range: expected 1 to 1000000",
             "mesh.yaml:7:65: clusters.shop.limits.max_retries: 101% is out of range: expected 0% to 100%",
             "mesh.yaml:7:84: clusters.shop.limits.max_pending: it is a limit of each endpoint: write `pool: { max_pending: ... }`",
+            "mesh.yaml:7:103: clusters.shop.limits.max_handshakes: 0 is out of range: expected 1 to 1000000",
         ]
     );
 }

@@ -15,7 +15,7 @@ use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::ConnectFailure;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::cancellations::{self, REMEMBERED};
 use super::last_words::LastWords;
@@ -36,6 +36,11 @@ const MIN_BUFFER: usize = 64 * 1024;
 /// Opens verified byte streams to endpoints. The seam that lets tests go without TLS.
 pub(crate) trait Dial: Send + Sync + 'static {
     fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>>;
+
+    /// Whether it keeps to `pool.connect_timeout` by itself. It may wait for its turn beside that.
+    fn is_bounded(&self) -> bool {
+        false
+    }
 }
 
 /// A byte stream to an endpoint that is who it should be.
@@ -64,11 +69,13 @@ impl Dial for MeshDial {
     fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>> {
         Box::pin(async move {
             let mut generation = self.identity.generation();
-            let mut dialed = self.dialer.dial(address).await;
+            // One limit for both.
+            let mut give_up = Instant::now() + self.timeout;
+            let mut dialed = self.dialer.dial_by(address, &mut give_up).await;
             // Once: whoever is unknown to the newest bundle stays so.
-            if dialed.as_ref().is_err_and(is_about_trust) && self.newer_than(generation).await {
+            if dialed.as_ref().is_err_and(is_about_trust) && self.newer_than(generation, give_up).await {
                 generation = self.identity.generation();
-                dialed = self.dialer.dial(address).await;
+                dialed = self.dialer.dial_by(address, &mut give_up).await;
             }
             let connected = dialed.map_err(|error| failure(&error))?;
             let own = self.identity.load();
@@ -83,16 +90,20 @@ impl Dial for MeshDial {
             })
         })
     }
+
+    fn is_bounded(&self) -> bool {
+        true
+    }
 }
 
 impl MeshDial {
-    /// Whether an identity newer than `generation` is in force, after it was looked for.
-    async fn newer_than(&self, generation: u64) -> bool {
+    /// Whether an identity newer than `generation` is in force, after it was looked for, until `give_up` at most.
+    async fn newer_than(&self, generation: u64, give_up: Instant) -> bool {
         if self.identity.generation() > generation {
             return true;
         }
         let Some(wish) = self.mesh.upgrade().map(|mesh| mesh.refresh_identity()) else { return false };
-        let _ = timeout(self.timeout / 2, wish).await;
+        let _ = timeout_at(give_up.min(Instant::now() + self.timeout / 2), wish).await;
         self.identity.generation() > generation
     }
 }

@@ -13,10 +13,10 @@ use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Shared;
 use super::cancellations::Cancellations;
 use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
+use super::{AGE_JITTER, Shared};
 use crate::client::replay::ReplayBody;
 use crate::client::upload::{Uploads, poll_connection};
 use crate::error::{Error, ErrorKind, chain};
@@ -302,7 +302,8 @@ pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, m
     let reason = match (closed, &end) {
         _ if pool.strong_count() == 0 => CloseReason::EndpointRemoved,
         (Some(Closing::Idle), _) => CloseReason::Idle,
-        (Some(Closing::Retired), _) => CloseReason::Identity,
+        (Some(Closing::Retired { aged: true }), _) => CloseReason::MaxAge,
+        (Some(Closing::Retired { .. }), _) => CloseReason::Identity,
         (Some(Closing::Worn), _) => CloseReason::Cancellations,
         (Some(Closing::Lost(Lost::Distrusted)), _) => CloseReason::Distrusted,
         (Some(Closing::Lost(_)), _) => CloseReason::CertificateExpired,
@@ -330,7 +331,10 @@ enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     Idle,
-    Retired,
+    /// `aged`: for its own age, and not for that of a certificate.
+    Retired {
+        aged: bool,
+    },
     /// Too many of its streams were cancelled.
     Worn,
     /// The peer may not be talked to any more: streams are cut.
@@ -343,12 +347,16 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
     // The successor of a connection on which too many were cancelled, and when to look for it again.
     let (mut successor, mut again): (Option<Arc<Link>>, Option<Instant>) = (None, None);
     loop {
-        let idle_timeout = match pool.upgrade() {
-            Some(pool) => pool.settings.load().idle_timeout,
+        let (idle_timeout, max_age) = match pool.upgrade() {
+            Some(pool) => {
+                let settings = pool.settings.load();
+                (settings.idle_timeout, settings.max_connection_age)
+            }
             None => return Closing::PoolGone,
         };
         let now = Instant::now();
         if link.retire_at.is_some_and(|at| at <= now) {
+            let aged = !max_age.is_zero() && link.created.elapsed() >= max_age.mul_f64(1.0 - AGE_JITTER);
             // The successor first, so that no request waits for it. What nobody uses needs none.
             if link.is_used()
                 && let Some(pool) = pool.upgrade()
@@ -356,7 +364,7 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
             {
                 pool.connect().await;
             }
-            return Closing::Retired;
+            return Closing::Retired { aged };
         }
         let idle = link.idle_since();
         if idle.is_some_and(|since| since + idle_timeout <= now) {

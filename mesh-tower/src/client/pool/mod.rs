@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | idle timeout | - | stays usable, connects on demand |
 //! | certificates growing old | finish, until one ends | a successor is connected first |
+//! | its greatest age | finish | a successor is connected first |
 //! | many streams that were cancelled | finish | a successor is connected first |
 //! | trust in its peer that is lost, a certificate that ended | fail at once | connects on demand |
 //! | the peer's GOAWAY or FIN | finish | reconnects at once; unready if that fails |
@@ -32,6 +33,7 @@ mod dial;
 mod last_words;
 mod lease;
 mod link;
+mod progress;
 mod service;
 mod trust;
 
@@ -41,7 +43,7 @@ pub(crate) use dial::{Dial, MeshDial};
 pub(crate) use lease::Lease;
 #[cfg(test)]
 pub(crate) use link::Failure as DialFailure;
-pub(crate) use service::Chosen;
+pub(crate) use progress::{Chosen, Progress};
 pub use service::Transport;
 pub(crate) use service::send;
 
@@ -54,7 +56,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use mesh_core::clock::WallClock;
-use mesh_core::cluster::Readiness;
+use mesh_core::cluster::{Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
 use mesh_core::retry::Backoff;
@@ -62,7 +64,7 @@ use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
@@ -74,6 +76,8 @@ use link::{End, Failure, Link, Sender};
 const HTTP1_FACTOR: usize = 64;
 /// The waits between background reconnects.
 const RECONNECT: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
+/// By how much a connection may be replaced before its greatest age.
+const AGE_JITTER: f64 = 0.1;
 /// After a failed connect, requests fail at once for this long instead of trying again.
 const FAIL_FAST: Duration = Duration::from_millis(50);
 
@@ -131,6 +135,9 @@ struct Http1 {
     send: http1::SendRequest<ReplayBody>,
 }
 
+/// The halves, whether they speak HTTP/2, whom they speak to, and when that should end.
+type Connection = ((Sender, link::Driven), bool, Option<trust::Judged>, Option<Instant>);
+
 /// What is behind the short lock: counted, pushed and popped, never awaited.
 #[derive(Default)]
 struct Lists {
@@ -187,8 +194,8 @@ impl Pool {
     }
 
     /// Claims a stream or a connection, waiting for one if need be: first come, first served. Cancel safe: a waiter
-    /// that gives up leaves its place, and the connect it started goes on for others.
-    pub(crate) async fn acquire(&self) -> Result<Lease, Error> {
+    /// that gives up leaves its place, and the connect it started goes on for others. `progress` learns of a wait.
+    pub(crate) async fn acquire(&self, progress: &Progress) -> Result<Lease, Error> {
         let shared = &self.shared;
         shared.touch();
         // Not past those who wait: callers that send one request after the other would starve them.
@@ -197,6 +204,15 @@ impl Pool {
         {
             return Ok(lease);
         }
+        progress.waits(self.connections() == 0);
+        let since = Instant::now();
+        let result = self.wait().await;
+        progress.over(since.elapsed());
+        result
+    }
+
+    async fn wait(&self) -> Result<Lease, Error> {
+        let shared = &self.shared;
         let _place = shared.enqueue()?;
         let round = shared.lock().round;
         let _turn = Shared::turn(shared, round).await?;
@@ -209,6 +225,16 @@ impl Pool {
             }
             Shared::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
             woken.await;
+        }
+    }
+
+    /// Its connections, for people.
+    pub(crate) fn report(&self) -> TransportReport {
+        let lists = self.shared.lock();
+        TransportReport {
+            connections: lists.alive.len(),
+            waiting: self.shared.pending.load(Relaxed),
+            failure: lists.failure.as_ref().map(|failure| failure.message.to_string()),
         }
     }
 
@@ -233,6 +259,12 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("address", &self.shared.address).field("connections", &self.connections()).finish()
     }
+}
+
+/// The error of a request that finds the queue full.
+pub(crate) fn overloaded(max: usize) -> Error {
+    let message = format!("{max} requests wait for a connection already (pool.max_pending)");
+    Error::new(ErrorKind::Overloaded, message).never_sent()
 }
 
 /// A place in the pending queue.
@@ -265,8 +297,7 @@ impl Shared {
             Ok(_) => Ok(Place(self)),
             Err(_) => {
                 self.limits.pending_refused();
-                let message = format!("{max} requests wait for a connection already (pool.max_pending)");
-                Err(Error::new(ErrorKind::Overloaded, message).never_sent())
+                Err(overloaded(max))
             }
         }
     }
@@ -382,18 +413,11 @@ impl Shared {
         }
         let counted = Counted(self);
         let settings = self.settings.load_full();
-        let result = tokio::time::timeout(settings.connect_timeout, async {
-            let dialed = self.dial.load_full().dial(self.address).await?;
-            let halves = dial::handshake(dialed.io, dialed.http2, &settings).await?;
-            Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
-        });
-        let result = result.await.unwrap_or_else(|_| {
-            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
-            Err(Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message))
-        });
+        let result = self.dial_and_handshake(&settings).await;
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
                 let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
+                let retire_at = [retire_at, self.grows_old(&settings)].into_iter().flatten().min();
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
                 let metrics = Arc::clone(&self.metrics);
@@ -414,6 +438,29 @@ impl Shared {
         // After the count went down, so that whoever wakes may connect again.
         self.wake.notify_waiters();
         connected
+    }
+
+    async fn dial_and_handshake(&self, settings: &PoolConfig) -> Result<Connection, Failure> {
+        let dial = self.dial.load_full();
+        let late = |_| {
+            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
+            Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
+        };
+        let dialing = dial.dial(self.address);
+        let dialed = if dial.is_bounded() {
+            dialing.await?
+        } else {
+            timeout(settings.connect_timeout, dialing).await.map_err(late)??
+        };
+        let handshake = dial::handshake(dialed.io, dialed.http2, settings);
+        let halves = timeout(settings.connect_timeout, handshake).await.map_err(late)??;
+        Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
+    }
+
+    /// When a connection that is made now has reached its greatest age.
+    fn grows_old(&self, settings: &PoolConfig) -> Option<Instant> {
+        let age = Some(settings.max_connection_age).filter(|age| !age.is_zero())?;
+        Instant::now().checked_add(age.mul_f64(1.0 - AGE_JITTER * self.rng.unit()))
     }
 
     fn next_id(&self) -> u64 {

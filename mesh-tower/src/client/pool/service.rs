@@ -2,23 +2,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
-use mesh_core::cluster::EndpointState;
 use tower_service::Service;
 
-use super::{Lease, Pool};
+use super::Lease;
 use crate::client::Body;
+use crate::client::call::Call;
 use crate::client::replay::ReplayBody;
 use crate::error::{Error, ErrorKind};
-
-/// The endpoint that the balancer chose; an extension of the attempt's request.
-#[derive(Clone)]
-pub(crate) struct Chosen(pub(crate) Arc<EndpointState<Pool>>);
 
 /// Sends a request over a connection of the endpoint that [`Balance`](crate::client::balance::Balance) chose.
 ///
@@ -41,11 +36,11 @@ impl Service<Request<ReplayBody>> for Transport {
     }
 
     fn call(&mut self, mut request: Request<ReplayBody>) -> Self::Future {
-        let chosen = request.extensions_mut().remove::<Chosen>();
+        let chosen = request.extensions_mut().get_mut::<Call>().and_then(|call| call.chosen.take());
         // The one box of an attempt: hyper's futures have no names.
         Box::pin(async move {
-            let Some(Chosen(endpoint)) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
-            send(endpoint.transport().acquire().await?, request).await
+            let Some(chosen) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
+            send(chosen.endpoint.transport().acquire(&chosen.progress).await?, request).await
         })
     }
 }
