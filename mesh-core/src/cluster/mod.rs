@@ -92,7 +92,7 @@ impl HealthSettings {
     }
 }
 
-/// What a pick needs to know of the configuration; each pick keeps what held when it was made.
+/// What a choice needs to know of the configuration.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     decay: Decay,
@@ -108,7 +108,21 @@ struct Settings {
     count_active: bool,
 }
 
+/// Of those, what an attempt needs when it ends. Each keeps what held when it was made, so it is kept small.
+#[derive(Debug, Clone, Copy)]
+struct AttemptSettings {
+    decay: Decay,
+    penalty: Duration,
+    rules: Rules,
+    count_active: bool,
+}
+
 impl Settings {
+    fn of_attempt(&self) -> AttemptSettings {
+        let Self { decay, penalty, rules, count_active, .. } = *self;
+        AttemptSettings { decay, penalty, rules, count_active }
+    }
+
     fn new(config: &ClusterConfig) -> Self {
         let balance = &config.balance;
         let slow_start = balance
@@ -280,7 +294,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
                 }
                 Err(error) => return Err(self.refused(error, &set)),
             };
-            match core.claim(&choice.state.live.vitals) {
+            match core.claim(&choice.slot.vitals) {
                 Claim::Probe(probe) => break (choice, Some(probe)),
                 // Somebody was faster, and the endpoint is out of this choice now.
                 Claim::Taken if !choice.panic && lost < LOST_CLAIMS => lost += 1,
@@ -294,7 +308,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         if choice.spilled {
             shared.metrics.balance.spilled.inc();
         }
-        Ok(Pick::new(Arc::clone(choice.state), set.settings, probe, now))
+        Ok(Pick::new(choice.slot, set.settings.of_attempt(), probe, now))
     }
 
     /// Takes in what an active health check of an endpoint said.

@@ -9,7 +9,7 @@ use super::endpoint::Share;
 use super::group::{Admit, Group, Slot, Terms};
 use super::members::{Members, Tier};
 use super::plan::{PartPlan, Plan, TierPlan};
-use super::{Balancing, EndpointState, PickError, Settings, Tried};
+use super::{Balancing, PickError, Settings, Tried};
 use crate::balance::{PickRequest, Tick};
 use crate::config::PanicAction;
 
@@ -22,7 +22,7 @@ pub(super) struct Set<T> {
 }
 
 pub(super) struct Choice<'a, T> {
-    pub(super) state: &'a Arc<EndpointState<T>>,
+    pub(super) slot: &'a Slot<T>,
     /// That an endpoint is ejected did not count.
     pub(super) panic: bool,
     /// It left its ring because that one had more to do.
@@ -53,10 +53,10 @@ impl<T> Set<T> {
             let request = PickRequest { available: 1.0, ..request };
             let terms = Terms { admit: Admit::Usable, request, ..terms };
             if let Some(slot) = tier.whole.pick(&self.members.slots, &terms) {
-                return Ok(Choice { state: &slot.state, panic: true, spilled: false });
+                return Ok(Choice { slot, panic: true, spilled: false });
             }
         } else if let Some((slot, spilled)) = self.planned(tier, plan, &terms) {
-            return Ok(Choice { state: &slot.state, panic: false, spilled });
+            return Ok(Choice { slot, panic: false, spilled });
         }
         self.leftover(tier, terms)
     }
@@ -140,7 +140,7 @@ impl<T> Set<T> {
             let terms = Terms { admit, tried: terms.tried.filter(|_| untried), ..terms };
             let mut tiers = std::iter::once(planned).chain(&self.members.tiers);
             if let Some(slot) = tiers.find_map(|tier| tier.whole.pick(&self.members.slots, &terms)) {
-                return Ok(Choice { state: &slot.state, panic, spilled: false });
+                return Ok(Choice { slot, panic, spilled: false });
             }
         }
         Err(self.nobody())

@@ -64,12 +64,18 @@ impl Dial for MeshDial {
     fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>> {
         Box::pin(async move {
             let mut generation = self.identity.generation();
-            let mut dialed = self.dialer.dial(address).await;
-            // Once: whoever is unknown to the newest bundle stays so.
-            if dialed.as_ref().is_err_and(is_about_trust) && self.newer_than(generation).await {
-                generation = self.identity.generation();
-                dialed = self.dialer.dial(address).await;
-            }
+            let dialed = match self.dialer.dial(address).await {
+                // Once: whoever is unknown to the newest bundle stays so.
+                Err(error) if is_about_trust(&error) => {
+                    if self.newer_than(generation).await {
+                        generation = self.identity.generation();
+                        self.dialer.dial(address).await
+                    } else {
+                        Err(error)
+                    }
+                }
+                dialed => dialed,
+            };
             let connected = dialed.map_err(|error| failure(&error))?;
             let own = self.identity.load();
             let own_end = own.svid().map(|svid| svid.not_after());

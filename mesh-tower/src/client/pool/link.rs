@@ -20,6 +20,7 @@ use super::trust::{Judged, Lost, Trust};
 use crate::client::replay::ReplayBody;
 use crate::client::upload::{Uploads, poll_connection};
 use crate::error::{Error, ErrorKind, chain};
+use crate::places::Place;
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
 const REASON_WAIT: Duration = Duration::from_millis(50);
@@ -235,7 +236,14 @@ impl Protocol {
 }
 
 /// Runs a connection to its end. Holds the pool weakly: without it, the connection ends after its last stream.
-pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
+/// `_place` among the cluster's connections is given back with it.
+pub(super) async fn drive(
+    driven: Driven,
+    link: Arc<Link>,
+    pool: Weak<Shared>,
+    metrics: Arc<ClusterMetrics>,
+    _place: Option<Place>,
+) {
     let mut life = pin!(live(&link, &pool));
     let trust = pool.upgrade().and_then(|pool| Trust::of(&pool));
     let mut trusted = pin!(async {
@@ -344,7 +352,7 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
     let (mut successor, mut again): (Option<Arc<Link>>, Option<Instant>) = (None, None);
     loop {
         let idle_timeout = match pool.upgrade() {
-            Some(pool) => pool.settings.load().idle_timeout,
+            Some(pool) => pool.context.settings.load().idle_timeout,
             None => return Closing::PoolGone,
         };
         let now = Instant::now();

@@ -45,7 +45,7 @@ impl Service<Request<ReplayBody>> for Transport {
         // The one box of an attempt: hyper's futures have no names.
         Box::pin(async move {
             let Some(Chosen(endpoint)) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
-            send(endpoint.transport().acquire().await?, request).await
+            send(Pool::acquire(&endpoint).await?, request).await
         })
     }
 }
