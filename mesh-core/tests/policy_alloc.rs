@@ -1,24 +1,16 @@
-//! Deciding a request allocates nothing. Alone in its binary: the allocator counts for the whole process.
+//! Deciding a request allocates nothing. Alone in its binary, for its allocator.
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test
+
+mod allocated;
 
 use std::sync::Arc;
 
 use mesh_core::config::{Errors, Workload};
 use mesh_core::identity::{SpiffeId, TrustDomain};
 use mesh_core::policy::{EngineOptions, PolicyEngine, Request, Verdict, parse_documents};
-use peak_alloc::PeakAlloc;
 
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// Bytes that were allocated meanwhile, given back or not.
-fn allocated<T>(run: impl FnOnce() -> T) -> (usize, T) {
-    ALLOCATOR.reset_peak_usage();
-    let before = ALLOCATOR.current_usage();
-    let result = run();
-    (ALLOCATOR.peak_usage() - before, result)
-}
+use allocated::allocated;
 
 #[test]
 fn a_decision_allocates_nothing() {

@@ -1,23 +1,15 @@
-//! What a stranger's token makes us allocate is bounded. Alone in its binary: the allocator counts for the whole process.
+//! What a stranger's token makes us allocate is bounded. Alone in its binary, for its allocator.
 #![allow(clippy::unwrap_used, missing_docs)] // a test
+
+mod allocated;
 
 use std::time::UNIX_EPOCH;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mesh_core::token::{TokenError, TokenVerifier, bearer};
-use peak_alloc::PeakAlloc;
 
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// The most that was allocated at once meanwhile.
-fn allocated<T>(run: impl FnOnce() -> T) -> (usize, T) {
-    ALLOCATOR.reset_peak_usage();
-    let before = ALLOCATOR.current_usage();
-    let result = run();
-    (ALLOCATOR.peak_usage() - before, result)
-}
+use allocated::allocated;
 
 /// A token of this header and these claims.
 fn token(header: &str, claims: &str) -> String {

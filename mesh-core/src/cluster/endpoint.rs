@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl fmt::Debug for Readiness {
 
 /// How one endpoint fares: all that a pick looks at before it has chosen, in one place in memory.
 pub(super) struct Vitals {
-    pub(super) in_flight: AtomicUsize,
+    pub(super) in_flight: AtomicU32,
     pub(super) ewma: PeakEwma,
     pub(super) outlier: OutlierDetector,
     pub(super) checked: Checked,
@@ -136,7 +136,7 @@ impl Vitals {
 
     /// Attempts under way there.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        self.in_flight.load(Relaxed) as usize
     }
 
     /// When it came, in milliseconds since the epoch.
@@ -181,7 +181,7 @@ pub(super) struct Live<T> {
 impl<T> Live<T> {
     pub(super) fn new(core: &Arc<Core<T>>, endpoint: &Endpoint, assumed: Duration, now: Instant) -> Arc<Self> {
         let vitals = Arc::new(Vitals {
-            in_flight: AtomicUsize::new(0),
+            in_flight: AtomicU32::new(0),
             ewma: PeakEwma::new(assumed, Tick::at(core.shared.epoch, now)),
             outlier: OutlierDetector::default(),
             checked: Checked::default(),
@@ -210,6 +210,11 @@ impl<T> EndpointState<T> {
     /// The transport that `make` built.
     pub fn transport(&self) -> &T {
         &self.live.transport
+    }
+
+    /// By which its transport says whether it can be reached: the one that the transport was made with.
+    pub fn readiness(&self) -> Readiness {
+        Readiness { vitals: Arc::clone(&self.live.vitals) }
     }
 
     /// Attempts in flight.

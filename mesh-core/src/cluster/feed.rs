@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Core;
 use crate::config::HoldConfig;
-use crate::discover::{EndpointSet, Feed, Hold, Snapshot, SnapshotFile, Update, Verdict};
+use crate::discover::{Endpoint, EndpointSet, Feed, Hold, Snapshot, SnapshotFile, Update, Verdict};
 use crate::telemetry::DiscoveryEvent;
 use keep::Keep;
 
@@ -72,7 +72,7 @@ pub(super) async fn follow<T: Send + Sync + 'static>(
         match next {
             Next::Changed => {}
             Next::OutOfReach => feed.resolver.resolve_now(),
-            Next::Disk => keep.work(&core.shared.name, &core.shared.metrics, || hold.in_force(), now),
+            Next::Disk => keep.work(&core.shared.name, &core.shared.metrics, || core.in_force(), now),
             Next::Due => {
                 if core.confirm(&mut hold, now) {
                     keep.changed(now);
@@ -81,15 +81,16 @@ pub(super) async fn follow<T: Send + Sync + 'static>(
             Next::Silence => core.use_snapshot(snapshot.take(), now),
             Next::Word(update) => {
                 silence = None;
+                let mut unused = None;
                 match update {
                     Update::Stale(_) => core.use_snapshot(snapshot.take(), now),
                     Update::Endpoints(_) | Update::Gone => {
-                        snapshot = None;
+                        unused = snapshot.take();
                         keep.changed(now);
                     }
                 }
                 keep.refresh(!matches!(update, Update::Stale(_)));
-                core.apply(update, &mut hold, now);
+                core.apply(update, &mut hold, unused, now);
             }
         }
         if snapshot.is_none() {
@@ -140,7 +141,13 @@ impl<T: Send + Sync + 'static> Core<T> {
         metrics.stale.set(1);
     }
 
-    fn apply(self: &Arc<Self>, update: Update, hold: &mut Hold, now: Instant) {
+    /// All that is in force, those that `residency` shuts out too.
+    fn in_force(&self) -> Vec<Endpoint> {
+        self.set.load().members.endpoints()
+    }
+
+    /// `unused`: the snapshot that would be in force by now, had the source said nothing.
+    fn apply(self: &Arc<Self>, update: Update, hold: &mut Hold, unused: Option<Snapshot>, now: Instant) {
         // Those that `residency` shuts out are known too.
         let set = self.set.load();
         let (cluster, known) = (&*self.shared.name, set.members.states.len() + set.members.outside.len());
@@ -151,7 +158,8 @@ impl<T: Send + Sync + 'static> Core<T> {
                     tracing::warn!(cluster, left_out = set.dropped, "discovery has more endpoints than are used");
                 }
                 self.shared.metrics.left_out.set(gauge(set.dropped));
-                self.judge(set, hold, now)
+                let before = unused.map_or_else(|| self.in_force(), |snapshot| snapshot.endpoints);
+                self.judge(set, before, hold, now)
             }
             Update::Stale(error) => {
                 tracing::warn!(cluster, known, %error, "discovery cannot be read; the last good set stays in force");
@@ -168,9 +176,16 @@ impl<T: Send + Sync + 'static> Core<T> {
         self.note_discovery(event, hold);
     }
 
-    fn judge(self: &Arc<Self>, set: EndpointSet, hold: &mut Hold, now: Instant) -> DiscoveryEvent {
+    fn judge(
+        self: &Arc<Self>,
+        set: EndpointSet,
+        before: Vec<Endpoint>,
+        hold: &mut Hold,
+        now: Instant,
+    ) -> DiscoveryEvent {
         let (cluster, named) = (&*self.shared.name, set.endpoints.len());
-        let Verdict::Held { empty, kept, crowded_out } = hold.judge(&set, &self.hold_config(), now) else {
+        let verdict = hold.judge(&set, before, &self.hold_config(), now);
+        let Verdict::Held { in_force, empty, kept, crowded_out } = verdict else {
             tracing::debug!(cluster, endpoints = named, "endpoints replaced");
             // As it is: whoever has another's key is named.
             self.update(set.endpoints, now);
@@ -187,17 +202,17 @@ impl<T: Send + Sync + 'static> Core<T> {
             "discovery no longer knows most of the endpoints; they stay in force until it has said so for long enough, or \
              they are removed explicitly"
         );
-        self.update(hold.in_force(), now);
+        self.update(in_force, now);
         if empty { DiscoveryEvent::EmptyHeld } else { DiscoveryEvent::ShrinkHeld }
     }
 
     /// Whether anybody was let go.
     fn confirm(self: &Arc<Self>, hold: &mut Hold, now: Instant) -> bool {
-        let let_go = hold.confirm(&self.hold_config(), now);
+        let mut endpoints = self.in_force();
+        let let_go = hold.confirm(&mut endpoints, &self.hold_config(), now);
         if let_go == 0 {
             return false;
         }
-        let endpoints = hold.in_force();
         tracing::warn!(
             cluster = &*self.shared.name,
             let_go,

@@ -99,7 +99,7 @@ impl HealthSettings {
     }
 }
 
-/// What a pick needs to know of the configuration; each pick keeps what held when it was made.
+/// What a choice needs to know of the configuration.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     decay: Decay,
@@ -115,7 +115,21 @@ struct Settings {
     count_active: bool,
 }
 
+/// Of those, what an attempt needs when it ends. Each keeps what held when it was made, so it is kept small.
+#[derive(Debug, Clone, Copy)]
+struct AttemptSettings {
+    decay: Decay,
+    penalty: Duration,
+    rules: Rules,
+    count_active: bool,
+}
+
 impl Settings {
+    fn of_attempt(&self) -> AttemptSettings {
+        let Self { decay, penalty, rules, count_active, .. } = *self;
+        AttemptSettings { decay, penalty, rules, count_active }
+    }
+
     fn new(config: &ClusterConfig) -> Self {
         let balance = &config.balance;
         let slow_start = balance
@@ -309,7 +323,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             shared.metrics.balance.spilled.inc();
         }
         let reason = PickReason::new(&choice.drawn, choice.scope, probe.is_some());
-        Ok((Pick::new(Arc::clone(&choice.drawn.slot.state), set.settings, probe, now), reason))
+        Ok((Pick::new(choice.drawn.slot, set.settings.of_attempt(), probe, now), reason))
     }
 
     /// Takes in what an active health check of an endpoint said.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::since;
-use super::{EndpointState, Settings};
+use super::group::Slot;
+use super::{AttemptSettings, EndpointState};
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
@@ -53,7 +54,7 @@ const TIMEOUT_FACTOR: u32 = 3;
 /// gives its place to the next request.
 pub struct Pick<T> {
     endpoint: Arc<EndpointState<T>>,
-    settings: Settings,
+    settings: AttemptSettings,
     started: Instant,
     headers: Option<Outcome>,
     /// This attempt is the one that a half-open breaker lets through.
@@ -62,12 +63,14 @@ pub struct Pick<T> {
 }
 
 impl<T> Pick<T> {
-    pub(super) fn new(endpoint: Arc<EndpointState<T>>, settings: Settings, probe: Option<u64>, now: Instant) -> Self {
-        let vitals = &endpoint.live.vitals;
+    pub(super) fn new(slot: &Slot<T>, settings: AttemptSettings, probe: Option<u64>, now: Instant) -> Self {
+        // Not by way of the endpoint: the slot's vitals are in the cache by now.
+        let vitals = &slot.vitals;
         vitals.in_flight.fetch_add(1, Relaxed);
         if settings.count_active {
             vitals.shared.active.fetch_add(1, Relaxed);
         }
+        let endpoint = Arc::clone(&slot.state);
         Self { endpoint, settings, started: now, headers: None, probe, over: false }
     }
 
@@ -136,7 +139,7 @@ impl<T> Pick<T> {
     }
 
     fn sample(&self, outcome: Outcome, now: Instant) {
-        let Settings { decay, penalty, .. } = self.settings;
+        let AttemptSettings { decay, penalty, .. } = self.settings;
         let (vitals, elapsed) = (&self.endpoint.live.vitals, now.saturating_duration_since(self.started));
         let tick = Tick::at(vitals.shared.epoch, now);
         match outcome {

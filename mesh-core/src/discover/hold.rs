@@ -28,12 +28,14 @@ use super::{Endpoint, EndpointKey, EndpointSet};
 use crate::config::HoldConfig;
 
 /// What became of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
     /// It is in force as it is.
     Accepted,
     /// What it lacks stays in force too.
     Held {
+        /// Everybody in force now, in the order of their keys.
+        in_force: Vec<Endpoint>,
         /// Nobody at all was named.
         empty: bool,
         /// How many stay in force although they were not named.
@@ -44,12 +46,14 @@ pub(crate) enum Verdict {
     },
 }
 
-/// What a cluster knows of its endpoints and of how sure it is.
+/// How sure a cluster is of its endpoints. Who they are it knows itself, and says each time: a copy would take more than
+/// everything else that is known of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
     /// How many there were when a set was last believed whole.
     accepted: usize,
-    in_force: BTreeMap<EndpointKey, Endpoint>,
+    /// How many are in force.
+    known: usize,
     /// Those in force that the source does not name, and since when.
     missing: BTreeMap<EndpointKey, Instant>,
     /// Accepted losses and when, oldest first.
@@ -64,42 +68,51 @@ impl Hold {
 
     /// Puts a whole set in force that nobody need confirm.
     pub(crate) fn begin(&mut self, endpoints: &[Endpoint]) {
-        *self = Self::default();
-        self.replace(endpoints);
-        self.accepted = self.in_force.len();
+        let known = by_key(endpoints).len();
+        *self = Self { accepted: known, known, ..Self::default() };
     }
 
-    /// What the source says now.
-    pub(crate) fn judge(&mut self, set: &EndpointSet, config: &HoldConfig, now: Instant) -> Verdict {
+    /// What the source says now; `before`: who has been in force until now, no key twice.
+    pub(crate) fn judge(
+        &mut self,
+        set: &EndpointSet,
+        before: Vec<Endpoint>,
+        config: &HoldConfig,
+        now: Instant,
+    ) -> Verdict {
         if std::mem::take(&mut self.interrupted) {
             self.missing.values_mut().for_each(|since| *since = now);
         }
         self.losses.retain(|(at, _)| now < *at + config.confirm_after);
-        let before = std::mem::take(&mut self.in_force);
-        self.replace(&set.endpoints);
-        let vanished: Vec<_> = before.into_iter().filter(|(key, _)| !self.in_force.contains_key(key)).collect();
-        let excused = vanished.iter().filter(|(key, _)| set.removed.contains(key)).count();
-        let loss = self.accepted.saturating_sub(self.in_force.len() + excused);
+        let named = by_key(&set.endpoints);
+        let vanished: Vec<_> = before.into_iter().filter(|endpoint| !named.contains_key(&endpoint.key)).collect();
+        let excused = vanished.iter().filter(|endpoint| set.removed.contains(&endpoint.key)).count();
+        let loss = self.accepted.saturating_sub(named.len() + excused);
         let recent: usize = self.losses.iter().map(|(_, loss)| loss).sum();
         let share = (loss + recent) as f64 / (self.accepted + recent).max(1) as f64;
-        let empty = self.in_force.is_empty() && excused < vanished.len();
+        let empty = named.is_empty() && excused < vanished.len();
         if !empty && (loss == 0 || (share <= config.shrink && !set.partial)) {
+            self.known = named.len();
             self.accept(loss, now);
             return Verdict::Accepted;
         }
         self.accepted = self.accepted.saturating_sub(excused);
-        for (key, endpoint) in vanished {
-            if !set.removed.contains(&key) {
-                self.missing.entry(key.clone()).or_insert(now);
-                self.in_force.insert(key, endpoint);
+        let mut in_force: BTreeMap<EndpointKey, Endpoint> =
+            named.into_iter().map(|(key, endpoint)| (key.clone(), endpoint.clone())).collect();
+        for endpoint in vanished {
+            if !set.removed.contains(&endpoint.key) {
+                self.missing.entry(endpoint.key.clone()).or_insert(now);
+                in_force.insert(endpoint.key.clone(), endpoint);
             }
         }
-        self.missing.retain(|key, _| self.in_force.contains_key(key));
+        self.missing.retain(|key, _| in_force.contains_key(key));
         for endpoint in &set.endpoints {
             self.missing.remove(&endpoint.key);
         }
-        let crowded_out = self.make_room();
-        Verdict::Held { empty, kept: self.missing.len(), crowded_out }
+        let crowded_out = self.make_room(&mut in_force);
+        self.known = in_force.len();
+        let in_force = in_force.into_values().collect();
+        Verdict::Held { in_force, empty, kept: self.missing.len(), crowded_out }
     }
 
     /// The source could not be read.
@@ -113,22 +126,18 @@ impl Hold {
         self.missing.values().min().map(|since| *since + wait)
     }
 
-    /// Lets go who has been missing for long enough; how many those were.
-    pub(crate) fn confirm(&mut self, config: &HoldConfig, now: Instant) -> usize {
+    /// Lets go who has been missing for long enough, of those `in_force`; how many those were.
+    pub(crate) fn confirm(&mut self, in_force: &mut Vec<Endpoint>, config: &HoldConfig, now: Instant) -> usize {
         let Some(wait) = self.patience(config).filter(|_| !self.interrupted) else { return 0 };
-        let before = self.in_force.len();
-        self.in_force.retain(|key, _| self.missing.get(key).is_none_or(|since| now < *since + wait));
+        let before = in_force.len();
+        in_force.retain(|endpoint| self.missing.get(&endpoint.key).is_none_or(|since| now < *since + wait));
         self.missing.retain(|_, since| now < *since + wait);
+        self.known = in_force.len();
         if self.missing.is_empty() {
             self.losses.clear();
-            self.accepted = self.in_force.len();
+            self.accepted = self.known;
         }
-        before - self.in_force.len()
-    }
-
-    /// Everybody in force, in the order of their keys.
-    pub(crate) fn in_force(&self) -> Vec<Endpoint> {
-        self.in_force.values().cloned().collect()
+        before - self.known
     }
 
     /// How many are in force although the source does not name them.
@@ -137,19 +146,12 @@ impl Hold {
     }
 
     fn patience(&self, config: &HoldConfig) -> Option<Duration> {
-        let nobody = self.missing.len() == self.in_force.len();
+        let nobody = self.missing.len() == self.known;
         if nobody { config.empty_after } else { Some(config.confirm_after) }
     }
 
-    fn replace(&mut self, endpoints: &[Endpoint]) {
-        self.in_force.clear();
-        for endpoint in endpoints {
-            self.in_force.entry(endpoint.key.clone()).or_insert_with(|| endpoint.clone());
-        }
-    }
-
     fn accept(&mut self, loss: usize, now: Instant) {
-        let mut gain = self.in_force.len().saturating_sub(self.accepted);
+        let mut gain = self.known.saturating_sub(self.accepted);
         while let Some((_, latest)) = self.losses.back_mut().filter(|_| gain > 0) {
             let paid = gain.min(*latest);
             (gain, *latest) = (gain - paid, *latest - paid);
@@ -160,22 +162,31 @@ impl Hold {
         if loss > 0 {
             self.losses.push_back((now, loss));
         }
-        self.accepted = self.in_force.len();
+        self.accepted = self.known;
         self.missing.clear();
     }
 
     /// Who has been missing longest goes first.
-    fn make_room(&mut self) -> usize {
+    fn make_room(&mut self, in_force: &mut BTreeMap<EndpointKey, Endpoint>) -> usize {
         let surplus = self.missing.len().saturating_sub((2 * self.accepted).max(Self::MIN_ROOM));
         let mut oldest: Vec<_> = self.missing.iter().map(|(key, since)| (*since, key.clone())).collect();
         oldest.sort_unstable();
         for (_, key) in oldest.into_iter().take(surplus) {
             self.missing.remove(&key);
-            self.in_force.remove(&key);
+            in_force.remove(&key);
         }
         surplus
     }
 }
 
+/// Of two with one key the first counts.
+fn by_key(endpoints: &[Endpoint]) -> BTreeMap<&EndpointKey, &Endpoint> {
+    let mut by_key = BTreeMap::new();
+    for endpoint in endpoints {
+        by_key.entry(&endpoint.key).or_insert(endpoint);
+    }
+    by_key
+}
+
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,7 @@
 //! One endpoint's record of failures and ejections.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::recent::Recent;
@@ -13,7 +14,7 @@ use crate::rng::Rng;
 use crate::telemetry::{EjectReason, Label};
 
 /// Timeouts without any answer in between that eject, while other attempts are still under way.
-const TIMEOUTS: u32 = 2;
+const TIMEOUTS: u16 = 2;
 
 /// Counts an endpoint's failures, says when it should be out, and keeps where it stands.
 ///
@@ -24,9 +25,18 @@ const TIMEOUTS: u32 = 2;
 pub struct OutlierDetector {
     standing: StandingCell,
     failures: AtomicU32,
-    timeouts: AtomicU32,
+    /// 16 bits, and beside the others no more than a word: there are many endpoints, and two timeouts suffice.
+    timeouts: AtomicU16,
     /// Among the failures in a row there is an answer.
     answered_badly: AtomicBool,
+    tally: Tally,
+    /// Made when it is needed: of thousands of endpoints few are ever ejected, and not all clusters have a breaker.
+    past: OnceLock<Box<Past>>,
+}
+
+/// What was learnt of an endpoint that was ejected, or has a breaker.
+#[derive(Debug, Default)]
+struct Past {
     /// The `n` of the last ejection, and how long it was to last.
     ejections: AtomicU32,
     lasted: AtomicU64,
@@ -37,8 +47,8 @@ pub struct OutlierDetector {
     reason: AtomicU8,
     /// When the probe, whose headers were good, has been streaming long enough; 0: no headers yet.
     proven_at: AtomicU64,
-    tally: Tally,
-    recent: Recent,
+    /// A breaker's alone.
+    recent: OnceLock<Box<Recent>>,
 }
 
 /// What became of an endpoint that was out.
@@ -79,13 +89,21 @@ impl OutlierDetector {
         }
         if !failed {
             if let Some(rule) = rules.recent {
-                self.recent.succeeded(now, rule);
+                self.recent().succeeded(now, rule);
             }
             return None;
         }
         let in_a_row = self.in_a_row(outcome, silent, rules);
-        let too_few = rules.recent.is_some_and(|rule| self.recent.failed(now, rule));
+        let too_few = rules.recent.is_some_and(|rule| self.recent().failed(now, rule));
         in_a_row.or(too_few.then_some(EjectReason::WindowSuccessRate))
+    }
+
+    fn past(&self) -> &Past {
+        self.past.get_or_init(Box::default)
+    }
+
+    fn recent(&self) -> &Recent {
+        self.past().recent.get_or_init(Box::default)
     }
 
     fn in_a_row(&self, outcome: Outcome, silent: bool, rules: &Rules) -> Option<EjectReason> {
@@ -119,13 +137,13 @@ impl OutlierDetector {
 
     /// How it failed last, while it is not in.
     pub fn reason(&self) -> Option<EjectReason> {
-        let known = self.standing() != Standing::In;
-        EjectReason::ALL.get(usize::from(self.reason.load(Relaxed))).copied().filter(|_| known)
+        let past = self.past.get().filter(|_| self.standing() != Standing::In)?;
+        EjectReason::ALL.get(usize::from(past.reason.load(Relaxed))).copied()
     }
 
     /// The `n` of the last ejection; it decides how long the next one lasts.
     pub fn ejections(&self) -> u32 {
-        self.ejections.load(Relaxed)
+        self.past.get().map_or(0, |past| past.ejections.load(Relaxed))
     }
 
     /// What it did since this was asked last.
@@ -135,30 +153,25 @@ impl OutlierDetector {
 
     /// Takes it out, and says for how long; `None` if it is not in.
     pub fn eject(&self, reason: EjectReason, now: u64, absence: &Absence, rng: &Rng) -> Option<Duration> {
-        let healthy = now.saturating_sub(self.readmitted.load(Relaxed));
-        let forgiven = absence.forgiven(healthy, self.lasted.load(Relaxed));
+        let past = self.past();
+        let healthy = now.saturating_sub(past.readmitted.load(Relaxed));
+        let forgiven = absence.forgiven(healthy, past.lasted.load(Relaxed));
         let n = self.ejections().saturating_sub(forgiven).saturating_add(1);
         let duration = absence.duration(n, rng);
         let silence = matches!(reason, EjectReason::ConsecutiveFailures | EjectReason::Timeouts);
         let liftable = n == 1 && silence && !self.answered_badly.load(Relaxed);
         self.standing.trip(now.saturating_add(millis(duration)).max(1)).then(|| {
-            self.note(n, duration, reason);
-            self.liftable.store(liftable, Relaxed);
+            past.note(n, duration, reason);
+            past.liftable.store(liftable, Relaxed);
             duration
         })
-    }
-
-    fn note(&self, n: u32, duration: Duration, reason: EjectReason) {
-        self.ejections.store(n, Relaxed);
-        self.lasted.store(millis(duration), Relaxed);
-        self.reason.store(u8::try_from(reason.index()).unwrap_or(u8::MAX), Relaxed);
     }
 
     /// When there is next something to look at, if nothing else happens.
     pub(crate) fn next_look(&self) -> Option<u64> {
         match self.standing.latest() {
             Standing::Out { until } => Some(until),
-            Standing::Probing { .. } => Some(self.proven_at.load(Relaxed)).filter(|at| *at != 0),
+            Standing::Probing { .. } => Some(self.past().proven_at.load(Relaxed)).filter(|at| *at != 0),
             Standing::In | Standing::HalfOpen => None,
         }
     }
@@ -182,7 +195,7 @@ impl OutlierDetector {
     /// not flap.
     pub fn returned(&self, now: u64, absence: &Absence) -> Option<Return> {
         let out = matches!(self.standing(), Standing::Out { .. });
-        if !(out && self.liftable.load(Relaxed)) {
+        if !(out && self.past().liftable.load(Relaxed)) {
             self.start_anew();
             return None;
         }
@@ -194,14 +207,17 @@ impl OutlierDetector {
 
     fn half_open(&self, now: u64) -> bool {
         self.start_anew();
-        self.proven_at.store(0, Relaxed);
+        self.past().proven_at.store(0, Relaxed);
         self.standing.half_open(now)
     }
 
     /// Lets it in, wherever it stands; says whether it was not in.
     pub(crate) fn let_in(&self, now: u64) -> bool {
         self.start_anew();
-        self.readmitted.store(now, Relaxed);
+        // One without a past was never out.
+        if let Some(past) = self.past.get() {
+            past.readmitted.store(now, Relaxed);
+        }
         self.standing.let_in()
     }
 
@@ -214,7 +230,7 @@ impl OutlierDetector {
     /// that lives for hours must not keep all others out.
     pub(crate) fn probe_answered(&self, now: u64, rules: &Rules) -> Option<u64> {
         let at = now.saturating_add(rules.recent?.window()).max(1);
-        self.proven_at.store(at, Relaxed);
+        self.past().proven_at.store(at, Relaxed);
         Some(at)
     }
 
@@ -222,7 +238,7 @@ impl OutlierDetector {
     pub(crate) fn passed(&self, probe: u64, now: u64) -> bool {
         let passed = self.standing.pass(probe);
         if passed {
-            self.readmitted.store(now, Relaxed);
+            self.past().readmitted.store(now, Relaxed);
         }
         passed
     }
@@ -232,16 +248,17 @@ impl OutlierDetector {
         let n = self.ejections().saturating_add(1);
         let duration = absence.duration(n, rng);
         let until = now.saturating_add(millis(duration)).max(1);
-        self.liftable.store(false, Relaxed);
+        let past = self.past();
+        past.liftable.store(false, Relaxed);
         self.standing.fail(probe, until).then(|| {
-            self.note(n, duration, EjectReason::ProbeFailed);
+            past.note(n, duration, EjectReason::ProbeFailed);
             (duration, until)
         })
     }
 
     /// The probe was given up by its caller.
     pub(crate) fn give_back(&self, probe: u64) -> bool {
-        self.proven_at.store(0, Relaxed);
+        self.past().proven_at.store(0, Relaxed);
         self.standing.give_back(probe)
     }
 
@@ -251,7 +268,17 @@ impl OutlierDetector {
         self.failures.store(0, Relaxed);
         self.timeouts.store(0, Relaxed);
         self.answered_badly.store(false, Relaxed);
-        self.recent.clear();
+        if let Some(recent) = self.past.get().and_then(|past| past.recent.get()) {
+            recent.clear();
+        }
+    }
+}
+
+impl Past {
+    fn note(&self, n: u32, duration: Duration, reason: EjectReason) {
+        self.ejections.store(n, Relaxed);
+        self.lasted.store(millis(duration), Relaxed);
+        self.reason.store(u8::try_from(reason.index()).unwrap_or(u8::MAX), Relaxed);
     }
 }
 

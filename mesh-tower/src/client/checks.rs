@@ -124,7 +124,7 @@ async fn ask(
         Ok(request) => request,
         Err(error) => return CheckVerdict::Inconclusive(error.to_string()),
     };
-    let lease = match timeout_at(give_up, endpoint.transport().acquire(&Progress::default())).await {
+    let lease = match timeout_at(give_up, Pool::acquire(endpoint, &Progress::default())).await {
         Ok(Ok(lease)) => lease,
         Ok(Err(error)) => return failed(&error),
         Err(_) if endpoint.transport().connections() > 0 => {

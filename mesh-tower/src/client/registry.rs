@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use mesh_core::cluster::Cluster;
 use mesh_core::config::{ClusterConfig, HealthCheckConfig, PoolConfig};
+use mesh_core::discover::Endpoint;
 use mesh_core::health::HealthCheck;
 use mesh_core::snapshot::Versioned;
 use mesh_core::{Mesh, Revision};
@@ -111,7 +112,7 @@ impl RuntimeCluster {
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let limits = Arc::new(ClusterLimits::new(config.limits, mesh.metrics().client.cluster(name)));
         let dial = Arc::new(ArcSwap::from_pointee(dial(mesh, config, &limits)));
-        let context = PoolContext {
+        let context = Arc::new(PoolContext {
             limits: Arc::clone(&limits),
             dial: Arc::clone(&dial),
             settings: Arc::clone(&settings),
@@ -119,9 +120,8 @@ impl RuntimeCluster {
             clock: Some(Arc::clone(mesh.clock())),
             rng: mesh.rng().clone(),
             metrics: mesh.metrics().client.cluster(name),
-        };
-        let make =
-            move |endpoint: &mesh_core::discover::Endpoint, readiness| Pool::new(endpoint.address, &context, readiness);
+        });
+        let make = move |_: &Endpoint, _| Pool::new(&context);
         let cluster = Cluster::new(name, config, mesh.rng().fork(), Arc::clone(mesh.metrics()), make)
             .located(mesh.workload().locality.clone())
             .balanced_by(picker);
@@ -170,7 +170,7 @@ impl RuntimeCluster {
         let settings = Arc::new(ArcSwap::from_pointee(config.pool.clone()));
         let dial = Arc::new(ArcSwap::from_pointee(dial));
         let limits = Arc::new(ClusterLimits::new(config.limits, metrics.client.cluster(name)));
-        let context = PoolContext {
+        let context = Arc::new(PoolContext {
             limits: Arc::clone(&limits),
             dial: Arc::clone(&dial),
             settings: Arc::clone(&settings),
@@ -178,9 +178,8 @@ impl RuntimeCluster {
             clock: None,
             rng: rng.clone(),
             metrics: metrics.client.cluster(name),
-        };
-        let make =
-            move |endpoint: &mesh_core::discover::Endpoint, readiness| Pool::new(endpoint.address, &context, readiness);
+        });
+        let make = move |_: &Endpoint, _| Pool::new(&context);
         let cluster = Cluster::new(name, config, rng, metrics, make);
         Self {
             cluster,

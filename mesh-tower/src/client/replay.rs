@@ -152,13 +152,13 @@ impl Replay {
         let mut state = lock(shared);
         state.replayable.then(|| {
             state.attempt += 1;
-            ReplayBody(Some(View {
+            ReplayBody(Some(Box::new(View {
                 shared: Arc::clone(shared),
                 attempt: state.attempt,
                 next: 0,
                 trailers: false,
                 upload: None,
-            }))
+            })))
         })
     }
 
@@ -175,8 +175,11 @@ impl Replay {
 }
 
 /// The request body of one attempt.
+///
+/// A pointer: hyper keeps room for 32 requests beside each HTTP/2 connection, and what is in each of them for as long as
+/// the connection lives.
 #[derive(Default)]
-pub struct ReplayBody(Option<View>);
+pub struct ReplayBody(Option<Box<View>>);
 
 struct View {
     shared: Arc<Mutex<State>>,

@@ -90,18 +90,19 @@ impl ClientTls {
         self.live.presentable()?;
         let (verifier, config) = self.setup().map_err(HandshakeRefused::tls)?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let handshake = connector.connect(ServerName::from(address.ip()), io).await;
+        // Boxed, for whoever holds this future: it is small but for this.
+        let handshake = Box::pin(connector.connect(ServerName::from(address.ip()), io)).await;
         verifier.conclude(handshake, |stream| stream.get_ref().1)
     }
 
     fn setup(&self) -> Result<Setup, rustls::Error> {
         let (live, accepts) = (Arc::clone(&self.live), Accepts::Servers(Arc::clone(&self.expected)));
         if !self.resumes {
-            let verifier = Verifier::of_one(Arc::clone(&live), accepts, false);
+            let verifier = Verifier::of_one(Arc::clone(&live), accepts);
             let mut config = match self.template.get() {
                 Some(template) => template.clone(),
                 None => {
-                    let unasked = Verifier::of_one(live, Accepts::Servers(Arc::default()), false);
+                    let unasked = Verifier::of_one(live, Accepts::Servers(Arc::default()));
                     let template = self.config(&unasked, Resumption::disabled())?;
                     self.template.get_or_init(|| template).clone()
                 }

@@ -21,13 +21,13 @@ pub(super) struct Generation {
     pub(super) policy: u64,
 }
 
-/// One `T`, made anew for each generation.
+/// One `T`, made anew for each generation, or for whatever else it depends on.
 #[derive(Debug)]
-pub(super) struct PerGeneration<T>(ArcSwapOption<(Generation, T)>);
+pub(super) struct PerGeneration<T, G = Generation>(ArcSwapOption<(G, T)>);
 
-impl<T: Clone> PerGeneration<T> {
+impl<T: Clone, G: Copy + PartialEq> PerGeneration<T, G> {
     /// The one of `generation`. Handshakes that race a change may make it twice, which only costs full handshakes.
-    pub(super) fn get<E>(&self, generation: Generation, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(super) fn get<E>(&self, generation: G, make: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if let Some(kept) = &*self.0.load()
             && kept.0 == generation
         {
@@ -39,7 +39,7 @@ impl<T: Clone> PerGeneration<T> {
     }
 }
 
-impl<T> Default for PerGeneration<T> {
+impl<T, G> Default for PerGeneration<T, G> {
     fn default() -> Self {
         Self(ArcSwapOption::empty())
     }

@@ -10,7 +10,9 @@ use mesh_core::clock::{ManualClock, SystemClock, WallClock};
 use mesh_core::config::{HttpVersion, TlsConfig, TlsVersion};
 use mesh_core::identity::{Identity, SpiffeId};
 use mesh_core::snapshot::Snapshot;
+use rustls::pki_types::UnixTime;
 use rustls::server::Acceptor;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS12;
 use rustls::{NamedGroup, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -245,7 +247,7 @@ async fn sessions_stay_with_their_listener_and_their_cluster() {
     // The control: with the sessions of the first.
     let client = world.client_of(&[ORDERS]);
     assert_eq!(meet(&client, &world.server, world.options).await.by_server(), "full");
-    other.sessions = Arc::clone(&world.server.sessions);
+    other.kept = Arc::clone(&world.server.kept);
     assert_eq!(meet(&client, &other, world.options).await.by_server(), "resumed");
 
     // Another cluster of the same process.
@@ -270,12 +272,41 @@ async fn sessions_stay_with_their_listener_and_their_cluster() {
 }
 
 #[tokio::test]
+async fn handshakes_in_each_others_midst_keep_their_own_verdicts() {
+    let world = World::new(Without::default(), Without::default(), TlsConfig::default()).await;
+    let clock: Arc<dyn WallClock> = world.client_clock.clone();
+    let stranger = Ca::new("stranger", &clock);
+    let caller = |number: usize| {
+        let id = format!("spiffe://td/ns/shop/sa/caller-{number}");
+        let welcome = number % 3 != 1;
+        let ca = if welcome { &world.ca } else { &stranger };
+        let identity = Identity { bundles: Arc::new(Ca::trust(&[&world.ca])), ..ca.issue(&id, DAY) };
+        let client = super::for_test::client(&Snapshot::new(identity), &clock, &[ORDERS], HttpVersion::Http2);
+        (client, id, welcome)
+    };
+    let callers: Vec<_> = (0..24).map(caller).collect();
+    // In one task: each flight of one is answered between those of all others.
+    let met = callers.iter().map(|(client, ..)| meet(client, &world.server, world.options));
+    for (met, (_, id, welcome)) in futures_util::future::join_all(met).await.into_iter().zip(&callers) {
+        match met.server {
+            Ok(peer) => assert!(*welcome && peer.svid.id.as_str() == id, "{id} is taken for {}", peer.svid.id),
+            Err(refused) => assert!(!welcome && matches!(refused, HandshakeRefused::Peer(_)), "{id}: {refused}"),
+        }
+    }
+    // Asked by nobody's handshake, the verifier vouches for nobody.
+    let (verifier, _) = world.server.setup(world.options).unwrap();
+    let chain = world.web.load().svid().unwrap().chain().to_vec();
+    let leaf = rustls::pki_types::CertificateDer::from(chain[0].to_vec());
+    let asked = ClientCertVerifier::verify_client_cert(&*verifier, &leaf, &[], UnixTime::now());
+    assert!(matches!(asked, Err(rustls::Error::General(_))), "{asked:?}");
+}
+
+#[tokio::test]
 async fn kept_sessions_are_bounded() {
     let world = World::new(Without::default(), Without::default(), resuming()).await;
-    let sessions = world.server.sessions.get(world.server.live.generation(), || Err("none")).unwrap_err();
-    assert_eq!(sessions, "none");
     assert_eq!(world.meet().await.by_server(), "full");
-    let sessions = world.server.sessions.get(world.server.live.generation(), || Err("none")).unwrap();
+    let sessions = Arc::clone(&world.server.setup(world.options).unwrap().1.session_storage);
+    assert!(Arc::ptr_eq(&sessions, &world.server.setup(world.options).unwrap().1.session_storage));
     let name = |n: u32| n.to_be_bytes().to_vec();
     for n in 0..4_000 {
         sessions.put(name(n), vec![0; 8]);

@@ -1,5 +1,6 @@
-//! The judge of handshakes: asks core about the chain. That of one handshake remembers the answer.
+//! The judge of handshakes: asks core about the chain, and remembers the answer for the handshake that it is about.
 
+use std::future::Future;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,12 @@ pub(super) enum Accepts {
     Servers(Arc<[SpiffeId]>),
 }
 
-/// Verifies the peer of one handshake, or of all that may resume each other's sessions.
+tokio::task_local! {
+    /// The verdict of the handshake that is being polled. rustls asks its verifier nowhere but in a poll.
+    static POLLED: Arc<OnceLock<Verdict>>;
+}
+
+/// Verifies the peer of one handshake, of one after the other, or of all that may resume each other's sessions.
 #[derive(Debug)]
 pub(super) struct Verifier {
     live: Arc<Live>,
@@ -39,8 +45,10 @@ pub(super) struct Verifier {
 /// How often a verifier is asked.
 #[derive(Debug)]
 enum Judges {
-    /// By one handshake, which may resume an older session. Its verdict is kept.
-    One { verdict: OnceLock<Verdict>, resumes: bool },
+    /// By one handshake, which resumes nothing. Its verdict is kept.
+    One { verdict: OnceLock<Verdict> },
+    /// By all of a listener, which may resume older sessions: each verdict is kept beside its handshake.
+    Each { resumes: bool },
     /// By many, so that no verdict can be kept: each peer is judged again when its handshake has ended.
     Many,
 }
@@ -48,9 +56,14 @@ enum Judges {
 type Verdict = Result<Arc<VerifiedSvid>, PeerRefused>;
 
 impl Verifier {
-    /// For exactly one handshake, which may resume a session if `resumes`.
-    pub(super) fn of_one(live: Arc<Live>, accepts: Accepts, resumes: bool) -> Arc<Self> {
-        Arc::new(Self { live, accepts, judges: Judges::One { verdict: OnceLock::new(), resumes } })
+    /// For exactly one handshake, which resumes no session.
+    pub(super) fn of_one(live: Arc<Live>, accepts: Accepts) -> Arc<Self> {
+        Arc::new(Self { live, accepts, judges: Judges::One { verdict: OnceLock::new() } })
+    }
+
+    /// For all handshakes of a listener, which are polled by [`follow`](Self::follow). They may resume sessions if `resumes`.
+    pub(super) fn of_each(live: Arc<Live>, accepts: Accepts, resumes: bool) -> Arc<Self> {
+        Arc::new(Self { live, accepts, judges: Judges::Each { resumes } })
     }
 
     /// For all handshakes of one client and generation: rustls resumes only under the verifier that it knows.
@@ -58,13 +71,40 @@ impl Verifier {
         Arc::new(Self { live, accepts, judges: Judges::Many })
     }
 
-    /// How the handshake ended. Our verdict goes before TLS's word: it knows why. Without one there is no peer.
+    /// Polls one of many handshakes to its end, and keeps its verdict apart. Whatever is asked outside is refused.
+    pub(super) async fn follow<S>(
+        &self,
+        handshake: impl Future<Output = io::Result<S>>,
+        tls: impl FnOnce(&S) -> &CommonState,
+    ) -> Result<(S, VerifiedPeer), HandshakeRefused> {
+        let verdict = Arc::<OnceLock<Verdict>>::default();
+        let ended = POLLED.scope(Arc::clone(&verdict), handshake).await;
+        // Without a certificate rustls has failed the handshake, and knows no more; a session that is resumed needs none.
+        self.live.presentable()?;
+        self.decide(verdict.get(), ended, tls)
+    }
+
+    /// How the only handshake ended.
     pub(super) fn conclude<S>(
         &self,
         ended: io::Result<S>,
         tls: impl FnOnce(&S) -> &CommonState,
     ) -> Result<(S, VerifiedPeer), HandshakeRefused> {
-        let stream = match (ended, self.verdict()) {
+        let verdict = match &self.judges {
+            Judges::One { verdict } => verdict.get(),
+            Judges::Each { .. } | Judges::Many => None,
+        };
+        self.decide(verdict, ended, tls)
+    }
+
+    /// Our verdict goes before TLS's word: it knows why. Without one there is no peer.
+    fn decide<S>(
+        &self,
+        verdict: Option<&Verdict>,
+        ended: io::Result<S>,
+        tls: impl FnOnce(&S) -> &CommonState,
+    ) -> Result<(S, VerifiedPeer), HandshakeRefused> {
+        let stream = match (ended, verdict) {
             (_, Some(Err(refused))) => return Err(HandshakeRefused::Peer(refused.clone())),
             (Err(error), _) => {
                 return Err(refused_in(&error).map_or(HandshakeRefused::Io(error), HandshakeRefused::Peer));
@@ -74,22 +114,16 @@ impl Verifier {
         let state = tls(&stream);
         let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
         let svid = match &self.judges {
-            Judges::One { verdict, .. } if !resumed => match verdict.get() {
+            Judges::Many => self.judge_again(state)?,
+            Judges::Each { resumes: true } if resumed => self.judge_again(state)?,
+            _ if resumed => return Err(HandshakeRefused::unjudged()),
+            Judges::One { .. } | Judges::Each { .. } => match verdict {
                 Some(Ok(svid)) => Arc::clone(svid),
                 _ => return Err(HandshakeRefused::unjudged()),
             },
-            Judges::One { resumes: false, .. } => return Err(HandshakeRefused::unjudged()),
-            Judges::One { resumes: true, .. } | Judges::Many => self.judge_again(state)?,
         };
         let peer = VerifiedPeer::new(svid, state, resumed);
         Ok((stream, peer))
-    }
-
-    fn verdict(&self) -> Option<&Verdict> {
-        match &self.judges {
-            Judges::One { verdict, .. } => verdict.get(),
-            Judges::Many => None,
-        }
     }
 
     /// What the chain that the connection has, restored or not, proves here and now.
@@ -106,11 +140,16 @@ impl Verifier {
     }
 
     fn judge(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+        let keep = |verdict: &OnceLock<Verdict>| {
+            let verdict = verdict.get_or_init(|| self.verify(leaf, rest, now));
+            verdict.as_ref().map(|_| ()).map_err(|refused| Error::InvalidCertificate(alert(refused)))
+        };
         match &self.judges {
-            Judges::One { verdict, .. } => {
-                let verdict = verdict.get_or_init(|| self.verify(leaf, rest, now));
-                verdict.as_ref().map(|_| ()).map_err(|refused| Error::InvalidCertificate(alert(refused)))
-            }
+            Judges::One { verdict } => keep(verdict),
+            // Nobody would hear the verdict.
+            Judges::Each { .. } => POLLED
+                .try_with(|verdict| keep(verdict))
+                .unwrap_or(Err(Error::General("a handshake is polled by nobody who waits for its verdict".to_owned()))),
             // The verdict travels in the error.
             Judges::Many => self.verify(leaf, rest, now).map(|_| ()).map_err(|refused| {
                 Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::<PeerRefused>::new(refused))))

@@ -72,7 +72,7 @@ where
 }
 
 /// Looks at what a client begins with, if the listener takes more than TLS.
-async fn told<Io>(
+pub(super) async fn told<Io>(
     io: Io,
     address: IpAddr,
     config: &ListenerConfig,

@@ -56,8 +56,9 @@ impl Unfinished {
 /// Waits for the ClientHello before taking one of the handshake slots, so that silent clients hold none. One that falls
 /// silent after it loses its slot after [`SLOT_TIME`] and goes on without.
 ///
-/// The stream is boxed: by value it would stand once in each future that it passes through, for as long as the
-/// connection lives.
+/// What TLS keeps is boxed at each step: by value it would stand once in each future that it passes through. A future that
+/// lives only as long as the handshake costs memory all the same: what it touched is the room for the buffers of HTTP/2,
+/// most of which would else never be touched.
 pub(super) async fn judge<Io>(
     io: Io,
     address: IpAddr,
@@ -69,8 +70,8 @@ where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let patience = config.hello_timeout;
-    let hello = timeout(patience, LazyConfigAcceptor::new(Acceptor::default(), io)).await;
-    let hello = hello.map_err(|_| Unfinished::Silent(patience))?.map_err(failed)?;
+    let hello = timeout(patience, Box::pin(LazyConfigAcceptor::new(Acceptor::default(), io))).await;
+    let hello = Box::new(hello.map_err(|_| Unfinished::Silent(patience))?.map_err(failed)?);
     place.heard();
     let slot = match shared.handshakes.try_take() {
         Some(slot) => slot,
@@ -83,7 +84,7 @@ where
             shared.handshakes.take().await
         }
     };
-    let handshake = pin!(shared.ground.tls.handshake(hello, config.tls));
+    let handshake = pin!(shared.ground.tls.finish(hello, config.tls));
     let mut handshake = pin!(in_turns(&shared.steps, address, handshake));
     let done = match timeout(SLOT_TIME, handshake.as_mut()).await {
         Ok(done) => done,
@@ -92,7 +93,7 @@ where
             handshake.await
         }
     };
-    done.map(|(stream, peer)| (Box::new(stream), peer)).map_err(Unfinished::Refused)
+    done.map_err(Unfinished::Refused)
 }
 
 pub(super) fn failed(error: io::Error) -> Unfinished {

@@ -46,6 +46,7 @@ mod flood;
 mod limits;
 mod progress;
 mod shutdown;
+mod sizes;
 mod supervision;
 
 const S: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
 use super::*;
 use crate::config::HoldConfig;
+use crate::discover::Endpoint;
+use crate::discover::hold::tests::Kept;
 use crate::discover::testing::context;
-use crate::discover::{Endpoint, Hold};
 use crate::rng::Rng;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -131,10 +132,10 @@ fn torn_files_change_nothing_that_is_in_force() {
             })
             .collect();
         let good = written(&endpoints, &rng);
-        let (mut text, mut hold) = (Text::default(), Hold::default());
+        let (mut text, mut hold) = (Text::default(), Kept::default());
         let set = text.take(path, good.clone()).unwrap();
         hold.judge(&set, &config, now);
-        let before: Vec<_> = hold.in_force();
+        let before = hold.in_force().to_vec();
         for _ in 0..2 {
             let torn = &good[..rng.below(good.len())];
             match text.take(path, torn.to_owned()) {
@@ -142,7 +143,7 @@ fn torn_files_change_nothing_that_is_in_force() {
                 Err(_) => _ = (hold.interrupt(), refused += 1),
             }
             let addresses = |all: &[Endpoint]| all.iter().map(|e| e.address).collect::<Vec<_>>();
-            assert_eq!(addresses(&hold.in_force()), addresses(&before), "of\n{good}\nwas left\n{torn}");
+            assert_eq!(addresses(hold.in_force()), addresses(&before), "of\n{good}\nwas left\n{torn}");
         }
     }
     assert!(refused > number / 2 && held > number / 50, "{refused} refused, {held} held: these are no torn files");

@@ -15,6 +15,49 @@ fn keys(endpoints: &[Endpoint]) -> BTreeSet<EndpointKey> {
     endpoints.iter().map(|endpoint| endpoint.key.clone()).collect()
 }
 
+/// A hold with the endpoints that it is asked about, as a cluster keeps them.
+#[derive(Default)]
+pub(in crate::discover) struct Kept {
+    hold: Hold,
+    in_force: Vec<Endpoint>,
+}
+
+impl Kept {
+    pub(in crate::discover) fn begin(&mut self, endpoints: &[Endpoint]) {
+        self.hold.begin(endpoints);
+        self.in_force = endpoints.to_vec();
+    }
+
+    pub(in crate::discover) fn judge(&mut self, set: &EndpointSet, config: &HoldConfig, now: Instant) -> Verdict {
+        let verdict = self.hold.judge(set, std::mem::take(&mut self.in_force), config, now);
+        self.in_force = match &verdict {
+            Verdict::Accepted => by_key(&set.endpoints).into_values().cloned().collect(),
+            Verdict::Held { in_force, .. } => in_force.clone(),
+        };
+        verdict
+    }
+
+    pub(in crate::discover) fn confirm(&mut self, config: &HoldConfig, now: Instant) -> usize {
+        self.hold.confirm(&mut self.in_force, config, now)
+    }
+
+    pub(in crate::discover) fn interrupt(&mut self) {
+        self.hold.interrupt();
+    }
+
+    pub(in crate::discover) fn in_force(&self) -> &[Endpoint] {
+        &self.in_force
+    }
+}
+
+impl std::ops::Deref for Kept {
+    type Target = Hold;
+
+    fn deref(&self) -> &Hold {
+        &self.hold
+    }
+}
+
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -46,12 +89,12 @@ async fn what_is_held_and_what_passes() {
         ("none of none", 0..0, set([]), true, 0),
     ];
     for (what, before, after, accepted, in_force) in table {
-        let mut hold = Hold::default();
+        let mut hold = Kept::default();
         let now = Instant::now();
         hold.judge(&set(before), &HoldConfig::default(), now);
         let verdict = hold.judge(&after, &HoldConfig::default(), now);
         assert_eq!((verdict == Verdict::Accepted, hold.in_force().len()), (accepted, in_force), "{what}: {verdict:?}");
-        assert!(keys(&hold.in_force()).is_superset(&keys(&after.endpoints)), "{what}: what is named is in force");
+        assert!(keys(hold.in_force()).is_superset(&keys(&after.endpoints)), "{what}: what is named is in force");
     }
 }
 
@@ -59,7 +102,7 @@ async fn what_is_held_and_what_passes() {
 async fn what_is_missing_long_enough_is_let_go_and_not_before() {
     let config = HoldConfig::default().confirm_after(secs(60));
     let now = Instant::now();
-    let mut hold = Hold::default();
+    let mut hold = Kept::default();
     hold.judge(&set(0..10), &config, now);
     hold.judge(&set(0..2), &config, now);
     assert_eq!(hold.due(&config), Some(now + secs(60)));
@@ -91,7 +134,7 @@ async fn what_is_missing_long_enough_is_let_go_and_not_before() {
 async fn a_set_that_bleeds_to_death_is_noticed_and_a_slow_decline_passes() {
     let config = HoldConfig::default().confirm_after(secs(60));
     let start = Instant::now();
-    let mut hold = Hold::default();
+    let mut hold = Kept::default();
     hold.judge(&set(0..10), &config, start);
     for left in (5..10).rev() {
         assert_eq!(hold.judge(&set(0..left), &config, start + secs(9 - left as u64)), Verdict::Accepted, "{left}");
@@ -110,7 +153,7 @@ async fn a_set_that_bleeds_to_death_is_noticed_and_a_slow_decline_passes() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_names_others_each_time_does_not_fill_the_memory() {
     let (config, now) = (HoldConfig::default(), Instant::now());
-    let mut hold = Hold::default();
+    let mut hold = Kept::default();
     hold.judge(&set(0..100), &config, now);
     let mut crowded = 0;
     for round in 1..1_000 {
@@ -227,7 +270,7 @@ fn mutated_updates_empty_nothing_and_agree_with_the_naive_model() {
         if rng.below(3) == 0 {
             config = config.empty_after(secs(90));
         }
-        let (mut hold, mut naive, mut now) = (Hold::default(), Naive::default(), Instant::now());
+        let (mut hold, mut naive, mut now) = (Kept::default(), Naive::default(), Instant::now());
         let mut good = set(0..1 + rng.below(7));
         for step in 0..40 {
             now += secs(rng.below(25) as u64);
@@ -258,7 +301,7 @@ fn mutated_updates_empty_nothing_and_agree_with_the_naive_model() {
             let removed = word.as_ref().is_some_and(|word| !word.removed.is_empty());
             assert!(known == 0 || !in_force.is_empty() || removed, "seed {seed}: emptied in silence by {word:?}");
             emptied += usize::from(known > 0 && in_force.is_empty());
-            assert_eq!(keys(&in_force), naive.in_force, "seed {seed}, step {step}: {word:?}");
+            assert_eq!(keys(in_force), naive.in_force, "seed {seed}, step {step}: {word:?}");
         }
     }
     println!("{accepted} accepted, {held} held, {confirmed} let go, {emptied} emptied by tombstones");

@@ -71,7 +71,7 @@ impl Lease {
 
     /// How long the answer's body may be silent.
     pub(crate) fn stream_idle_timeout(&self) -> Option<Duration> {
-        let timeout = self.pool.settings.load().stream_idle_timeout;
+        let timeout = self.pool.context.settings.load().stream_idle_timeout;
         (!timeout.is_zero()).then_some(timeout)
     }
 

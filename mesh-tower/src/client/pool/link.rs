@@ -20,6 +20,7 @@ use super::{AGE_JITTER, Shared};
 use crate::client::replay::ReplayBody;
 use crate::client::upload::{Uploads, poll_connection};
 use crate::error::{Error, ErrorKind, chain};
+use crate::places::Place;
 
 /// How long a broken request waits for the connection's task to say why. The task is on its way to its end already.
 const REASON_WAIT: Duration = Duration::from_millis(50);
@@ -235,7 +236,14 @@ impl Protocol {
 }
 
 /// Runs a connection to its end. Holds the pool weakly: without it, the connection ends after its last stream.
-pub(super) async fn drive(driven: Driven, link: Arc<Link>, pool: Weak<Shared>, metrics: Arc<ClusterMetrics>) {
+/// `_place` among the cluster's connections is given back with it.
+pub(super) async fn drive(
+    driven: Driven,
+    link: Arc<Link>,
+    pool: Weak<Shared>,
+    metrics: Arc<ClusterMetrics>,
+    _place: Option<Place>,
+) {
     let mut life = pin!(live(&link, &pool));
     let trust = pool.upgrade().and_then(|pool| Trust::of(&pool));
     let mut trusted = pin!(async {
@@ -349,7 +357,7 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
     loop {
         let (idle_timeout, max_age) = match pool.upgrade() {
             Some(pool) => {
-                let settings = pool.settings.load();
+                let settings = pool.context.settings.load();
                 (settings.idle_timeout, settings.max_connection_age)
             }
             None => return Closing::PoolGone,

@@ -50,13 +50,13 @@ pub(crate) use service::send;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use mesh_core::clock::WallClock;
-use mesh_core::cluster::{Readiness, TransportReport};
+use mesh_core::cluster::{EndpointState, Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
 use mesh_core::retry::Backoff;
@@ -82,12 +82,15 @@ const AGE_JITTER: f64 = 0.1;
 const FAIL_FAST: Duration = Duration::from_millis(50);
 
 /// The connections to one endpoint. Dropped, it takes no more requests; those under way finish.
+///
+/// Small until the first request: most callers talk to few of the endpoints that they know.
 pub struct Pool {
-    shared: Arc<Shared>,
+    context: Arc<PoolContext>,
+    /// Made by the first request.
+    shared: OnceLock<Arc<Shared>>,
 }
 
 /// What the pools of one cluster have in common.
-#[derive(Clone)]
 pub(crate) struct PoolContext {
     pub(crate) limits: Arc<ClusterLimits>,
     pub(crate) dial: Arc<ArcSwap<Box<dyn Dial>>>,
@@ -101,13 +104,7 @@ pub(crate) struct PoolContext {
 
 pub(crate) struct Shared {
     address: SocketAddr,
-    limits: Arc<ClusterLimits>,
-    dial: Arc<ArcSwap<Box<dyn Dial>>>,
-    settings: Arc<ArcSwap<PoolConfig>>,
-    identity: Option<Snapshot<Identity>>,
-    clock: Option<Arc<dyn WallClock>>,
-    rng: Rng,
-    metrics: Arc<ClusterMetrics>,
+    context: Arc<PoolContext>,
     readiness: Readiness,
     /// The HTTP/2 connections that take streams.
     http2: ArcSwap<Vec<Http2>>,
@@ -168,19 +165,16 @@ impl Lists {
 }
 
 impl Pool {
-    pub(crate) fn new(address: SocketAddr, context: &PoolContext, readiness: Readiness) -> Self {
-        let PoolContext { limits, dial, settings, identity, clock, rng, metrics } = context.clone();
-        Self {
-            shared: Arc::new(Shared {
-                address,
-                limits,
-                dial,
-                settings,
-                identity,
-                clock,
-                rng,
-                metrics,
-                readiness,
+    pub(crate) fn new(context: &Arc<PoolContext>) -> Self {
+        Self { context: Arc::clone(context), shared: OnceLock::new() }
+    }
+
+    fn shared(&self, endpoint: &EndpointState<Self>) -> &Arc<Shared> {
+        self.shared.get_or_init(|| {
+            Arc::new(Shared {
+                address: endpoint.endpoint().address,
+                context: Arc::clone(&self.context),
+                readiness: endpoint.readiness(),
                 http2: ArcSwap::default(),
                 lists: Mutex::default(),
                 pending: AtomicUsize::new(0),
@@ -189,14 +183,14 @@ impl Pool {
                 epoch: Instant::now(),
                 last_used: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
-            }),
-        }
+            })
+        })
     }
 
-    /// Claims a stream or a connection, waiting for one if need be: first come, first served. Cancel safe: a waiter
+    /// Claims a stream or a connection to `endpoint`, waiting for one if need be: first come, first served. Cancel safe: a waiter
     /// that gives up leaves its place, and the connect it started goes on for others. `progress` learns of a wait.
-    pub(crate) async fn acquire(&self, progress: &Progress) -> Result<Lease, Error> {
-        let shared = &self.shared;
+    pub(crate) async fn acquire(endpoint: &EndpointState<Self>, progress: &Progress) -> Result<Lease, Error> {
+        let shared = endpoint.transport().shared(endpoint);
         shared.touch();
         // Not past those who wait: callers that send one request after the other would starve them.
         if shared.pending.load(SeqCst) == 0
@@ -204,15 +198,14 @@ impl Pool {
         {
             return Ok(lease);
         }
-        progress.waits(self.connections() == 0);
+        progress.waits(shared.lock().alive.is_empty());
         let since = Instant::now();
-        let result = self.wait().await;
+        let result = Self::wait(shared).await;
         progress.over(since.elapsed());
         result
     }
 
-    async fn wait(&self) -> Result<Lease, Error> {
-        let shared = &self.shared;
+    async fn wait(shared: &Arc<Shared>) -> Result<Lease, Error> {
         let _place = shared.enqueue()?;
         let round = shared.lock().round;
         let _turn = Shared::turn(shared, round).await?;
@@ -230,34 +223,36 @@ impl Pool {
 
     /// Its connections, for people.
     pub(crate) fn report(&self) -> TransportReport {
-        let lists = self.shared.lock();
+        let Some(shared) = self.shared.get() else { return TransportReport::default() };
+        let lists = shared.lock();
         TransportReport {
             connections: lists.alive.len(),
-            waiting: self.shared.pending.load(Relaxed),
+            waiting: shared.pending.load(Relaxed),
             failure: lists.failure.as_ref().map(|failure| failure.message.to_string()),
         }
     }
 
     /// How many connections take requests now.
     pub fn connections(&self) -> usize {
-        self.shared.lock().alive.len()
+        self.shared.get().map_or(0, |shared| shared.lock().alive.len())
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Relaxed);
+        let Some(shared) = self.shared.get() else { return };
+        shared.closed.store(true, Relaxed);
         // Without a sender a connection ends after its last stream.
-        self.shared.http2.store(Arc::default());
-        let idle = std::mem::take(&mut self.shared.lock().idle);
+        shared.http2.store(Arc::default());
+        let idle = std::mem::take(&mut shared.lock().idle);
         drop(idle);
-        self.shared.wake.notify_waiters();
+        shared.wake.notify_waiters();
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("address", &self.shared.address).field("connections", &self.connections()).finish()
+        f.debug_struct("Pool").field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
 
@@ -292,11 +287,11 @@ impl Shared {
     }
 
     fn enqueue(&self) -> Result<Place<'_>, Error> {
-        let max = self.settings.load().max_pending;
+        let max = self.context.settings.load().max_pending;
         match self.pending.fetch_update(SeqCst, SeqCst, |pending| (pending < max).then_some(pending + 1)) {
             Ok(_) => Ok(Place(self)),
             Err(_) => {
-                self.limits.pending_refused();
+                self.context.limits.pending_refused();
                 Err(overloaded(max))
             }
         }
@@ -352,7 +347,7 @@ impl Shared {
         if shared.http2.load().iter().any(|connection| connection.link.is_unsettled()) {
             return Ok(());
         }
-        let settings = shared.settings.load();
+        let settings = shared.context.settings.load();
         let (max, wanted) = if lists.http1 {
             (settings.max_connections.saturating_mul(HTTP1_FACTOR), shared.pending.load(Relaxed))
         } else {
@@ -360,7 +355,9 @@ impl Shared {
         };
         let room = max.saturating_sub(lists.alive.len() + lists.connecting);
         for _ in 0..wanted.saturating_sub(lists.connecting).min(room) {
-            let Some(place) = shared.limits.connection(lists.alive.len() + lists.connecting == 0) else { break };
+            let Some(place) = shared.context.limits.connection(lists.alive.len() + lists.connecting == 0) else {
+                break;
+            };
             lists.connecting += 1;
             let shared = Arc::clone(shared);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
@@ -379,7 +376,7 @@ impl Shared {
     fn connect_counted(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
         let shared = Arc::clone(self);
         // The only one of its endpoint, or the successor of one that goes.
-        let place = self.limits.connection(true);
+        let place = self.context.limits.connection(true);
         Box::pin(async move { shared.finish_connect(place).await })
     }
 
@@ -412,7 +409,7 @@ impl Shared {
             }
         }
         let counted = Counted(self);
-        let settings = self.settings.load_full();
+        let settings = self.context.settings.load_full();
         let result = self.dial_and_handshake(&settings).await;
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
@@ -420,16 +417,13 @@ impl Shared {
                 let retire_at = [retire_at, self.grows_old(&settings)].into_iter().flatten().min();
                 let link = Link::new(self.next_id(), max, retire_at, peer);
                 self.add(Arc::clone(&link), send);
-                let metrics = Arc::clone(&self.metrics);
-                let drive = link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics);
-                tokio::spawn(async move {
-                    let _place = place;
-                    drive.await;
-                });
+                let metrics = Arc::clone(&self.context.metrics);
+                // Not in an async block: it would hold the future twice, as given and as awaited.
+                tokio::spawn(link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics, place));
                 Some(link)
             }
             Err(failure) => {
-                self.metrics.connections_failed.inc(failure.counted);
+                self.context.metrics.connections_failed.inc(failure.counted);
                 self.failed(failure);
                 None
             }
@@ -441,7 +435,7 @@ impl Shared {
     }
 
     async fn dial_and_handshake(&self, settings: &PoolConfig) -> Result<Connection, Failure> {
-        let dial = self.dial.load_full();
+        let dial = self.context.dial.load_full();
         let late = |_| {
             let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
             Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
@@ -460,7 +454,7 @@ impl Shared {
     /// When a connection that is made now has reached its greatest age.
     fn grows_old(&self, settings: &PoolConfig) -> Option<Instant> {
         let age = Some(settings.max_connection_age).filter(|age| !age.is_zero())?;
-        Instant::now().checked_add(age.mul_f64(1.0 - AGE_JITTER * self.rng.unit()))
+        Instant::now().checked_add(age.mul_f64(1.0 - AGE_JITTER * self.context.rng.unit()))
     }
 
     fn next_id(&self) -> u64 {
@@ -470,8 +464,8 @@ impl Shared {
     }
 
     fn add(self: &Arc<Self>, link: Arc<Link>, send: Sender) {
-        self.metrics.connections_opened.inc();
-        self.metrics.connections.inc();
+        self.context.metrics.connections_opened.inc();
+        self.context.metrics.connections.inc();
         {
             let mut lists = self.lock();
             if self.closed.load(Relaxed) {
@@ -539,7 +533,7 @@ impl Shared {
             let working = end.error.is_none() && link.open() > 0;
             if link.is_spare() {
                 // Most often it has grown too old for the server, which then cuts it.
-                if self.lock().alive.is_empty() && self.used_within(self.settings.load().idle_timeout) {
+                if self.lock().alive.is_empty() && self.used_within(self.context.settings.load().idle_timeout) {
                     self.reconnect();
                 }
             } else if !link.is_proven() && !working {
@@ -549,13 +543,13 @@ impl Shared {
                 } else {
                     (ErrorKind::Connect, ConnectFailure::Http)
                 };
-                self.metrics.connections_failed.inc(counted);
+                self.context.metrics.connections_failed.inc(counted);
                 self.failed(Failure::new(kind, counted, cause));
             } else if self.lock().alive.is_empty() {
                 if end.error.is_some() {
                     self.readiness.unready();
                 }
-                if end.error.is_some() || self.used_within(self.settings.load().idle_timeout) {
+                if end.error.is_some() || self.used_within(self.context.settings.load().idle_timeout) {
                     self.reconnect();
                 }
             }
@@ -576,9 +570,9 @@ impl Shared {
                 let wait = match failures.checked_sub(1) {
                     None => Duration::ZERO,
                     // Never at once: a server that hangs up on every connection would be dialled in a tight loop.
-                    Some(n) => RECONNECT.wait(n, &pool.rng).max(RECONNECT.base / 2),
+                    Some(n) => RECONNECT.wait(n, &pool.context.rng).max(RECONNECT.base / 2),
                 };
-                let changes = pool.identity.as_ref().map(Snapshot::subscribe);
+                let changes = pool.context.identity.as_ref().map(Snapshot::subscribe);
                 drop(pool);
                 // A newer identity may be what was missing: here, or where the same authority serves the peer.
                 let renewed = async {
@@ -607,3 +601,6 @@ impl Shared {
         });
     }
 }
+
+#[cfg(test)]
+mod sizes;

@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use tower_service::Service;
 
-use super::Lease;
+use super::{Lease, Pool};
 use crate::client::Body;
 use crate::client::call::Call;
 use crate::client::replay::ReplayBody;
@@ -40,7 +40,7 @@ impl Service<Request<ReplayBody>> for Transport {
         // The one box of an attempt: hyper's futures have no names.
         Box::pin(async move {
             let Some(chosen) = chosen else { return Err(Error::wiring("Transport", "BalanceLayer")) };
-            send(chosen.endpoint.transport().acquire(&chosen.progress).await?, request).await
+            send(Pool::acquire(&chosen.endpoint, &chosen.progress).await?, request).await
         })
     }
 }

@@ -55,7 +55,7 @@ impl Lost {
 impl Trust {
     /// `None` only in tests without TLS.
     pub(super) fn of(pool: &Shared) -> Option<Self> {
-        let (identity, clock) = (pool.identity.clone()?, pool.clock.clone()?);
+        let (identity, clock) = (pool.context.identity.clone()?, pool.context.clock.clone()?);
         Some(Self { identity, clock, address: pool.address })
     }
 
