@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-/// A record that is not of a request. Never secrets: its fields are for whoever reads the trail.
+/// A record that is not of a request.
+///
+/// Never secrets: its fields are for whoever reads the trail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
     /// When it happened.

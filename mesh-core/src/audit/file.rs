@@ -31,8 +31,9 @@ impl FileSink {
         Self { path: path.into(), sync: false, file: None, torn: None }
     }
 
-    /// Whether each batch is on the disk (`fdatasync`) before it counts as written. Default: no; the operating system
-    /// has it then, which survives the process, not a loss of power.
+    /// Whether each batch is on the disk (`fdatasync`) before it counts as written.
+    ///
+    /// Default: no; the operating system has it then, which survives the process, not a loss of power.
     #[must_use]
     pub fn sync(mut self, sync: bool) -> Self {
         self.sync = sync;

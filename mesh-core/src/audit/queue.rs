@@ -17,7 +17,7 @@ use crate::rng::Rng;
 use crate::telemetry::Metrics;
 use drain::Drain;
 
-/// The handle that requests use: never blocks, drops and counts when the sink is too slow.
+/// The handle of requests: never blocks, drops and counts where the sink is too slow.
 ///
 /// [`record`](Self::record) fails open: an audit sink that is stuck does not stop the service. What is lost is counted
 /// exactly, in [`lost`](Self::lost), in the metric `mesh_audit_dropped_total`, and in the trail itself, whose next line
@@ -79,7 +79,7 @@ impl Audit {
         self.push(Entry::Request(Box::new(record)));
     }
 
-    /// Queues what happened to the process; if the queue is full it is dropped and counted.
+    /// Queues what happened to the process; where the queue is full, drops and counts it.
     pub fn event(&self, event: AuditEvent) {
         self.push(Entry::Event(event));
     }
@@ -94,7 +94,9 @@ impl Audit {
         }
     }
 
-    /// Queues a record that has to be written before its request may go on. Await what comes with the ticket.
+    /// Queues a record that has to be written before its request may go on.
+    ///
+    /// Await what comes with the ticket.
     ///
     /// Fails closed: the wait ends after `timeout` at the latest, and any error means that nobody knows of a record.
     /// Cancel safe: who gives up [withdraws](Ticket::withdraw) the ticket, and learns whether it is written after all.

@@ -37,7 +37,7 @@ impl AuditOutcome {
     }
 }
 
-/// What is known of the connection of a request, made once for all of its requests.
+/// What is known of a connection, made once for all of its requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AuditOrigin {
@@ -93,7 +93,9 @@ pub struct AuditRecord {
     pub actors: Vec<String>,
     /// SHA-256 of the token's `jti`, in hex.
     pub jti_sha256: Option<String>,
-    /// Our own SPIFFE ID. Where it is absent, the writer adds that of the SVID in force.
+    /// Our own SPIFFE ID.
+    ///
+    /// Where it is absent, the writer adds that of the SVID in force.
     pub service: Option<Arc<str>>,
     /// The method.
     pub method: String,
@@ -134,7 +136,9 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
-    /// The version of the JSON line. Fields may be added to a version; none changes its meaning.
+    /// The version of the JSON line.
+    ///
+    /// Fields may be added to a version; none changes its meaning.
     pub const SCHEMA: u32 = 2;
 
     /// A record that says only this; fill in what else is known.
@@ -183,13 +187,16 @@ impl AuditRecord {
         self.id
     }
 
-    /// Its number among the records of this process; 0 is its `audit.start`. A record that was lost has none: the
-    /// numbers of an `audit.gap` stand for it.
+    /// Its number among the records of this process; 0 is its `audit.start`.
+    ///
+    /// A record that was lost has none: the numbers of an `audit.gap` stand for it.
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// Says whose token it was. What of it is written, the writer decides, by its [`SubjectMode`].
+    /// Says whose token it was.
+    ///
+    /// What of it is written, the writer decides, by its [`SubjectMode`].
     pub fn set_token(&mut self, token: Arc<VerifiedToken>) {
         self.token = Some(token);
     }

@@ -7,7 +7,7 @@ use super::AuditRecord;
 use crate::config::{Errors, Fields, Node};
 use crate::plugin::Context;
 
-/// One line of the trail: a JSON object whose members stand in canonical order, then its hash.
+/// One line of the trail: a JSON object in canonical order, then its hash.
 ///
 /// ```json
 /// {"boot":"0194...","event":"request","generation":3,"host":"orders:8443","id":"0194...","method":"GET",

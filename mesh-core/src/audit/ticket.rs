@@ -39,8 +39,10 @@ impl Ticket {
         self.id
     }
 
-    /// Takes the record back. `true`: it is in no trail and will be in none. `false`: it is written, or just being
-    /// written; if that fails, it is counted as lost.
+    /// Takes the record back.
+    ///
+    /// `true`: it is in no trail and will be in none. `false`: it is written, or just being written; if that fails, it
+    /// is counted as lost.
     pub fn withdraw(&self) -> bool {
         let given_up = |state| match state {
             QUEUED => Some(WITHDRAWN),

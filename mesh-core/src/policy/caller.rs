@@ -9,10 +9,10 @@ use super::index::Candidates;
 use super::{Decision, PeerView, PolicyEngine, Request};
 use crate::identity::SpiffeId;
 
-/// A [`PolicyEngine`] for the requests of one caller, made once for a connection and a generation of policy.
+/// A [`PolicyEngine`] for the requests of one caller.
 ///
-/// Rules that cannot match the caller are gone. Gives the same answers as the engine: a request of somebody else - whom
-/// a gateway names, for instance - is handed to the engine.
+/// Made once for a connection and a generation of policy. Rules that cannot match the caller are gone. Gives the same
+/// answers as the engine: a request of somebody else - whom a gateway names, for instance - is handed to the engine.
 #[derive(Debug)]
 pub struct CallerPolicy {
     engine: Arc<PolicyEngine>,
@@ -27,8 +27,10 @@ pub struct CallerPolicy {
 }
 
 impl PolicyEngine {
-    /// What of the policies concerns one caller. Costs a test of each rule that names it or names nobody, and 4 bytes for
-    /// each that is left, at most 16 KiB for each action.
+    /// What of the policies concerns one caller.
+    ///
+    /// Costs a test of each rule that names it or names nobody, and 4 bytes for each that is left, at most 16 KiB for
+    /// each action.
     pub fn for_peer(self: &Arc<Self>, caller: &PeerView<'_>) -> CallerPolicy {
         CallerPolicy {
             engine: Arc::clone(self),

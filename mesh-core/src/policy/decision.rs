@@ -29,7 +29,7 @@ pub struct Decision {
     pub policy: Option<Arc<str>>,
     /// 0-based index of its rule that matched.
     pub rule: Option<u32>,
-    /// Denied only because a clause about tokens failed and no token came: 401 instead of 403.
+    /// Denied only because a token clause failed and none came: 401 instead of 403.
     pub token_would_help: bool,
     /// `NAMESPACE/NAME` of every AUDIT policy that matched.
     #[serde(serialize_with = "texts", skip_serializing_if = "Vec::is_empty")]

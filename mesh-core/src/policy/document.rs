@@ -63,8 +63,9 @@ pub struct AuthorizationPolicy {
     pub rules: Vec<Rule>,
     /// Where each of the rules stands.
     pub rule_places: Vec<Place>,
-    /// Values that Istio takes for what their author hardly meant. Only in [`Mode::Compat`](super::Mode::Compat): strict
-    /// mode refuses them.
+    /// Values that Istio takes for what their author hardly meant.
+    ///
+    /// Only in [`Mode::Compat`](super::Mode::Compat): strict mode refuses them.
     pub doubts: Vec<ConfigIssue>,
     /// The role that it gives to callers, where it is a binding of `mesh.yaml` and no document.
     pub role: Option<Arc<str>>,
@@ -84,7 +85,9 @@ impl AuthorizationPolicy {
     }
 }
 
-/// One rule: it matches if a source, an operation and every condition do. Where a part is empty, all match.
+/// One rule: it matches if a source, an operation and every condition do.
+///
+/// Where a part is empty, all match.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Rule {
@@ -214,7 +217,9 @@ pub enum Condition {
 pub struct Clause<T> {
     /// Any of these must match; `None` where the list is not written.
     pub any_of: Option<Vec<T>>,
-    /// None of these may match; holds for an absent value. `None` where the list is not written.
+    /// None of these may match; holds for an absent value.
+    ///
+    /// `None` where the list is not written.
     pub none_of: Option<Vec<T>>,
 }
 

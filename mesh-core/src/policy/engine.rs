@@ -270,7 +270,7 @@ impl PolicyEngine {
         self.rules.map(|set| set.told_apart(caller))
     }
 
-    /// Whether any request of `caller` could be allowed, whatever token, path or header it came with.
+    /// Whether any request of `caller` could be allowed, whatever it came with.
     ///
     /// Errs on the side of [`Reach::Possible`]: where it says impossible, [`decide`](Self::decide) denies every request
     /// of this caller. What external authorizers would say is not known here. Costs a look at each DENY rule about callers
@@ -336,13 +336,15 @@ impl PolicyEngine {
         self.policies.is_empty()
     }
 
-    /// Whether a policy that decides something is in force: not only AUDIT or a dry run.
+    /// Whether a policy that decides something is in force: no AUDIT, no dry run.
     pub fn enforces(&self) -> bool {
         self.enforced.all > 0
     }
 
-    /// Whether any rule names a `route`. Where nobody knows routes, such a policy must be refused at start: its DENY
-    /// rules would match everything, its ALLOW rules nothing.
+    /// Whether any rule names a `route`.
+    ///
+    /// Where nobody knows routes, such a policy must be refused at start: its DENY rules would match everything, its
+    /// ALLOW rules nothing.
     pub fn needs_route(&self) -> bool {
         !self.naming_routes.is_empty()
     }

@@ -38,7 +38,9 @@ pub struct ExplainStep {
     pub rule: u32,
     /// Whether it matched.
     pub matched: bool,
-    /// The fields that did not match, of the source and operation that came nearest. Empty where it matched.
+    /// The fields that did not match, of the source and operation that came nearest.
+    ///
+    /// Empty where it matched.
     pub misses: Vec<Miss>,
     /// Why it matched, where that is more than it says.
     #[serde(skip_serializing_if = "Option::is_none")]

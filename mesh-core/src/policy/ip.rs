@@ -14,7 +14,9 @@ pub struct IpBlock {
 }
 
 impl IpBlock {
-    /// Reads an address or a CIDR range. Bits beyond the prefix are ignored, as in Istio; zones (`%eth0`) are refused.
+    /// Reads an address or a CIDR range.
+    ///
+    /// Bits beyond the prefix are ignored, as in Istio; zones (`%eth0`) are refused.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}`: expected an IP address or a CIDR range, for example `10.0.0.0/8`");
         let (address, bits) = match text.split_once('/') {

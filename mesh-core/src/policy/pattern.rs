@@ -98,7 +98,7 @@ pub enum PatternError {
     /// Nothing was given.
     #[error("an empty value matches nothing; write a value or `*` (anything but empty)")]
     Empty,
-    /// A star that is neither at the start nor at the end, or two of them.
+    /// A star neither at the start nor at the end, or two of them.
     #[error("`{0}`: `*` is understood once, at the start or at the end; write one value for each form instead")]
     Star(String),
 }

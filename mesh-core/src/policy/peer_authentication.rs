@@ -126,7 +126,7 @@ impl<'a> PeerPolicy<'a> {
         self.doubts.iter().chain(&self.ignored)
     }
 
-    /// Gives every listener the mode that its documents demand, or notes why it cannot have it.
+    /// Gives every listener the mode that its documents demand, or notes why not.
     pub fn apply(&self, config: &mut Config, errors: &mut Errors) {
         if config.policy_mode == Mode::Strict {
             self.ignored.iter().for_each(|issue| errors.push(&issue.place, &issue.message));

@@ -31,8 +31,9 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// The local port that was connected to.
     pub port: u16,
-    /// The matched route (`/orders/{id}`) or gRPC method, where it is known. While it is not, no ALLOW rule that names a
-    /// route matches, and every other one does.
+    /// The matched route (`/orders/{id}`) or gRPC method, where it is known.
+    ///
+    /// While it is not, no ALLOW rule that names a route matches, and every other one does.
     pub route: Option<&'a str>,
     /// The TCP peer.
     pub source_ip: Option<IpAddr>,
@@ -54,8 +55,9 @@ pub enum Protocol {
     Http,
     /// gRPC over HTTP/2.
     Grpc,
-    /// A raw connection: no method, path, host, header, token or route. ALLOW rules that name one never match; other
-    /// rules are judged without it, which makes them wider. (Istio)
+    /// A raw connection: no method, path, host, header, token or route.
+    ///
+    /// ALLOW rules that name one never match; other rules are judged without it, which makes them wider. (Istio)
     Tcp,
 }
 

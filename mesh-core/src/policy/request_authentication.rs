@@ -84,7 +84,7 @@ impl<'a> RequestPolicy<'a> {
         self.documents.iter().copied()
     }
 
-    /// The issuers of all rules, each once; or a note of every two rules that cannot both be meant.
+    /// The issuers of all rules, each once; notes rules that contradict each other.
     pub fn issuers(&self, errors: &mut Errors) -> Vec<IssuerConfig> {
         let mut issuers: Vec<(IssuerConfig, &JwtRule)> = Vec::new();
         for rule in self.documents.iter().flat_map(|document| &document.rules) {
@@ -107,7 +107,7 @@ impl<'a> RequestPolicy<'a> {
         issuers.into_iter().map(|(issuer, _)| issuer).collect()
     }
 
-    /// Adds the issuers to those of `tokens:`, or notes why they cannot stand beside each other.
+    /// Adds the issuers to those of `tokens:`, or notes why that cannot be.
     pub fn apply(&self, config: &mut Config, errors: &mut Errors) {
         for rule in self.documents.iter().flat_map(|document| &document.rules) {
             if let Some(index) = config.tokens.iter().position(|token| token.issuer == rule.issuer.issuer) {

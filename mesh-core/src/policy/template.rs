@@ -10,7 +10,9 @@ use std::sync::Arc;
 /// The longest template. Costs what a path of this length costs.
 const MAX_LENGTH: usize = 1_024;
 
-/// A path with `{*}` for exactly one segment that is not empty, and `{**}` for anything, nothing and `/` included.
+/// A path with `{*}` for one segment and `{**}` for anything.
+///
+/// A segment is not empty; anything may be nothing, and may hold `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PathTemplate {
     text: Arc<str>,
@@ -26,8 +28,10 @@ impl PathTemplate {
         path.contains("{*}") || path.contains("{**}")
     }
 
-    /// Reads a template. Operators stand alone in their segment, `{**}` is the last one of them, literals are path
-    /// characters of RFC 3986 without `*`.
+    /// Reads a template.
+    ///
+    /// Operators stand alone in their segment, `{**}` is the last one of them, literals are path characters of RFC 3986
+    /// without `*`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| Err(format!("`{text}`: {why}"));
         let Some(segments) = text.strip_prefix('/') else { return wrong("a path template starts with `/`") };

@@ -28,10 +28,10 @@ pub enum TokenError {
     /// The issuer's keys have not been read yet.
     #[error("the issuer's keys are not known yet")]
     NoKeys,
-    /// The issuer's keys could not be confirmed for so long that they are trusted no more.
+    /// The issuer's keys were not confirmed for so long that nobody trusts them.
     #[error("the issuer's keys are too old to be trusted")]
     KeysStale,
-    /// No key of the issuer has this `kid`, or there is no `kid` and no single key that fits.
+    /// No key of the issuer has this `kid`, or without one not exactly one fits.
     #[error("no key of the issuer fits the token")]
     UnknownKey,
     /// The key is of another type or for another algorithm.

@@ -45,7 +45,9 @@ pub struct FetchedKeysConfig {
     /// For how long after its last confirmation a set is trusted while the server cannot be asked. Default 2 h, which
     /// outlives an outage of an hour; range 1 min to 24 h, at least `refresh`.
     pub max_stale: Duration,
-    /// What one fetch may take, from name resolution to the last byte. Default 10 s, range 100 ms to 10 s. (Istio `timeout`)
+    /// What one fetch may take, from name resolution to the last byte.
+    ///
+    /// Default 10 s, range 100 ms to 10 s. (Istio `timeout`)
     pub timeout: Duration,
     /// PEM authorities that alone are trusted for these fetches; default: those of the public web.
     pub ca: Option<PathBuf>,
@@ -107,7 +109,9 @@ impl FetchedKeys {
         Self { config: Arc::new(config), discovered: None, fetch, rng, looks: Looks::default() }
     }
 
-    /// The key set that the OpenID configuration at `uri` names, which must be that of `issuer`.
+    /// The key set that the OpenID configuration at `uri` names.
+    ///
+    /// That must be the configuration of `issuer`.
     pub fn discovered(config: FetchedKeysConfig, issuer: Arc<str>, fetch: Arc<dyn Fetch>, rng: Rng) -> Self {
         Self { discovered: Some(issuer), ..Self::new(config, fetch, rng) }
     }

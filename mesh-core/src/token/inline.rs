@@ -9,7 +9,9 @@ use crate::config::{Decode as _, Errors, Node};
 use crate::plugin::Context;
 use crate::stream::unfold;
 
-/// Keys that change only when the configuration does. In YAML `jwks: { inline: '{"keys":[...]}' }`, the text of a set.
+/// Keys that change only when the configuration does.
+///
+/// In YAML `jwks: { inline: '{"keys":[...]}' }`, the text of a set.
 #[derive(Debug, Clone)]
 pub struct InlineKeys(Arc<Jwks>);
 

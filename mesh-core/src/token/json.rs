@@ -23,7 +23,7 @@ pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, &'static s
     }
 }
 
-/// Any JSON value in which no member is written twice and nothing is nested deeper than 32 levels; else an error.
+/// Any JSON value without doubled members, nested 32 levels at most; else an error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StrictJson(pub Value);
 

@@ -79,7 +79,9 @@ impl JwsKey {
         if may { Ok(Self(own)) } else { Err(refuse("this key is not for signatures")) }
     }
 
-    /// Whether the compact JWS holds under this key. With a detached payload its own must be empty. (RFC 7515 appendix F)
+    /// Whether the compact JWS holds under this key.
+    ///
+    /// With a detached payload its own must be empty. (RFC 7515 appendix F)
     ///
     /// The header's rules are those of a token's: one reading, no extensions, no keys of its own. `kid` is a hint, and the
     /// key is given: it is not compared.

@@ -23,9 +23,11 @@ pub enum KeyUpdate {
     Keys(Arc<Jwks>),
     /// The source was asked, and the set is still the same.
     Unchanged,
-    /// The source could not be asked, or what it said is no key set. The last good set stays in force.
+    /// The source could not be asked, or what it said is no key set.
+    ///
+    /// The last good set stays in force.
     Failed(JwksError),
-    /// It has failed for so long that the last good set may be trusted no more.
+    /// It failed for so long that the last good set counts no more.
     Stale(JwksError),
 }
 

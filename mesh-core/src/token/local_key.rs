@@ -30,8 +30,10 @@ const MAX_BYTES: u64 = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LocalKeyConfig {
-    /// A private key: PEM (PKCS#8, SEC1, PKCS#1), or a JWK of an elliptic curve. P-256, P-384, Ed25519 or RSA. Watched:
-    /// a new key signs from the next look on; its public half must be with the peers by then.
+    /// A private key: PEM (PKCS#8, SEC1, PKCS#1), or a JWK of an elliptic curve.
+    ///
+    /// P-256, P-384, Ed25519 or RSA. Watched: a new key signs from the next look on; its public half must be with the
+    /// peers by then.
     pub key: PathBuf,
     /// `iss`.
     pub issuer: String,

@@ -20,7 +20,7 @@ pub enum Location {
     Cookie(usize),
 }
 
-/// Every place where a token of some issuer may be, and every header that claims are written to.
+/// Every place where a token may be, and every header that claims are written to.
 #[derive(Debug, Default)]
 pub struct Locations {
     headers: Vec<Place>,
@@ -134,7 +134,9 @@ impl Locations {
         allowed.is_some_and(|issuers| issuers.contains(&issuer))
     }
 
-    /// The token in all `Cookie` headers: none, one, or a refusal of more. Names are compared as they stand.
+    /// The token in all `Cookie` headers: none, one, or a refusal of more.
+    ///
+    /// Names are compared as they stand.
     pub fn in_cookies<'v>(
         &self,
         values: impl IntoIterator<Item = &'v [u8]>,
@@ -150,8 +152,9 @@ impl Locations {
         Ok(found)
     }
 
-    /// The token in a query: none, one, or a refusal of more. Names and values are compared as they stand: who writes a
-    /// token with `%` writes none.
+    /// The token in a query: none, one, or a refusal of more.
+    ///
+    /// Names and values are compared as they stand: who writes a token with `%` writes none.
     pub fn in_query<'q>(&self, query: &'q str) -> Result<Option<(Location, &'q str)>, TokenError> {
         let mut found = None;
         for pair in query.split('&') {

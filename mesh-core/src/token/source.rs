@@ -24,7 +24,7 @@ pub trait TokenSource: std::fmt::Debug + Send + Sync + 'static {
 #[error("{0}")]
 pub struct TokenSourceError(pub String);
 
-/// The `file` source: a token that something else renews, such as a projected service account token.
+/// The `file` source: a token that something else renews, a projected one for instance.
 ///
 /// The file is compared every poll interval. A file that cannot be read leaves the last good token in force: its own
 /// expiry ends it, at the peer.
@@ -39,7 +39,9 @@ impl fmt::Debug for FileToken {
 }
 
 impl FileToken {
-    /// Reads `path` now and again every `interval`, until this source is dropped. Needs a Tokio runtime.
+    /// Reads `path` now and again every `interval`, until this source is dropped.
+    ///
+    /// Needs a Tokio runtime.
     ///
     /// A file that is not there yet is no error here: [`token`](TokenSource::token) says so until it comes.
     pub fn open(path: impl Into<PathBuf>, interval: Duration) -> Self {

@@ -84,8 +84,9 @@ impl TokenVerifier {
         self.judge(token, Presented::default(), now).map_err(|refused| refused.error)
     }
 
-    /// Judges a compact JWS. Nothing but `iss`, `alg` and `kid`, for JWT-SVIDs the trust domain of `sub`, is used before the
-    /// signature holds.
+    /// Judges a compact JWS.
+    ///
+    /// Nothing but `iss`, `alg` and `kid`, for JWT-SVIDs the trust domain of `sub`, is used before the signature holds.
     ///
     /// Fails closed: what is missing, doubled, of the wrong type or not understood is an error. A token that was accepted
     /// in the last minutes, under the same keys, costs a comparison. A token with a key that nobody knows makes somebody
@@ -165,7 +166,7 @@ impl TokenVerifier {
         }
     }
 
-    /// When a token that was accepted ends, its issuer's leeway included: for what outlasts the request's head.
+    /// When an accepted token ends, leeway included: for what outlasts the request's head.
     ///
     /// `None` if it would be accepted no more whatever the time is: its issuer is gone, or meant for other audiences.
     /// Which of the issuer's keys had signed it is not remembered, so a key that was withdrawn does not end it.

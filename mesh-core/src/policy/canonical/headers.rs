@@ -1,6 +1,6 @@
 //! Headers by which a caller could claim an identity, steer the mesh, or have another header removed.
 
-/// Whether the mesh takes this header (lower case) from every request before anybody sees it, policy included.
+/// Whether the mesh takes this header (lower case) from every request, before policy sees it.
 pub fn is_stripped(name: &str) -> bool {
     // hyper has acted on `connection` already; passed on, it can only have headers removed by whoever honours it.
     const NAMES: [&str; 15] = [

@@ -1,6 +1,6 @@
 //! The one form of an authority.
 
-/// `host [":" port]` in its one form; user information, empty parts and zone ids have none.
+/// `host [":" port]` in its one form; user information, empty parts, zone ids have none.
 pub fn host(authority: &str) -> Option<Box<str>> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {

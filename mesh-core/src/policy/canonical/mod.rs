@@ -44,7 +44,9 @@ pub use host::host;
 /// How a path becomes what policy matches. Default `reject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Canonicalization {
-    /// Refuses paths with a second reading. Where that is `@` for `%40` and the like, both readings are judged.
+    /// Refuses paths with a second reading.
+    ///
+    /// Where that is `@` for `%40` and the like, both readings are judged.
     #[default]
     Reject,
     /// Judges the path as it was sent, and as the most eager reader would resolve it.

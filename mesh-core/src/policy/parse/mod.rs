@@ -146,7 +146,9 @@ impl AuthorizationPolicy {
     }
 }
 
-/// Refuses two documents of one kind and name, across files: one of them would be forgotten or doubled.
+/// Refuses two documents of one kind and name, across files.
+///
+/// One of them would be forgotten or doubled.
 pub fn refuse_duplicates(documents: &Documents, errors: &mut Errors) {
     let policies = documents.policies.iter().map(|it| ("AuthorizationPolicy", &it.name, &it.place));
     let peers = documents.peers.iter().map(|it| (PEER_AUTHENTICATION, &it.name, &it.place));

@@ -100,7 +100,9 @@ impl KeyLookups {
     }
 }
 
-/// A lookup of keys that is under way. Ends with it, or after 1 s; dropping it withdraws nothing.
+/// A lookup of keys that is under way.
+///
+/// Ends with it, or after 1 s; dropping it withdraws nothing.
 pub struct PendingKeys(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Future for PendingKeys {
