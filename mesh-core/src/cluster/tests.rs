@@ -285,6 +285,38 @@ async fn silence_ejects_and_a_returned_transport_forgets() {
     assert!(counts[1] > 500, "its penalty is forgotten: {counts:?}");
 }
 
+/// The diagram of [`Readiness`], and what of it the metrics say.
+#[tokio::test(start_paused = true)]
+async fn readiness_goes_where_its_diagram_says() {
+    type Step = fn(&Cluster<Readiness>);
+    const READY: Step = |cluster| cluster.endpoints()[0].transport().ready();
+    const UNREADY: Step = |cluster| cluster.endpoints()[0].transport().unready();
+    const PICK: Step = |cluster| drop(any(cluster, Instant::now()));
+    let cases: &[(&[Step], &str)] = &[
+        (&[PICK], "unknown"),
+        (&[READY], "ready"),
+        (&[READY, READY], "ready"),
+        (&[UNREADY], "unready"),
+        (&[READY, UNREADY, UNREADY], "unready"),
+        (&[UNREADY, PICK], "unready"),
+        (&[UNREADY, READY], "returned"),
+        (&[UNREADY, READY, READY], "returned"),
+        (&[UNREADY, READY, PICK], "ready"),
+        (&[UNREADY, READY, UNREADY, PICK], "unready"),
+    ];
+    for (steps, expected) in cases {
+        let cluster = with_readiness(&config());
+        cluster.update(endpoints(2), Instant::now());
+        steps.iter().for_each(|step| step(&cluster));
+        let found = cluster.endpoints()[0].transport().clone();
+        assert_eq!(format!("{found:?}"), format!("Readiness({expected:?})"));
+        let unready = *expected == "unready";
+        assert_eq!(found.is_usable(), !unready, "{expected}");
+        let gauge = || cluster.metrics().endpoints.value(telemetry::EndpointState::Unready);
+        assert_eq!(gauge(), i64::from(unready), "{expected}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn state_is_kept_by_key_and_address_and_transports_die_with_their_last_pick() {
     struct Counted(Arc<AtomicUsize>);

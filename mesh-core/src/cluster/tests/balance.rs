@@ -124,6 +124,31 @@ async fn a_key_keeps_its_endpoint_and_its_load_is_bounded_over_the_whole_cluster
     assert!(!Arc::ptr_eq(cluster.pick_by(Some(7), &tried, now).unwrap().endpoint(), &own), "a retry goes elsewhere");
 }
 
+/// One ring holds all localities: chance must not choose among them first, or a key would have an endpoint in each.
+#[tokio::test(start_paused = true)]
+async fn a_key_has_one_endpoint_whatever_the_localities() {
+    let now = Instant::now();
+    let weights = [("eu/a".to_owned(), 3), ("us".to_owned(), 2)].into();
+    let weighted = LocalityConfig::Weighted(WeightedConfig::default().weights(weights));
+    let zones = LocalityConfig::ZoneAware(ZoneAwareConfig::default().min_endpoints(0));
+    for locality in [weighted, zones] {
+        let ring = RingHashConfig::by(vec![HashKey::Principal]);
+        let cluster = balanced(of_policy(BalancePolicy::RingHash(ring)).locality(locality));
+        let cluster = cluster.located(Locality { region: "eu".into(), zone: "a".into() });
+        cluster.update(placed(&["eu/a", "eu/a", "eu/b", "us/x", "us/x"].map(|place| (place, 0))), now);
+        cluster.endpoints()[0].transport().unready();
+        let mut owners = [false; 5];
+        for key in 0..200_u32 {
+            let hash = Some(xxh64(&key.to_le_bytes(), 0));
+            let owner = || cluster.pick_by(hash, &Tried::default(), now).unwrap().endpoint().endpoint().address.port();
+            let own = owner();
+            assert!((0..20).all(|_| owner() == own), "{key}");
+            owners[usize::from(own)] = true;
+        }
+        assert_eq!(owners, [false, true, true, true, true], "everywhere but where one is out");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn priorities_spill_with_health_and_panic_is_the_last_resort() {
     let now = Instant::now();

@@ -74,6 +74,37 @@ fn a_half_open_endpoint_gets_one_probe_at_a_time_under_every_policy() {
     }
 }
 
+/// Two requests at once both want the endpoint that waits for its probe, and one of them has to go elsewhere.
+#[test]
+fn whoever_loses_the_probe_to_another_request_goes_elsewhere() {
+    const ROUNDS: usize = 3_000;
+    let cluster = with_readiness(&behind_breakers(of_policy(BalancePolicy::PeakEwma)));
+    let now = Instant::now();
+    cluster.update(endpoints(2), now);
+    fail(&cluster, 0, 3, now);
+    let now = now + ms(1_000);
+    // The other one is so busy that everybody prefers the first.
+    let _busy: Vec<_> = (0..50).map(|_| of(&cluster, 1, now)).collect();
+    let (begin, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    let probes: Vec<usize> = std::thread::scope(|scope| {
+        let picks = || {
+            let one = || {
+                begin.wait();
+                let pick = any(&cluster, now);
+                end.wait();
+                usize::from(pick.endpoint().endpoint().address.port() == 0)
+            };
+            (0..ROUNDS).map(|_| one()).collect::<Vec<_>>()
+        };
+        let (first, second) = (scope.spawn(picks), scope.spawn(picks));
+        let both = first.join().unwrap().into_iter().zip(second.join().unwrap());
+        both.map(|(first, second)| first + second).collect()
+    });
+    assert!(probes.iter().all(|probes| *probes == 1), "each time one probe: {probes:?}");
+    assert_eq!(cluster.metrics().breaker.count(Probed), ROUNDS as u64);
+    assert_eq!(cluster.metrics().panic_picks.get(), 0);
+}
+
 /// What each of two priorities gets, when whoever is due to look has looked.
 fn percents(cluster: &Cluster<Readiness>, now: Instant) -> (u32, u32) {
     let core = &cluster.core;
