@@ -232,6 +232,10 @@ async fn localities_get_their_weight_as_far_as_their_endpoints_carry_it() {
         // 3 x 70 % = 2.1 of 5.1
         assert_near(&shares(&cluster, now), &[0.0, 41.2, 19.6, 19.6, 9.8, 9.8], policy.name());
         assert_eq!(cluster.report(now)[1].locality_percent, 41);
+        cluster.update(placed(&[("eu/a", 0), ("us/x", 0), ("us/x", 0), ("us/x", 0)]), now);
+        assert_eq!(cluster.report(now)[0].locality_percent, 0, "the only one of them is out");
+        cluster.endpoints()[0].transport().ready();
+        assert_near(&shares(&cluster, now), &[60.0, 13.3, 13.3, 13.3], "two localities");
     }
 }
 
