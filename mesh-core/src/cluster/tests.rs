@@ -155,12 +155,14 @@ async fn picks_avoid_the_tried_then_the_ejected_and_panic_last() {
     cluster.update(endpoints(4), now);
     let states = cluster.endpoints();
     let mut tried = Tried::default();
+    assert!(tried.is_empty());
     for _ in 0..4 {
         let pick = cluster.pick(&tried, now).unwrap();
         let key = pick.endpoint().endpoint().key.clone();
         assert!(!tried.contains(&key), "an untried one was left");
         tried.insert(key);
     }
+    assert!(!tried.is_empty());
     cluster.pick(&tried, now).unwrap();
     states[0].transport().unready();
     states[1].transport().unready();

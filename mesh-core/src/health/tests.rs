@@ -218,9 +218,10 @@ fn outliers_by_table() {
         all
     };
     type Case = (&'static str, OutlierConfig, Vec<Counts>, Vec<(usize, EjectReason)>);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("all alike", exact(), well(10), vec![]),
         ("one much worse", exact(), with(well(9), &[counts(1_000, 300)]), vec![(9, SuccessRate)]),
+        ("one a little worse, and not by chance", exact(), with(well(9), &[counts(1_000, 60)]), vec![(9, SuccessRate)]),
         ("one worse by chance", exact(), with(well(9), &[counts(1_000, 18)]), vec![]),
         ("too few hosts", exact(), with(well(3), &[counts(1_000, 800)]), vec![]),
         ("too few requests to compare", exact(), with(well(9), &[counts(99, 60)]), vec![]),

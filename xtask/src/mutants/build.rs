@@ -241,5 +241,8 @@ fn programs(messages: &[Value]) -> Vec<Program> {
         let executable = PathBuf::from(message.get("executable")?.as_str()?);
         is_test.then_some(Program { executable, dir })
     };
-    messages.iter().filter_map(program).collect()
+    // Cargo names them in the order in which they were ready, and tests are known by the place of their program.
+    let mut programs: Vec<Program> = messages.iter().filter_map(program).collect();
+    programs.sort_by(|a, b| a.executable.cmp(&b.executable));
+    programs
 }

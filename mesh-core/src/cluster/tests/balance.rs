@@ -268,6 +268,27 @@ async fn the_own_zone_is_preferred_and_spills_with_health_and_with_load() {
     }
 }
 
+/// Where the near one would have more than so many times what the far one would have, and not before.
+#[tokio::test(start_paused = true)]
+async fn load_spills_exactly_when_it_is_so_many_times_as_much() {
+    let now = Instant::now();
+    for factor in [1, 2, 3] {
+        let zones = ZoneAwareConfig::default().min_endpoints(0).spill(factor);
+        let cluster = balanced(BalanceConfig::default().locality(LocalityConfig::ZoneAware(zones)));
+        let cluster = cluster.located(Locality { region: "eu".into(), zone: "a".into() });
+        cluster.update(placed(&[("eu/a", 0), ("eu/b", 0)]), now);
+        for (near, far) in (0..10).flat_map(|near| (0..4).map(move |far| (near, far))) {
+            let hold = |name, count| (0..count).map(|_| of(&cluster, name, now)).collect::<Vec<_>>();
+            let _held = (hold(0, near), hold(1, far));
+            let spilled = cluster.metrics().balance.spilled.get();
+            let there = any_of_all(&cluster, now).endpoint().endpoint().address.port();
+            let expected = near + 1 > factor as usize * (far + 1);
+            assert_eq!(there == 1, expected, "{factor}: {near} and {far}");
+            assert_eq!(cluster.metrics().balance.spilled.get() - spilled, u64::from(expected));
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn known_callers_split_a_zone_by_its_share() {
     let now = Instant::now();
