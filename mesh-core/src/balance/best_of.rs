@@ -188,6 +188,23 @@ mod tests {
         assert_eq!(counts[17] + counts[200] + counts[399], 10_000);
     }
 
+    #[test]
+    fn so_many_distinct_ones_are_compared_and_never_more() {
+        let (group, rng) = (Group(vec![Member::ONE; 40]), Rng::seeded(1));
+        for (count, expected) in [(2, 2), (3, 3), (7, 7), (10, 10), (12, MAX_CHOICES)] {
+            let looked_at = || {
+                let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
+                let cost = |index| {
+                    seen.borrow_mut().insert(index);
+                    1.0
+                };
+                best_of(&group, &rng, count, cost);
+                seen.into_inner().len()
+            };
+            assert!((0..200).all(|_| looked_at() == expected), "{count}");
+        }
+    }
+
     proptest! {
         #[test]
         fn picks_an_eligible_one_whenever_there_is_one(

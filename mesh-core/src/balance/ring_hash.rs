@@ -163,6 +163,7 @@ mod tests {
     use super::super::testing::{Group, Member};
     use super::*;
     use crate::rng::Rng;
+    use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     const MIN: u64 = RingHash::SIZES.0;
     const MAX: u64 = RingHash::SIZES.1;
@@ -259,5 +260,82 @@ mod tests {
         let mut full = Group(vec![Member { in_flight: 99, ..Member::ONE }; 10]);
         full.0[5].in_flight = 98;
         assert_eq!(pick(&ring, &full, 7, 0, &rng), 5, "all are full: the least full one");
+    }
+
+    /// How full each of a group is, by the words of the documentation: in flight, of its share of what all may have.
+    fn full(group: &Group, factor: u32, request: &PickRequest<'_>) -> Vec<f64> {
+        let allowed = (f64::from(factor) * (request.active + 1) as f64 / 100.0).ceil() / f64::from(request.available);
+        let of = |member: &Member| {
+            let slots = (allowed * f64::from(member.weight) / group.0.len() as f64).ceil().max(1.0);
+            member.in_flight as f64 / slots
+        };
+        group.0.iter().map(of).collect()
+    }
+
+    proptest! {
+        /// Round the ring for the first eligible one; where that is full, another one that is not; where all are, the
+        /// least full.
+        #[test]
+        fn picks_are_those_of_a_naive_reading(
+            members in proptest::collection::vec((0..4_u8, 0..3_usize, 0..5_usize), 1..9),
+            factor in prop_oneof![1 => Just(0_u32), 4 => 100..250_u32],
+            active in 0..20_usize,
+            (available, hash, seed) in (0..3_usize, any::<u64>(), any::<u64>()),
+        ) {
+            let group = Group(members.iter().map(|(out, weight, in_flight)| Member {
+                eligible: *out > 0,
+                weight: [0.5, 1.0, 2.0][*weight],
+                in_flight: *in_flight,
+                ..Member::ONE
+            }).collect());
+            let weights: Vec<f64> = group.0.iter().map(|member| f64::from(member.weight)).collect();
+            let (ring, rng) = (ring(&names(group.0.len()), &weights, MIN, MAX, factor), Rng::seeded(seed));
+            let available = [0.25, 0.5, 1.0][available];
+            let request = PickRequest { hash: Some(hash), active, available, ..PickRequest::new(&rng) };
+            let picked = ring.pick(&group, &request);
+            let eligible = |index: &usize| group.0[*index].eligible;
+            let start = ring.hashes.iter().position(|place| *place >= hash).unwrap_or(0);
+            let round = ring.owners[start..].iter().chain(&ring.owners[..start]).map(|owner| *owner as usize);
+            let own = round.clone().find(eligible);
+            let full = full(&group, factor, &request);
+            let others: Vec<usize> = (0..group.0.len()).filter(eligible).collect();
+            match (picked, own) {
+                (None, None) => {}
+                (Some(picked), Some(own)) if factor == 0 || full[own] < 1.0 => prop_assert_eq!(picked, own),
+                (Some(picked), Some(_)) if others.iter().any(|index| full[*index] < 1.0) => {
+                    prop_assert!(eligible(&picked) && full[picked] < 1.0, "{} of {:?} {:?}", picked, full, group);
+                }
+                (Some(picked), Some(_)) => {
+                    let least = others.iter().map(|index| full[*index]).fold(f64::MAX, f64::min);
+                    prop_assert!(eligible(&picked) && full[picked] <= least + 1e-6, "{} of {:?}", picked, full);
+                }
+                wrong => prop_assert!(false, "{:?}", wrong),
+            }
+        }
+    }
+
+    /// Without a key, load counts against weight where load is bounded, and only there.
+    #[test]
+    fn without_a_key_the_less_busy_for_its_weight() {
+        let (names, rng) = (names(2), Rng::seeded(1));
+        for (busy, factor, expected) in [
+            ([(2.0, 3), (1.0, 2)], 125, Some(0)),
+            ([(2.0, 5), (1.0, 2)], 125, Some(1)),
+            ([(0.5, 1), (0.25, 0)], 125, Some(1)),
+            ([(0.5, 3), (0.5, 4)], 125, Some(0)),
+            ([(1.0, 3), (1.0, 4)], 0, None),
+        ] {
+            let group = Group::of(&busy.map(|(weight, in_flight)| Member { weight, in_flight, ..Member::ONE }));
+            let ring = ring(&names, &busy.map(|(weight, _)| f64::from(weight)), MIN, MAX, factor);
+            let firsts = (0..200).filter(|_| ring.pick(&group, &PickRequest::new(&rng)) == Some(0)).count();
+            let found = if firsts == 200 {
+                Some(0)
+            } else if firsts == 0 {
+                Some(1)
+            } else {
+                None
+            };
+            assert_eq!(found, expected, "{busy:?} {factor}: {firsts}");
+        }
     }
 }

@@ -68,7 +68,7 @@ fn long(stripes: &[[u8; 32]], seed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::xxh64;
+    use super::{PRIME_1, xxh64};
 
     /// Values of the reference implementation.
     #[test]
@@ -84,7 +84,10 @@ mod tests {
         ] {
             assert_eq!(xxh64(bytes, seed), expected, "{}", String::from_utf8_lossy(bytes));
         }
-        let all: std::collections::BTreeSet<u64> = (0..=numbers.len()).map(|end| xxh64(&numbers[..end], 0)).collect();
-        assert_eq!(all.len(), 102, "every length has a value of its own");
+        // Every length, with and without whole stripes, words, halves and bytes after them: the hash of all the hashes.
+        for (seed, expected) in [(0, 0xAA18_4D63_F60A_987C), (PRIME_1, 0x261E_8266_9F23_F74B)] {
+            let all = (0..=numbers.len()).flat_map(|end| xxh64(&numbers[..end], seed).to_le_bytes());
+            assert_eq!(xxh64(&all.collect::<Vec<u8>>(), 0), expected, "seed {seed:x}");
+        }
     }
 }

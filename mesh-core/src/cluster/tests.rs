@@ -156,12 +156,14 @@ async fn picks_avoid_the_tried_then_the_ejected_and_panic_last() {
     cluster.update(endpoints(4), now);
     let states = cluster.endpoints();
     let mut tried = Tried::default();
+    assert!(tried.is_empty());
     for _ in 0..4 {
         let pick = cluster.pick(&tried, now).unwrap();
         let key = pick.endpoint().endpoint().key.clone();
         assert!(!tried.contains(&key), "an untried one was left");
         tried.insert(key);
     }
+    assert!(!tried.is_empty());
     cluster.pick(&tried, now).unwrap();
     states[0].transport().unready();
     states[1].transport().unready();
@@ -284,6 +286,38 @@ async fn silence_ejects_and_a_returned_transport_forgets() {
     assert!(lost.available(now));
     let counts = picked(&cluster, 3_000, now);
     assert!(counts[1] > 500, "its penalty is forgotten: {counts:?}");
+}
+
+/// The diagram of [`Readiness`], and what of it the metrics say.
+#[tokio::test(start_paused = true)]
+async fn readiness_goes_where_its_diagram_says() {
+    type Step = fn(&Cluster<Readiness>);
+    const READY: Step = |cluster| cluster.endpoints()[0].transport().ready();
+    const UNREADY: Step = |cluster| cluster.endpoints()[0].transport().unready();
+    const PICK: Step = |cluster| drop(any(cluster, Instant::now()));
+    let cases: &[(&[Step], &str)] = &[
+        (&[PICK], "unknown"),
+        (&[READY], "ready"),
+        (&[READY, READY], "ready"),
+        (&[UNREADY], "unready"),
+        (&[READY, UNREADY, UNREADY], "unready"),
+        (&[UNREADY, PICK], "unready"),
+        (&[UNREADY, READY], "returned"),
+        (&[UNREADY, READY, READY], "returned"),
+        (&[UNREADY, READY, PICK], "ready"),
+        (&[UNREADY, READY, UNREADY, PICK], "unready"),
+    ];
+    for (steps, expected) in cases {
+        let cluster = with_readiness(&config());
+        cluster.update(endpoints(2), Instant::now());
+        steps.iter().for_each(|step| step(&cluster));
+        let found = cluster.endpoints()[0].transport().clone();
+        assert_eq!(format!("{found:?}"), format!("Readiness({expected:?})"));
+        let unready = *expected == "unready";
+        assert_eq!(found.is_usable(), !unready, "{expected}");
+        let gauge = || cluster.metrics().endpoints.value(telemetry::EndpointState::Unready);
+        assert_eq!(gauge(), i64::from(unready), "{expected}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,3 +117,17 @@ impl Checked {
         enough
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CheckAnswer;
+
+    #[test]
+    fn of_fields_with_one_name_the_last_counts() {
+        let fields = [("grpc-status", "0"), ("server", "x"), ("grpc-status", "14")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let answer = CheckAnswer { fields, ..CheckAnswer::default() };
+        let found = ["grpc-status", "server", "date"].map(|name| answer.field(name));
+        assert_eq!(found, [Some("14"), Some("x"), None]);
+    }
+}

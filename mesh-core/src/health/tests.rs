@@ -191,6 +191,23 @@ fn the_dead_are_found_by_success_rate_while_they_are_few() {
     assert_eq!(thresholds, [5, 10, 14, 19, 24, 28]);
 }
 
+/// What nobody compares is not counted either.
+#[test]
+fn endpoints_are_compared_if_a_rule_needs_it() {
+    for (stdev_factor, threshold, expected) in [(1.9, 85, true), (1.9, 0, true), (0.0, 1, true), (0.0, 0, false)] {
+        let mut outlier = exact();
+        (outlier.success_rate.stdev_factor, outlier.failure_percentage.threshold) = (stdev_factor, threshold);
+        let config = config(outlier, None);
+        let (detector, rules) = (OutlierDetector::default(), Rules::of(&config));
+        for outcome in [Outcome::Success, FAILURE, Outcome::Cancelled, Outcome::Timeout] {
+            detector.observe(outcome, false, 0, &rules);
+        }
+        let counted = if expected { counts(3, 2) } else { Counts::default() };
+        assert_eq!((compares(&config), detector.take_counts()), (expected, counted), "{stdev_factor} {threshold}");
+        assert_eq!(detector.take_counts(), Counts::default(), "once");
+    }
+}
+
 #[test]
 fn outliers_by_table() {
     let off = SuccessRateConfig { stdev_factor: 0.0, ..SuccessRateConfig::default() };
@@ -201,9 +218,10 @@ fn outliers_by_table() {
         all
     };
     type Case = (&'static str, OutlierConfig, Vec<Counts>, Vec<(usize, EjectReason)>);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("all alike", exact(), well(10), vec![]),
         ("one much worse", exact(), with(well(9), &[counts(1_000, 300)]), vec![(9, SuccessRate)]),
+        ("one a little worse, and not by chance", exact(), with(well(9), &[counts(1_000, 60)]), vec![(9, SuccessRate)]),
         ("one worse by chance", exact(), with(well(9), &[counts(1_000, 18)]), vec![]),
         ("too few hosts", exact(), with(well(3), &[counts(1_000, 800)]), vec![]),
         ("too few requests to compare", exact(), with(well(9), &[counts(99, 60)]), vec![]),

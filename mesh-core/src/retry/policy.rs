@@ -237,6 +237,7 @@ mod tests {
     fn without_a_policy_only_the_unsent_is_repeated() {
         let policy = RetryPolicy::UNSENT_ONLY;
         assert!(!policy.idempotent("GET"));
+        assert_eq!(policy.max_replay_bytes, 65_536);
         let declared = RetryPolicy { idempotent: Some(true), ..policy.clone() };
         assert!(declared.idempotent("POST"));
         let by_method = RetryPolicy { idempotent: None, ..policy };

@@ -123,12 +123,16 @@ impl<'a> Tree<'a> {
         let changed: BTreeSet<&str> = sample.iter().map(|mutant| mutant.file.as_str()).collect();
         for file in String::from_utf8_lossy(&output.stdout).split_terminator('\0') {
             let from = self.root.join(file);
-            if changed.contains(file) || file.ends_with("/src/lib.rs") {
-                let text = fs::read_to_string(&from).map_err(|e| format!("cannot read {file}: {e}"))?;
-                self.originals.insert(file.to_owned(), text);
-            } else if from.is_file() {
-                let bytes = fs::read(&from).map_err(|e| format!("cannot read {file}: {e}"))?;
-                write(&self.copy().join(file), &bytes)?;
+            if !from.is_file() {
+                continue;
+            }
+            let bytes = fs::read(&from).map_err(|e| format!("cannot read {file}: {e}"))?;
+            match String::from_utf8(bytes) {
+                Ok(text) if changed.contains(file) || place_of_switches(file, &text).is_some() => {
+                    self.originals.insert(file.to_owned(), text);
+                }
+                Ok(text) => write(&self.copy().join(file), text.as_bytes())?,
+                Err(other) => write(&self.copy().join(file), other.as_bytes())?,
             }
         }
         Ok(())
@@ -148,8 +152,10 @@ impl<'a> Tree<'a> {
                 true => change(file, text).map_err(|e| format!("{file}: {e}"))?,
                 false => text.clone(),
             };
-            if file.strip_suffix("/src/lib.rs").is_some_and(|krate| crates.contains(krate)) {
-                text.push_str("\n#[doc(hidden)]\npub mod __mutants;\n");
+            if let Some((krate, declaration)) = place_of_switches(file, &text)
+                && crates.contains(krate)
+            {
+                text.push_str(declaration);
             }
             write(&self.copy().join(file), text.as_bytes())?;
         }
@@ -183,6 +189,16 @@ impl<'a> Tree<'a> {
         }
         left_out.doubtful.retain(|number| !left_out.wrong.contains(number));
     }
+}
+
+/// The crate whose switches `file` declares, and how: a crate's root, or a test that has modules of that crate in it.
+fn place_of_switches<'a>(file: &'a str, text: &str) -> Option<(&'a str, &'static str)> {
+    if let Some(krate) = file.strip_suffix("/src/lib.rs") {
+        return Some((krate, "\n#[doc(hidden)]\npub mod __mutants;\n"));
+    }
+    let (krate, _) = file.split_once("/tests/").filter(|(_, name)| name.ends_with(".rs") && !name.contains('/'))?;
+    let includes = text.contains("#[path = \"../src/");
+    includes.then_some((krate, "\n#[path = \"../src/__mutants.rs\"]\nmod __mutants;\n"))
 }
 
 /// The changes that are not in the build.
@@ -225,5 +241,8 @@ fn programs(messages: &[Value]) -> Vec<Program> {
         let executable = PathBuf::from(message.get("executable")?.as_str()?);
         is_test.then_some(Program { executable, dir })
     };
-    messages.iter().filter_map(program).collect()
+    // Cargo names them in the order in which they were ready, and tests are known by the place of their program.
+    let mut programs: Vec<Program> = messages.iter().filter_map(program).collect();
+    programs.sort_by(|a, b| a.executable.cmp(&b.executable));
+    programs
 }

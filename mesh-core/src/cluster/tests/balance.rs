@@ -124,6 +124,31 @@ async fn a_key_keeps_its_endpoint_and_its_load_is_bounded_over_the_whole_cluster
     assert!(!Arc::ptr_eq(cluster.pick_by(Some(7), &tried, now).unwrap().endpoint(), &own), "a retry goes elsewhere");
 }
 
+/// One ring holds all localities: chance must not choose among them first, or a key would have an endpoint in each.
+#[tokio::test(start_paused = true)]
+async fn a_key_has_one_endpoint_whatever_the_localities() {
+    let now = Instant::now();
+    let weights = [("eu/a".to_owned(), 3), ("us".to_owned(), 2)].into();
+    let weighted = LocalityConfig::Weighted(WeightedConfig::default().weights(weights));
+    let zones = LocalityConfig::ZoneAware(ZoneAwareConfig::default().min_endpoints(0));
+    for locality in [weighted, zones] {
+        let ring = RingHashConfig::by(vec![HashKey::Principal]);
+        let cluster = balanced(of_policy(BalancePolicy::RingHash(ring)).locality(locality));
+        let cluster = cluster.located(Locality { region: "eu".into(), zone: "a".into() });
+        cluster.update(placed(&["eu/a", "eu/a", "eu/b", "us/x", "us/x"].map(|place| (place, 0))), now);
+        cluster.endpoints()[0].transport().unready();
+        let mut owners = [false; 5];
+        for key in 0..200_u32 {
+            let hash = Some(xxh64(&key.to_le_bytes(), 0));
+            let owner = || cluster.pick_by(hash, &Tried::default(), now).unwrap().endpoint().endpoint().address.port();
+            let own = owner();
+            assert!((0..20).all(|_| owner() == own), "{key}");
+            owners[usize::from(own)] = true;
+        }
+        assert_eq!(owners, [false, true, true, true, true], "everywhere but where one is out");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn priorities_spill_with_health_and_panic_is_the_last_resort() {
     let now = Instant::now();
@@ -207,6 +232,10 @@ async fn localities_get_their_weight_as_far_as_their_endpoints_carry_it() {
         // 3 x 70 % = 2.1 of 5.1
         assert_near(&shares(&cluster, now), &[0.0, 41.2, 19.6, 19.6, 9.8, 9.8], policy.name());
         assert_eq!(cluster.report(now)[1].locality_percent, 41);
+        cluster.update(placed(&[("eu/a", 0), ("us/x", 0), ("us/x", 0), ("us/x", 0)]), now);
+        assert_eq!(cluster.report(now)[0].locality_percent, 0, "the only one of them is out");
+        cluster.endpoints()[0].transport().ready();
+        assert_near(&shares(&cluster, now), &[60.0, 13.3, 13.3, 13.3], "two localities");
     }
 }
 
@@ -236,6 +265,27 @@ async fn the_own_zone_is_preferred_and_spills_with_health_and_with_load() {
         cluster.reconfigure(&config().balance(of_policy(policy.clone()).locality(locality)));
         assert_near(&shares(&cluster, now), &[0.0, 70.0, 15.0, 15.0, 0.0, 0.0, 0.0], policy.name());
         assert_eq!(cluster.metrics().balance.distance_percent.value(Distance::Region), 30);
+    }
+}
+
+/// Where the near one would have more than so many times what the far one would have, and not before.
+#[tokio::test(start_paused = true)]
+async fn load_spills_exactly_when_it_is_so_many_times_as_much() {
+    let now = Instant::now();
+    for factor in [1, 2, 3] {
+        let zones = ZoneAwareConfig::default().min_endpoints(0).spill(factor);
+        let cluster = balanced(BalanceConfig::default().locality(LocalityConfig::ZoneAware(zones)));
+        let cluster = cluster.located(Locality { region: "eu".into(), zone: "a".into() });
+        cluster.update(placed(&[("eu/a", 0), ("eu/b", 0)]), now);
+        for (near, far) in (0..10).flat_map(|near| (0..4).map(move |far| (near, far))) {
+            let hold = |name, count| (0..count).map(|_| of(&cluster, name, now)).collect::<Vec<_>>();
+            let _held = (hold(0, near), hold(1, far));
+            let spilled = cluster.metrics().balance.spilled.get();
+            let there = any_of_all(&cluster, now).endpoint().endpoint().address.port();
+            let expected = near + 1 > factor as usize * (far + 1);
+            assert_eq!(there == 1, expected, "{factor}: {near} and {far}");
+            assert_eq!(cluster.metrics().balance.spilled.get() - spilled, u64::from(expected));
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::balance::{balanced, even, of_policy, placed, policies, with_custom};
 use super::*;
-use crate::balance::xxh64;
-use crate::config::{BalancePolicy, BreakerConfig, HealthCheckConfig, PanicConfig, SlowStartConfig};
+use crate::balance::{Candidates, xxh64};
+use crate::config::{
+    BalancePolicy, BreakerConfig, HealthCheckConfig, LocalityConfig, PanicConfig, SlowStartConfig, ZoneAwareConfig,
+};
 use crate::health::CheckVerdict::{Healthy, Unhealthy};
 use crate::health::Standing;
 use crate::telemetry::BreakerEvent::{Closed, Probed};
@@ -71,6 +73,61 @@ fn a_half_open_endpoint_gets_one_probe_at_a_time_under_every_policy() {
         let count = |event| cluster.metrics().breaker.count(event);
         assert_eq!((count(Probed), count(Closed)), (3, 1), "{name}");
         assert_eq!(cluster.metrics().panic_picks.get(), 0, "{name}");
+    }
+}
+
+/// Takes the probe away after another request has chosen its endpoint and before that has claimed it, so many times: one
+/// that looks at a second endpoint in between, as spilling does, gives it the chance.
+#[derive(Debug, Default)]
+struct Rival {
+    cluster: std::sync::OnceLock<Cluster<Readiness>>,
+    times: AtomicUsize,
+    held: Mutex<Option<Pick<Readiness>>>,
+}
+
+impl Picker for Arc<Rival> {
+    fn pick(&self, candidates: &dyn Candidates, _: &PickRequest<'_>) -> Option<usize> {
+        let far = candidates.endpoint(0).is_some_and(|endpoint| endpoint.address.port() == 1);
+        let again = self.times.load(Relaxed) > 0;
+        if !far && again {
+            // Given back before the next choice.
+            let held = self.held.lock().unwrap().take();
+            drop(held);
+        } else if let Some(cluster) = self.cluster.get().filter(|_| far && again) {
+            // Not in this very pick.
+            let times = self.times.swap(0, Relaxed);
+            let pick = any(cluster, Instant::now());
+            assert_eq!(pick.endpoint().endpoint().address.port(), 0);
+            *self.held.lock().unwrap() = Some(pick);
+            self.times.store(times - 1, Relaxed);
+        }
+        Some(0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_loses_the_probe_chooses_anew_but_not_for_ever() {
+    let lost_at_most = LOST_CLAIMS as usize;
+    for (times, probed, to) in [(1, 1, 1), (2, 2, 1), (lost_at_most, lost_at_most, 1), (1_000, lost_at_most + 1, 0)] {
+        let custom = BalancePolicy::Custom(PlugConfig::new("rival", &serde_json::Value::Null));
+        let zones = LocalityConfig::ZoneAware(ZoneAwareConfig::default().min_endpoints(0));
+        let here = Locality { region: "eu".into(), zone: "a".into() };
+        let rival = Arc::new(Rival::default());
+        let cluster = with_readiness(&behind_breakers(of_policy(custom).locality(zones)))
+            .located(here)
+            .balanced_by(Some(Arc::new(Arc::clone(&rival))));
+        let now = Instant::now();
+        cluster.update(placed(&[("eu/a", 0), ("eu/b", 0)]), now);
+        // So busy that it is compared with the other, and less busy than that.
+        let _busy: Vec<_> = (0..10).map(|n| of(&cluster, usize::from(n > 3), now)).collect();
+        fail(&cluster, 0, 3, now);
+        tokio::time::advance(ms(1_000)).await;
+        rival.times.store(times, Relaxed);
+        assert!(rival.cluster.set(cluster.clone()).is_ok());
+        let pick = any(&cluster, Instant::now());
+        assert_eq!(pick.endpoint().endpoint().address.port(), to, "{times}");
+        assert_eq!(cluster.metrics().breaker.count(Probed), probed as u64, "{times}");
+        assert_eq!(cluster.metrics().panic_picks.get(), 0, "{times}");
     }
 }
 
