@@ -292,7 +292,7 @@ mod tests {
             let (ring, rng) = (ring(&names(group.0.len()), &weights, MIN, MAX, factor), Rng::seeded(seed));
             let available = [0.25, 0.5, 1.0][available];
             let request = PickRequest { hash: Some(hash), active, available, ..PickRequest::new(&rng) };
-            let picked = ring.pick(&group, &request);
+            let picked = ring.pick(&group, &request).map(|picked| picked.index);
             let eligible = |index: &usize| group.0[*index].eligible;
             let start = ring.hashes.iter().position(|place| *place >= hash).unwrap_or(0);
             let round = ring.owners[start..].iter().chain(&ring.owners[..start]).map(|owner| *owner as usize);
@@ -327,7 +327,9 @@ mod tests {
         ] {
             let group = Group::of(&busy.map(|(weight, in_flight)| Member { weight, in_flight, ..Member::ONE }));
             let ring = ring(&names, &busy.map(|(weight, _)| f64::from(weight)), MIN, MAX, factor);
-            let firsts = (0..200).filter(|_| ring.pick(&group, &PickRequest::new(&rng)) == Some(0)).count();
+            let firsts = (0..200)
+                .filter(|_| ring.pick(&group, &PickRequest::new(&rng)).is_some_and(|picked| picked.index == 0))
+                .count();
             let found = if firsts == 200 {
                 Some(0)
             } else if firsts == 0 {
