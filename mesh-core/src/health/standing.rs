@@ -46,6 +46,7 @@ impl Standing {
         }
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         match word & TAG {
             0 => Self::In,
@@ -56,6 +57,7 @@ impl Standing {
     }
 
     /// Whether a request may be sent there.
+    #[inline]
     pub fn admits(self) -> bool {
         matches!(self, Self::In | Self::HalfOpen)
     }
@@ -81,6 +83,7 @@ pub(crate) enum Claim {
 
 impl StandingCell {
     /// Where it stands.
+    #[inline]
     pub(crate) fn load(&self) -> Standing {
         Standing::unpack(self.word.load(Relaxed))
     }
@@ -106,6 +109,7 @@ impl StandingCell {
     }
 
     /// Makes a request the probe, if one is waited for.
+    #[inline]
     pub(crate) fn claim(&self) -> Claim {
         match self.load() {
             Standing::In | Standing::Out { .. } => Claim::Ordinary,
