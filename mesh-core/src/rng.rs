@@ -35,6 +35,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
+    #[inline]
     pub fn next_u64(&self) -> u64 {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut z = self.state.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
@@ -44,11 +45,13 @@ impl Rng {
     }
 
     /// A number in `0..n`; 0 when `n` is 0. The bias is below `n / 2^64`.
+    #[inline]
     pub fn below(&self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }
 
     /// A number in `0.0..1.0`.
+    #[inline]
     pub fn unit(&self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }

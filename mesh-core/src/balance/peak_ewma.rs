@@ -11,17 +11,20 @@ pub struct Tick(u32);
 
 impl Tick {
     /// The tick of `now`, counted from `epoch`.
+    #[inline]
     pub fn at(epoch: Instant, now: Instant) -> Self {
         Self::of_millis(millis(now.saturating_duration_since(epoch)))
     }
 
     /// The tick of a moment that was counted in milliseconds already.
+    #[inline]
     pub fn of_millis(millis: u64) -> Self {
         // Truncation is the wrap.
         Self(millis as u32)
     }
 
     /// Milliseconds from `earlier` to here. A moment that lies ahead, as racing threads see it, is no time ago.
+    #[inline]
     fn since(self, earlier: Self) -> u32 {
         let elapsed = self.0.wrapping_sub(earlier.0);
         if elapsed > u32::MAX / 2 { 0 } else { elapsed }
@@ -29,6 +32,7 @@ impl Tick {
 }
 
 /// Whole milliseconds, without the wide division of [`Duration::as_millis`].
+#[inline]
 pub(crate) fn millis(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1000).saturating_add(u64::from(duration.subsec_millis()))
 }
@@ -46,6 +50,7 @@ impl Decay {
         Self { rate: -1.0 / (millis(tau).max(1) as f32) }
     }
 
+    #[inline]
     fn factor(self, elapsed: u32) -> f32 {
         if elapsed == 0 { 1.0 } else { (elapsed as f32 * self.rate).exp() }
     }
@@ -71,6 +76,7 @@ fn pack(seconds: f32, at: Tick) -> u64 {
     (u64::from(seconds.to_bits()) << 32) | u64::from(at.0)
 }
 
+#[inline]
 fn unpack(packed: u64) -> (f32, Tick) {
     // Both halves are 32 bits wide.
     (f32::from_bits((packed >> 32) as u32), Tick(packed as u32))
@@ -109,12 +115,14 @@ impl PeakEwma {
     }
 
     /// The estimate now, in seconds; never zero.
+    #[inline]
     pub fn seconds(&self, now: Tick, decay: Decay) -> f32 {
         let (value, at) = unpack(self.packed.load(Relaxed));
         (value * decay.factor(now.since(at))).max(FLOOR)
     }
 
     /// Whether a sample came later than `start`.
+    #[inline]
     pub fn changed_since(&self, start: Tick) -> bool {
         let (_, at) = unpack(self.packed.load(Relaxed));
         at.since(start) > 0

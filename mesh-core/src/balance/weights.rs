@@ -40,11 +40,13 @@ impl Weights {
     }
 
     /// Whether all weigh the same.
+    #[inline]
     pub(crate) fn equal(&self) -> bool {
         self.table.is_empty()
     }
 
     /// An index, from 64 random bits.
+    #[inline]
     pub(crate) fn draw(&self, random: u64) -> usize {
         let product = u128::from(random) * self.len as u128;
         let index = (product >> 64) as usize;
@@ -56,6 +58,7 @@ impl Weights {
     }
 
     /// Two indices from 64 random bits; distinct where all weigh the same and there are two. Fewer than 2^32 of them.
+    #[inline]
     pub(crate) fn pair(&self, random: u64) -> (usize, usize) {
         // Each half of the number is scaled to its range.
         let scaled = |half: u64, range: usize| half * range as u64;

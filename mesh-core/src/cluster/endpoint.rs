@@ -109,12 +109,14 @@ pub(super) struct Shared {
 
 impl Vitals {
     /// Not known to be unreachable.
+    #[inline]
     pub(super) fn is_usable(&self) -> bool {
         self.readiness.load(Relaxed) != UNREADY
     }
 
     /// Whether picks consider it. Ejections whose time is up are ended before this is asked; one that waits for its probe
     /// is considered until somebody has become that.
+    #[inline]
     pub(super) fn is_in(&self) -> bool {
         self.is_usable() && self.outlier.standing().admits() && self.checked.is_healthy()
     }
@@ -135,11 +137,13 @@ impl Vitals {
     }
 
     /// Attempts under way there.
+    #[inline]
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed) as usize
     }
 
     /// When it came, in milliseconds since the epoch.
+    #[inline]
     pub(super) fn came(&self) -> u64 {
         self.came.load(Relaxed)
     }
@@ -324,6 +328,7 @@ pub struct EndpointReport {
 }
 
 /// Milliseconds since `epoch`, as the outlier detector counts.
+#[inline]
 pub(super) fn since(epoch: Instant, now: Instant) -> u64 {
     millis(now.saturating_duration_since(epoch))
 }

@@ -8,7 +8,8 @@
 //! A set is immutable and replaced whole; a pick reads it without a lock, and finds an endpoint in constant expected
 //! time. The few things that change a set or take an endpoint in or out are done by one thread at a time.
 //!
-//! `T` is what the transport keeps for each endpoint (a connection pool); this crate never looks inside. It is dropped
+//! `T` is what the transport keeps for each endpoint (a connection pool); this crate never looks inside. So a pick is
+//! compiled where `T` is known, and the small functions that it calls are `#[inline]` to be compiled with it. `T` is dropped
 //! when its endpoint has left the set and the last [`Pick`] of it has ended.
 
 mod balancing;
@@ -55,6 +56,7 @@ use crate::telemetry::{self, ClusterMetrics, Metrics, PickRefusal};
 
 use balancing::Balancing;
 use endpoint::{Live, Shared, Vitals, since};
+use group::Slot;
 use members::Members;
 use next_return::NextReturn;
 use set::Set;
@@ -323,7 +325,8 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             shared.metrics.balance.spilled.inc();
         }
         let reason = PickReason::new(&choice.drawn, choice.scope, probe.is_some());
-        Ok((Pick::new(choice.drawn.slot, set.settings.of_attempt(), probe, now), reason))
+        let Slot { state, vitals, .. } = choice.drawn.slot;
+        Ok((Pick::new(state, vitals, set.settings.of_attempt(), probe, now), reason))
     }
 
     /// Takes in what an active health check of an endpoint said.

@@ -16,6 +16,7 @@ impl Default for NextReturn {
 
 impl NextReturn {
     /// When it was due, if it is.
+    #[inline]
     pub(crate) fn due(&self, now: u64) -> Option<u64> {
         Some(self.millis.load(Relaxed)).filter(|due| now >= *due)
     }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::endpoint::since;
-use super::group::Slot;
+use super::endpoint::{Vitals, since};
 use super::{AttemptSettings, EndpointState};
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
@@ -63,14 +62,19 @@ pub struct Pick<T> {
 }
 
 impl<T> Pick<T> {
-    pub(super) fn new(slot: &Slot<T>, settings: AttemptSettings, probe: Option<u64>, now: Instant) -> Self {
-        // Not by way of the endpoint: the slot's vitals are in the cache by now.
-        let vitals = &slot.vitals;
+    /// `vitals` are the endpoint's own: by way of it they would be two steps in memory, and these are in the cache by now.
+    pub(super) fn new(
+        endpoint: &Arc<EndpointState<T>>,
+        vitals: &Vitals,
+        settings: AttemptSettings,
+        probe: Option<u64>,
+        now: Instant,
+    ) -> Self {
         vitals.in_flight.fetch_add(1, Relaxed);
         if settings.count_active {
             vitals.shared.active.fetch_add(1, Relaxed);
         }
-        let endpoint = Arc::clone(&slot.state);
+        let endpoint = Arc::clone(endpoint);
         Self { endpoint, settings, started: now, headers: None, probe, over: false }
     }
 

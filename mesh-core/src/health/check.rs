@@ -98,6 +98,7 @@ pub(crate) struct Checked {
 
 impl Checked {
     /// Whether it is held to be healthy, as one that was never checked is.
+    #[inline]
     pub(crate) fn is_healthy(&self) -> bool {
         !self.failed.load(Relaxed)
     }

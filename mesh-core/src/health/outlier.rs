@@ -124,6 +124,7 @@ impl OutlierDetector {
     }
 
     /// Something was heard of the endpoint or its host, good or bad: it is no black hole.
+    #[inline]
     pub fn answered(&self) {
         if self.timeouts.load(Relaxed) != 0 {
             self.timeouts.store(0, Relaxed);
@@ -131,6 +132,7 @@ impl OutlierDetector {
     }
 
     /// Where it stands.
+    #[inline]
     pub fn standing(&self) -> Standing {
         self.standing.load()
     }
@@ -222,6 +224,7 @@ impl OutlierDetector {
     }
 
     /// Whose request a pick of it is.
+    #[inline]
     pub(crate) fn claim(&self) -> Claim {
         self.standing.claim()
     }

@@ -47,6 +47,7 @@ impl Standing {
         }
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         match word & TAG {
             0 => Self::In,
@@ -57,6 +58,7 @@ impl Standing {
     }
 
     /// Whether a request may be sent there.
+    #[inline]
     pub fn admits(self) -> bool {
         matches!(self, Self::In | Self::HalfOpen)
     }
@@ -82,6 +84,7 @@ pub(crate) enum Claim {
 
 impl StandingCell {
     /// Where it stands.
+    #[inline]
     pub(crate) fn load(&self) -> Standing {
         Standing::unpack(self.word.load(Relaxed))
     }
@@ -107,6 +110,7 @@ impl StandingCell {
     }
 
     /// Makes a request the probe, if one is waited for.
+    #[inline]
     pub(crate) fn claim(&self) -> Claim {
         match self.load() {
             Standing::In | Standing::Out { .. } => Claim::Ordinary,
