@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use mesh_tower::test_util::TestMesh;
+
 const README: &str = include_str!("../../README.md");
 
 /// The fenced blocks of one language, in order.
@@ -34,4 +36,34 @@ fn every_file_it_points_to_is_there() {
     let links = README.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let missing: Vec<_> = links.filter(|link| !link.starts_with('#') && !root.join(link).exists()).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// With every number as `#`: what a line of an explanation looks like.
+fn shape(line: &str) -> String {
+    let mut shape = String::new();
+    for c in line.chars() {
+        match c {
+            '0'..='9' if shape.ends_with('#') => {}
+            '0'..='9' => shape.push('#'),
+            c => shape.push(c),
+        }
+    }
+    shape
+}
+
+#[tokio::test]
+async fn the_explanation_that_it_shows_is_one() {
+    let shown = blocks("text").into_iter().find(|block| block.starts_with("GET /paid/7")).unwrap();
+    let mesh = TestMesh::new().service("payments", axum::Router::new()).start().await.unwrap();
+    let client = mesh.client_as("spiffe://test/ns/shop/sa/web", "payments").await.unwrap();
+    while client.endpoints().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let told = client.get("/paid/7").explain().unwrap().to_string();
+    let lines: Vec<String> = shown.lines().map(shape).collect();
+    // Its one endpoint is compared to nobody.
+    for line in told.lines().map(shape).filter(|line| !line.starts_with("pick: ")) {
+        assert!(lines.contains(&line), "the README does not show {line:?}, but\n{shown}");
+    }
+    assert!(shown.lines().last().unwrap().contains(" - least latency x load of 2: "));
 }

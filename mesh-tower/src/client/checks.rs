@@ -1,7 +1,7 @@
 //! Asks the endpoints of a cluster how they are, beside the requests.
 //!
 //! A check goes over the endpoint's own pool: the same mTLS, the same pinned identities, the same connection that requests
-//! would take. One task for each cluster decides whose turn it is; it looks at the set anew each time, so that endpoints
+//! would take. One task for each cluster decides whose turn it is; it looks at the set once a second, so that endpoints
 //! come and go without being told to it.
 
 use std::collections::HashMap;
@@ -19,6 +19,7 @@ use mesh_core::rng::Rng;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::agenda::Agenda;
 use super::authenticate::attach_token;
 use super::pool::{self, Pool, Progress};
 use super::registry::RuntimeCluster;
@@ -29,12 +30,6 @@ use crate::error::{Error, ErrorKind};
 const MAX_ANSWER: usize = 64 * 1024;
 /// How long a change of the set, or the end of the cluster, may go unnoticed.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// When an endpoint is asked next.
-enum Turn {
-    At(Instant),
-    UnderWay,
-}
 
 /// Begins to check the endpoints of a cluster that was made, if they are to be checked.
 pub(super) fn begin(mesh: &Mesh, cluster: &Arc<RuntimeCluster>) {
@@ -54,40 +49,35 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Checks every endpoint of `cluster` until that is gone.
+    ///
+    /// A check costs its place in the [`Agenda`], and a look a second at the whole set, however many endpoints there are.
     pub(super) async fn run(self, cluster: Weak<RuntimeCluster>) {
-        let mut turns: HashMap<EndpointKey, Turn> = HashMap::new();
+        let (mut agenda, mut next_look) = (Agenda::default(), Instant::now());
         let (mut tasks, mut asked) = (JoinSet::new(), HashMap::<Id, EndpointKey>::new());
         loop {
             let Some(alive) = cluster.upgrade() else { return };
             let now = Instant::now();
-            let mut wake = now + LOOK;
-            let mut old = std::mem::take(&mut turns);
-            for endpoint in alive.cluster.endpoints().iter() {
-                let key = endpoint.endpoint().key.clone();
+            if next_look <= now {
                 // One that is new is asked soon, and not at the same moment as all that came with it.
-                let turn = old.remove(&key).unwrap_or_else(|| Turn::At(now + self.spread(self.rng.unit())));
-                let turn = match turn {
-                    Turn::At(at) if at <= now && tasks.len() < self.config.concurrency => {
-                        let (check, timeout) = (Arc::clone(&self.check), self.config.timeout);
-                        let (alive, endpoint, config) = (Arc::clone(&alive), Arc::clone(endpoint), self.config.clone());
-                        let task = tasks.spawn(async move {
-                            let verdict = ask(&alive, &endpoint, &*check, timeout).await;
-                            alive.cluster.checked(&endpoint, &verdict, &config, Instant::now());
-                        });
-                        asked.insert(task.id(), key.clone());
-                        Turn::UnderWay
-                    }
-                    Turn::At(at) => {
-                        if at > now {
-                            wake = wake.min(at);
-                        }
-                        Turn::At(at)
-                    }
-                    Turn::UnderWay => Turn::UnderWay,
-                };
-                turns.insert(key, turn);
+                agenda.renew(&alive.cluster.endpoints(), || now + self.spread(self.rng.unit()));
+                next_look = now + LOOK;
+            }
+            while tasks.len() < self.config.concurrency
+                && let Some(endpoint) = agenda.due(now)
+            {
+                let key = endpoint.endpoint().key.clone();
+                let (check, timeout) = (Arc::clone(&self.check), self.config.timeout);
+                let (alive, config) = (Arc::clone(&alive), self.config.clone());
+                let task = tasks.spawn(async move {
+                    let verdict = ask(&alive, &endpoint, &*check, timeout).await;
+                    alive.cluster.checked(&endpoint, &verdict, &config, Instant::now());
+                });
+                asked.insert(task.id(), key);
             }
             drop(alive);
+            // Whoever is due and finds no place waits for the end of a check.
+            let room = tasks.len() < self.config.concurrency;
+            let wake = agenda.next().filter(|_| room).map_or(next_look, |next| next.min(next_look));
             tokio::select! {
                 () = sleep_until(wake) => {}
                 Some(ended) = tasks.join_next_with_id() => {
@@ -98,9 +88,9 @@ impl Checks {
                             panicked.id()
                         }
                     };
-                    if let Some(turn) = asked.remove(&id).and_then(|key| turns.get_mut(&key)) {
+                    if let Some(key) = asked.remove(&id) {
                         let jitter = self.spread(2.0 * self.rng.unit());
-                        *turn = Turn::At(Instant::now() + self.config.interval + jitter - self.spread(1.0));
+                        agenda.again(key, Instant::now() + self.config.interval + jitter - self.spread(1.0));
                     }
                 }
             }

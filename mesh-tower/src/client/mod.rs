@@ -16,6 +16,7 @@
 //!
 //! Every layer is always ready and cancel safe. The stack is static; an attempt costs one box.
 
+mod agenda;
 mod attached;
 mod attempts;
 pub mod authenticate;

@@ -15,7 +15,7 @@ use mesh_core::identity::Identity;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::ConnectFailure;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cancellations::{self, REMEMBERED};
 use super::last_words::LastWords;
@@ -139,8 +139,32 @@ fn failure(error: &ConnectError) -> Failure {
     Failure::new(kind, counted, format!("{} ({})", error, error.reason()))
 }
 
+/// The halves, whether they speak HTTP/2, whom they speak to, and when that should end.
+pub(super) type Connection = ((Sender, Driven), bool, Option<Judged>, Option<Instant>);
+
+/// Dials and shakes hands, each within `pool.connect_timeout`; the second is a write, and waits for nobody.
+pub(super) async fn connect(
+    dial: &dyn Dial,
+    address: SocketAddr,
+    settings: &PoolConfig,
+) -> Result<Connection, Failure> {
+    let late = |_| {
+        let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
+        Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
+    };
+    let dialing = dial.dial(address);
+    let dialed = if dial.is_bounded() {
+        dialing.await?
+    } else {
+        timeout(settings.connect_timeout, dialing).await.map_err(late)??
+    };
+    let handshake = handshake(dialed.io, dialed.http2, settings);
+    let halves = timeout(settings.connect_timeout, handshake).await.map_err(late)??;
+    Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
+}
+
 /// Sends the connection preface. What the server thinks of it shows only with its first answer.
-pub(super) async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> Result<(Sender, Driven), Failure> {
+async fn handshake(io: BoxIo, http2: bool, settings: &PoolConfig) -> Result<(Sender, Driven), Failure> {
     let failed = |error: hyper::Error| {
         Failure::new(ErrorKind::Connect, ConnectFailure::Http, format!("HTTP handshake failed: {}", chain(&error)))
     };

@@ -64,7 +64,7 @@ use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
@@ -131,9 +131,6 @@ struct Http1 {
     link: Arc<Link>,
     send: http1::SendRequest<ReplayBody>,
 }
-
-/// The halves, whether they speak HTTP/2, whom they speak to, and when that should end.
-type Connection = ((Sender, link::Driven), bool, Option<trust::Judged>, Option<Instant>);
 
 /// What is behind the short lock: counted, pushed and popped, never awaited.
 #[derive(Default)]
@@ -410,7 +407,7 @@ impl Shared {
         }
         let counted = Counted(self);
         let settings = self.context.settings.load_full();
-        let result = self.dial_and_handshake(&settings).await;
+        let result = dial::connect(&**self.context.dial.load_full(), self.address, &settings).await;
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
                 let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
@@ -432,23 +429,6 @@ impl Shared {
         // After the count went down, so that whoever wakes may connect again.
         self.wake.notify_waiters();
         connected
-    }
-
-    async fn dial_and_handshake(&self, settings: &PoolConfig) -> Result<Connection, Failure> {
-        let dial = self.context.dial.load_full();
-        let late = |_| {
-            let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
-            Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
-        };
-        let dialing = dial.dial(self.address);
-        let dialed = if dial.is_bounded() {
-            dialing.await?
-        } else {
-            timeout(settings.connect_timeout, dialing).await.map_err(late)??
-        };
-        let handshake = dial::handshake(dialed.io, dialed.http2, settings);
-        let halves = timeout(settings.connect_timeout, handshake).await.map_err(late)??;
-        Ok((halves, dialed.http2, dialed.peer, dialed.retire_at))
     }
 
     /// When a connection that is made now has reached its greatest age.

@@ -137,3 +137,66 @@ async fn checks_are_few_at_once_and_not_all_at_the_same_time() {
     assert_eq!(most.load(SeqCst), 4);
     task.abort();
 }
+
+/// Nobody is there, so that a check costs little and the agenda is what is left: two rounds of 4,000.
+#[tokio::test(start_paused = true)]
+async fn thousands_of_endpoints_are_all_asked_in_each_round() {
+    let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
+    let mut rig = Rig::new(&Net::default(), &[], None);
+    rig.cluster = Arc::new(RuntimeCluster::for_test("shop", &config, Box::new(Net::default())));
+    let endpoints = (0..4_000_u16).map(|n| Address::new(([10, 1, (n >> 8) as u8, n as u8], 80).into()));
+    rig.cluster.cluster.update(endpoints.collect(), Instant::now());
+    let started = Instant::now();
+    let task = start(&rig, |config| config.unhealthy_threshold = 2);
+    rig.until(|rig| rig.checks(CheckResult::Unhealthy) >= 8_000).await;
+    assert!(rig.healthy().iter().all(|healthy| !healthy));
+    assert!(started.elapsed() < Duration::from_secs(4), "two rounds of a second: {:?}", started.elapsed());
+    task.abort();
+}
+
+/// Each turn is one endpoint's, in the order of time, however many there are and whoever comes and goes meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_agenda_has_one_turn_for_each() {
+    use super::super::agenda::Agenda;
+    const COUNT: usize = 4_000;
+    let endpoints: Vec<_> = (0..COUNT).map(|n| Address::new(([10, 1, (n >> 8) as u8, n as u8], 80).into())).collect();
+    let rig = Rig::new(&Net::default(), &[], None);
+    rig.cluster.cluster.update(endpoints.clone(), Instant::now());
+    let (start, chance) = (Instant::now(), Rng::seeded(5));
+    let ms = |n: usize| start + Duration::from_millis(n as u64);
+    let (mut agenda, mut model) = (Agenda::default(), std::collections::BTreeMap::new());
+    let mut firsts = 0;
+    agenda.renew(&rig.cluster.cluster.endpoints(), || {
+        firsts += 1;
+        ms(chance.below(1_000))
+    });
+    assert_eq!(firsts, COUNT);
+    let mut order = Vec::new();
+    for now in 0..5_000 {
+        while let Some(endpoint) = agenda.due(ms(now)) {
+            let key = endpoint.endpoint().key.clone();
+            // In the order of time, a second apart for each endpoint.
+            let last = model.insert(key.clone(), now);
+            assert!(last.is_none_or(|last| now == last + 1_000), "{key} at {now} after {last:?}");
+            order.push(key.clone());
+            agenda.again(key, ms(now + 1_000));
+        }
+        if now % 1_000 == 999 {
+            agenda.renew(&rig.cluster.cluster.endpoints(), || panic!("nobody is new"));
+        }
+    }
+    assert_eq!((order.len(), model.len()), (5 * COUNT, COUNT));
+    // Half of them leave, one of those in the midst of its turn, and come back: one turn each, again.
+    let gone = agenda.due(ms(6_000)).unwrap().endpoint().key.clone();
+    let stay: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.key != gone).take(COUNT / 2).cloned().collect();
+    rig.cluster.cluster.update(stay, Instant::now());
+    agenda.renew(&rig.cluster.cluster.endpoints(), || panic!("nobody is new"));
+    agenda.again(gone.clone(), ms(6_001));
+    rig.cluster.cluster.update(endpoints, Instant::now());
+    agenda.renew(&rig.cluster.cluster.endpoints(), || ms(6_500));
+    agenda.again(gone, ms(6_001));
+    let turns: Vec<_> =
+        std::iter::from_fn(|| agenda.due(ms(7_000))).map(|state| state.endpoint().key.clone()).collect();
+    let distinct: std::collections::BTreeSet<_> = turns.iter().collect();
+    assert_eq!((turns.len(), distinct.len()), (COUNT, COUNT));
+}
