@@ -7,7 +7,10 @@ use mesh_core::discover::EndpointKey;
 
 /// Every attempt of one call, oldest first. An extension of each response, and part of each [`Error`](crate::Error).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attempts(Vec<AttemptReport>);
+pub struct Attempts {
+    reports: Vec<AttemptReport>,
+    spent: bool,
+}
 
 /// Where one attempt went and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,37 +36,49 @@ pub enum AttemptOutcome {
 
 impl Attempts {
     pub(crate) fn one(endpoint: Option<EndpointKey>, outcome: AttemptOutcome) -> Self {
-        Self(vec![AttemptReport { endpoint, outcome }])
+        Self { reports: vec![AttemptReport { endpoint, outcome }], spent: false }
     }
 
     /// Puts the reports of earlier attempts before these.
     pub(crate) fn after(mut self, mut earlier: Self) -> Self {
-        earlier.0.append(&mut self.0);
+        earlier.reports.append(&mut self.reports);
+        earlier.spent |= self.spent;
         earlier
     }
 
     /// How many there were.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.reports.len()
     }
 
     /// Whether none was made.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.reports.is_empty()
+    }
+
+    /// Whether whoever is told of this should not repeat it either: it was repeated in vain, it would have been but for a
+    /// budget that is exhausted, or the endpoint said so. Retries that multiply from hop to hop turn a small outage into a
+    /// large one.
+    pub fn is_spent(&self) -> bool {
+        self.spent || self.len() > 1
+    }
+
+    pub(crate) fn spend(&mut self) {
+        self.spent = true;
     }
 
     /// The reports, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &AttemptReport> {
-        self.0.iter()
+        self.reports.iter()
     }
 
     pub(crate) fn last_mut(&mut self) -> Option<&mut AttemptReport> {
-        self.0.last_mut()
+        self.reports.last_mut()
     }
 
     pub(crate) fn tried(&self) -> Tried {
         let mut tried = Tried::default();
-        self.0.iter().filter_map(|report| report.endpoint.clone()).for_each(|key| tried.insert(key));
+        self.reports.iter().filter_map(|report| report.endpoint.clone()).for_each(|key| tried.insert(key));
         tried
     }
 }
@@ -81,7 +96,7 @@ impl fmt::Display for AttemptOutcome {
 impl fmt::Display for Attempts {
     /// `10.0.0.1:80 connect, 10.0.0.2:80 200`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, report) in self.0.iter().enumerate() {
+        for (i, report) in self.reports.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { ", " })?;
             match &report.endpoint {
                 Some(endpoint) => write!(f, "{endpoint} {}", report.outcome)?,

@@ -196,7 +196,7 @@ where
                                 this.state.set(State::Peek { response: Some(response), limit: sleep(PEEK) });
                                 continue;
                             }
-                            None => return Poll::Ready(finish(this.made, *this.sent, Ok(response))),
+                            None => return Poll::Ready(finish(this.made, *this.sent, Spent(false), Ok(response))),
                         }
                     }
                 },
@@ -218,7 +218,9 @@ where
                             }
                             (Ok(peeked_response), Some(class))
                         }
-                        Ok(None) => return Poll::Ready(finish(this.made, *this.sent, Ok(peeked_response))),
+                        Ok(None) => {
+                            return Poll::Ready(finish(this.made, *this.sent, Spent(false), Ok(peeked_response)));
+                        }
                         Err(error) => {
                             let attempts = peeked_response.extensions_mut().remove::<Attempts>().unwrap_or_default();
                             (Err(error.with_attempts(attempts)), None)
@@ -238,8 +240,9 @@ where
                     continue;
                 }
             };
-            let Some((wait, place)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
-                return Poll::Ready(finish(this.made, *this.sent, answer));
+            let (wait, place) = match this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) {
+                Ok(repeat) => repeat,
+                Err(spent) => return Poll::Ready(finish(this.made, *this.sent, spent, answer)),
             };
             let attempts = match &answer {
                 Ok(response) => response.extensions().get::<Attempts>().cloned().unwrap_or_default(),
@@ -262,22 +265,30 @@ fn outcome(answer: &Answer) -> AttemptOutcome {
     }
 }
 
+/// Whether nobody above should repeat it either.
+#[derive(Debug, Clone, Copy)]
+struct Spent(bool);
+
 /// Gives the caller the record of every attempt. `sent`: an earlier one may have been processed, whatever became of the last.
-fn finish(made: &mut Attempts, sent: bool, answer: Answer) -> Answer {
+fn finish(made: &mut Attempts, sent: bool, Spent(spent): Spent, answer: Answer) -> Answer {
     let made = std::mem::take(made);
-    if made.is_empty() {
+    if made.is_empty() && !spent {
         return answer;
     }
     match answer {
         Ok(mut response) => {
-            let last = response.extensions_mut().remove::<Attempts>().unwrap_or_default();
-            response.extensions_mut().insert(last.after(made));
+            let mut all = response.extensions_mut().remove::<Attempts>().unwrap_or_default().after(made);
+            if spent {
+                all.spend();
+            }
+            response.extensions_mut().insert(all);
             Ok(response)
         }
         Err(error) => {
             let last = error.attempts().clone();
             let error = if sent { error.maybe_sent() } else { error };
-            Err(error.with_attempts(last.after(made)))
+            let error = error.with_attempts(last.after(made));
+            Err(if spent { error.spent() } else { error })
         }
     }
 }
@@ -287,7 +298,8 @@ impl Rules {
         self.call.route.retry_policy()
     }
 
-    /// After which wait to send again, if at all. Core decides; here it is found out what happened.
+    /// After which wait to send again, or else whether that is the last word. Core decides; here it is found out what
+    /// happened.
     fn repeat(
         &self,
         answer: &Answer,
@@ -295,17 +307,19 @@ impl Rules {
         made: usize,
         replay: &Replay,
         rng: &Rng,
-    ) -> Option<(Duration, Option<Place>)> {
+    ) -> Result<(Duration, Option<Place>), Spent> {
+        // Somebody further down has said so, for all who are above: also where it is not repeated here for other reasons.
+        let told = Spent(class.is_some_and(|class| class.pushback == Pushback::Never));
         if self.once || !replay.is_whole() {
-            return None;
+            return Err(told);
         }
         let (safety, outcome, pushback) = match (answer, class) {
             (Err(error), _) => {
                 let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
-                (safety, of_error(error.kind())?, Pushback::None)
+                (safety, of_error(error.kind()).ok_or(told)?, Pushback::None)
             }
             (Ok(_), Some(class)) if class.retryable => (self.processed(), class.outcome, class.pushback),
-            (Ok(_), _) => return None,
+            (Ok(_), _) => return Err(told),
         };
         let attempts = u32::try_from(made).unwrap_or(u32::MAX).saturating_add(1);
         let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
@@ -319,19 +333,19 @@ impl Rules {
                     Err(Overflow { max }) => {
                         limits.retry_refused();
                         tracing::debug!(route = %route.name, max, "attempt is not repeated: limits.max_retries");
-                        return None;
+                        return Err(Spent(true));
                     }
                 };
                 metrics.retries.inc(reason);
                 tracing::debug!(route = %route.name, reason = reason.as_str(), ?after, "attempt is repeated");
-                Some((after, place))
+                Ok((after, place))
             }
             RetryDecision::Stop(reason) => {
                 if reason == StopReason::Budget {
                     metrics.budget_exhausted.inc();
                 }
                 tracing::debug!(route = %route.name, %reason, "attempt is not repeated");
-                None
+                Err(Spent(told.0 || reason == StopReason::Budget))
             }
         }
     }
