@@ -304,7 +304,7 @@ async fn a_rolling_crash_does_fail_requests() {
     }
 }
 
-/// All of ten, each once, at more than 500 requests a second: charges, which must not be sent twice, and streams.
+/// All of ten, each once, while charges, which must not be sent twice, and streams never rest.
 #[tokio::test]
 async fn a_rolling_restart_of_ten_servers_fails_no_request() {
     let start = Instant::now();

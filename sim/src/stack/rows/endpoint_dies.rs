@@ -13,7 +13,7 @@ use super::{Arm, Scale, seen};
 use crate::scorecard::{Row, Seen};
 use crate::stack::Fault;
 use crate::stack::load::open_loop;
-use crate::stack::world::{self, CLIENT, Process, cluster, mesh, network, now, servers};
+use crate::stack::world::{self, CLIENT, cluster, mesh, network, now, servers};
 
 const RATE: f64 = 2_000.0;
 const ENDPOINTS: usize = 10;
@@ -84,10 +84,10 @@ fn run(seed: u64, arm: Arm, scale: Scale, death: Death, within: Duration) -> Res
             let dies = async {
                 tokio::time::sleep(at.saturating_sub(now())).await;
                 match death {
-                    Death::Killed => processes.get(VICTIM).map(Process::kill),
-                    Death::Silent => Some(hold(CLIENT, format!("server-{VICTIM}"))),
+                    Death::Killed => processes.get(VICTIM).ok_or("no victim")?.kill(),
+                    Death::Silent => hold(CLIENT, format!("server-{VICTIM}")),
                 }
-                .ok_or("no victim")
+                Ok::<_, Fault>(())
             };
             let (calls, died) = tokio::join!(open_loop(&client, "/", RATE, rng.fork(), end), dies);
             died?;

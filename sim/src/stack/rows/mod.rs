@@ -73,6 +73,26 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "what the scorecard does: minutes, in release mode"]
+    fn every_row_with_twenty_seeds() {
+        let mut broken = Vec::new();
+        for row in rows() {
+            let start = tokio::time::Instant::now();
+            for (arm, run, expected) in [("mesh", row.mesh, true), ("control", row.control, false)] {
+                let runs: Vec<_> = (1..=20).map(run).collect();
+                let as_expected = runs.iter().filter(|seen| seen.met == expected).count();
+                let worst = runs.iter().max_by(|a, b| a.badness.total_cmp(&b.badness));
+                println!("{} {arm}: {as_expected} of 20; worst: {:?}", row.name, worst.map(|seen| &seen.text));
+                if as_expected < 20 {
+                    broken.push((row.name, arm));
+                }
+            }
+            println!("  {:?}", start.elapsed());
+        }
+        assert!(broken.is_empty(), "{broken:?}");
+    }
+
+    #[test]
     fn an_endpoint_that_is_killed() {
         holds(endpoint_dies::killed);
     }

@@ -87,7 +87,7 @@ pub(super) fn amplification(seed: u64, arm: Arm, scale: Scale) -> Result<Seen, F
     })?;
     let ratio = at_leaf.load(Relaxed) as f64 / made.len() as f64;
     Ok(Seen {
-        met: ratio <= 1.15 && ratio >= 1.0,
+        met: (1.0..=1.15).contains(&ratio),
         text: format!("{} requests at the leaf of {}, {ratio:.2}x", at_leaf.load(Relaxed), made.len()),
         badness: ratio,
     })
