@@ -9,3 +9,5 @@
 //! has to fail.
 
 pub mod scorecard;
+#[cfg(feature = "stack")]
+pub mod stack;

@@ -229,13 +229,28 @@ impl Peers {
 }
 
 /// Restarts each of two servers twice under load; what failed of how many requests, and how long each end took.
-async fn rolling_restart(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec<String>, usize, Vec<Duration>) {
+async fn two_twice(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec<String>, usize, Vec<Duration>) {
+    rolling_restart(2, 4, http, graceful, stuck).await
+}
+
+/// Restarts so many of these servers under load, one after the other.
+async fn rolling_restart(
+    servers: usize,
+    restarts: usize,
+    http: HttpVersion,
+    graceful: bool,
+    stuck: bool,
+) -> (Vec<String>, usize, Vec<Duration>) {
     let net = TestMesh::new().start().await.unwrap();
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut servers = vec![Server::start(&net, anywhere).await, Server::start(&net, anywhere).await];
+    let count = servers;
+    let mut servers = Vec::new();
+    for _ in 0..count {
+        servers.push(Server::start(&net, anywhere).await);
+    }
     let load = Load::start(&net, &servers, http).await;
     let mut ends = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..restarts {
         load.more(100).await;
         let server = servers.remove(0);
         let mut peers = if stuck { Some(Peers::connect(&net, server.address).await) } else { None };
@@ -269,7 +284,7 @@ async fn rolling_restart(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec
 async fn a_rolling_restart_fails_no_request_and_waits_no_longer_than_its_grace() {
     for http in [HttpVersion::Http2, HttpVersion::Http1] {
         for stuck in [false, true] {
-            let (failed, of, ends) = rolling_restart(http, true, stuck).await;
+            let (failed, of, ends) = two_twice(http, true, stuck).await;
             println!("{http:?}, stuck peers: {stuck}: {} of {of} failed; ends: {ends:?}", failed.len());
             assert!(failed.is_empty(), "{http:?}: {} of {of}: {:?}", failed.len(), failed.first());
             for took in ends {
@@ -284,7 +299,23 @@ async fn a_rolling_restart_fails_no_request_and_waits_no_longer_than_its_grace()
 #[tokio::test]
 async fn a_rolling_crash_does_fail_requests() {
     for http in [HttpVersion::Http2, HttpVersion::Http1] {
-        let (failed, of, _) = rolling_restart(http, false, false).await;
+        let (failed, of, _) = two_twice(http, false, false).await;
         assert!(!failed.is_empty(), "none of {of}: the test above proves nothing");
     }
+}
+
+/// All of ten, each once, while charges, which must not be sent twice, and streams never rest.
+#[tokio::test]
+async fn a_rolling_restart_of_ten_servers_fails_no_request() {
+    let start = Instant::now();
+    let (failed, of, ends) = rolling_restart(10, 10, HttpVersion::Http2, true, false).await;
+    println!("{} of {of} failed in {:?}; ends: {ends:?}", failed.len(), start.elapsed());
+    assert!(failed.is_empty(), "{} of {of}: {:?}", failed.len(), failed.first());
+    assert!(ends.iter().all(|took| *took < GRACE), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_rolling_crash_of_ten_servers_does_fail_requests() {
+    let (failed, of, _) = rolling_restart(10, 10, HttpVersion::Http2, false, false).await;
+    assert!(!failed.is_empty(), "none of {of}: the test above proves nothing");
 }

@@ -133,6 +133,15 @@ impl Attempts {
         self.first.is_none()
     }
 
+    /// Whether whoever is told of this should not repeat it either: it was repeated in vain, it would have been but for a
+    /// budget or limit that is exhausted, or the endpoint said so. Retries that multiply from hop to hop turn a small outage
+    /// into a large one.
+    pub fn is_spent(&self) -> bool {
+        use StopReason::{Budget, Limit, Marked, Pushback};
+        let stopped = self.last().map(|report| report.next);
+        self.len() > 1 || matches!(stopped, Some(Next::Stopped(Budget | Limit | Marked | Pushback)))
+    }
+
     /// The reports, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &AttemptReport> {
         self.first.iter().chain(&self.more)

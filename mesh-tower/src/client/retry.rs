@@ -312,8 +312,8 @@ fn finish(made: &mut Attempts, sent: bool, answer: Answer) -> Answer {
     }
     match answer {
         Ok(mut response) => {
-            let last = response.extensions_mut().remove::<Attempts>().unwrap_or_default();
-            response.extensions_mut().insert(last.after(made));
+            let all = response.extensions_mut().remove::<Attempts>().unwrap_or_default().after(made);
+            response.extensions_mut().insert(all);
             Ok(response)
         }
         Err(error) => {
@@ -339,6 +339,10 @@ impl Rules {
         rng: &Rng,
     ) -> Result<Again, Next> {
         const NOT_RETRYABLE: Next = Next::Stopped(StopReason::NotRetryable);
+        // Somebody further down has said so, for all who are above: also where it is not repeated here for other reasons.
+        if class.is_some_and(|class| class.pushback == Pushback::Never && class.outcome != Outcome::Success) {
+            return Err(Next::Stopped(told(answer)));
+        }
         let (safety, outcome, pushback) = match (answer, class) {
             (Err(error), _) => {
                 let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
@@ -372,8 +376,7 @@ impl Rules {
                 if reason == StopReason::Budget {
                     metrics.budget_exhausted.inc();
                 }
-                let marked = reason == StopReason::Pushback && is_marked(answer);
-                Err(Next::Stopped(if marked { StopReason::Marked } else { reason }))
+                Err(Next::Stopped(reason))
             }
         }
     }
@@ -383,11 +386,13 @@ impl Rules {
     }
 }
 
-/// Whether the sender of the answer has retried already.
-fn is_marked(answer: &Answer) -> bool {
-    let Ok(response) = answer else { return false };
-    response.headers().contains_key(NO_RETRY)
-        || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
+/// How an answer says that it is not to be repeated: its sender has retried already, or asks not to.
+fn told(answer: &Answer) -> StopReason {
+    let marked = answer.as_ref().is_ok_and(|response| {
+        response.headers().contains_key(NO_RETRY)
+            || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
+    });
+    if marked { StopReason::Marked } else { StopReason::Pushback }
 }
 
 /// `None` for what another attempt cannot mend.

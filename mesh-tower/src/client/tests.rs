@@ -444,6 +444,39 @@ async fn an_exhausted_budget_ends_retries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_above_is_told_when_repeating_is_of_no_use() {
+    let poor = BudgetConfig::default().ratio(0.0).min_per_second(0);
+    let rules = |attempts, budget: &BudgetConfig| {
+        Some(retry(|retry| (retry.attempts, retry.budget) = (attempts, budget.clone())))
+    };
+    let (rich, told) = (BudgetConfig::default(), &["mesh-no-retry"][..]);
+    for (what, status, marks, rules, post_it, attempts, spent) in [
+        ("nothing to repeat", 200, &[][..], rules(3, &rich), false, 1, false),
+        ("repeated in vain", 503, &[], rules(3, &rich), false, 3, true),
+        ("the budget is exhausted", 503, &[], rules(3, &poor), false, 1, true),
+        ("no rules of ours", 503, &[], None, false, 1, false),
+        ("one attempt by our rules", 503, &[], rules(1, &rich), false, 1, false),
+        ("not ours to repeat", 503, &[], rules(3, &rich), true, 1, false),
+        ("the endpoint said so", 502, told, rules(3, &rich), false, 1, true),
+        ("it said so, and we never would", 502, told, None, false, 1, true),
+        ("it said so, of a charge", 500, told, rules(3, &rich), true, 1, true),
+    ] {
+        let net = Net::default();
+        let host = net.host(1, move |_| {
+            let mut response = answer(status, "");
+            for mark in marks {
+                response.headers_mut().insert(*mark, http::HeaderValue::from_static("1"));
+            }
+            response
+        });
+        let rig = Rig::new(&net, &[host], rules);
+        let response = rig.send(if post_it { post("charge") } else { get() }).await.unwrap();
+        let made = response.extensions().get::<Attempts>().unwrap();
+        assert_eq!((made.len(), made.is_spent()), (attempts, spent), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn grpc_unavailable_is_repeated_wherever_it_stands() {
     for trailers_only in [true, false] {
         let net = Net::default();

@@ -208,11 +208,10 @@ impl StdError for Error {
 }
 
 impl IntoResponse for Error {
-    /// The bare status. Where this call was itself repeated in vain, the caller is told not to repeat it again:
-    /// retries that multiply from hop to hop turn a small outage into a large one.
+    /// The bare status. Where repeating is of no use any more ([`Attempts::is_spent`]), the caller is told so.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        if self.0.attempts.len() > 1 {
+        if self.0.attempts.is_spent() {
             response.headers_mut().insert(crate::classify::NO_RETRY, http::HeaderValue::from_static("1"));
         }
         response

@@ -34,6 +34,7 @@ mod last_words;
 mod lease;
 mod link;
 mod progress;
+mod reconnect;
 mod service;
 mod trust;
 
@@ -59,7 +60,6 @@ use mesh_core::clock::WallClock;
 use mesh_core::cluster::{EndpointState, Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
-use mesh_core::retry::Backoff;
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
@@ -71,11 +71,10 @@ use super::replay::ReplayBody;
 use crate::error::{Error, ErrorKind};
 use crate::places::Place as ConnectionPlace;
 use link::{End, Failure, Link, Sender};
+use reconnect::Reconnects;
 
 /// HTTP/1.1 carries one request at a time and so needs more connections than HTTP/2. (`PoolConfig::max_connections`)
 const HTTP1_FACTOR: usize = 64;
-/// The waits between background reconnects.
-const RECONNECT: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
 /// By how much a connection may be replaced before its greatest age.
 const AGE_JITTER: f64 = 0.1;
 /// After a failed connect, requests fail at once for this long instead of trying again.
@@ -542,16 +541,11 @@ impl Shared {
         if std::mem::replace(&mut self.lock().reconnecting, true) || self.closed.load(Relaxed) {
             return;
         }
-        let weak = Arc::downgrade(self);
+        let (weak, reconnects) = (Arc::downgrade(self), Reconnects::new(&self.context.rng));
         tokio::spawn(async move {
             loop {
                 let Some(pool) = weak.upgrade() else { return };
-                let failures = pool.lock().failures;
-                let wait = match failures.checked_sub(1) {
-                    None => Duration::ZERO,
-                    // Never at once: a server that hangs up on every connection would be dialled in a tight loop.
-                    Some(n) => RECONNECT.wait(n, &pool.context.rng).max(RECONNECT.base / 2),
-                };
+                let wait = reconnects.wait(pool.lock().failures);
                 let changes = pool.context.identity.as_ref().map(Snapshot::subscribe);
                 drop(pool);
                 // A newer identity may be what was missing: here, or where the same authority serves the peer.
