@@ -108,7 +108,8 @@ fn run(seed: u64, arm: Arm, scale: Scale, death: Death, within: Duration) -> Res
             calls.len(),
             out.map_or_else(|| "never out".to_owned(), |out| format!("out after {} ms", out.as_millis())),
         ),
-        badness: failed as f64,
+        // Of those without a failure, the one that was out last.
+        badness: failed as f64 + out.map_or(1.0, |out| out.as_secs_f64() / within.as_secs_f64()),
     })
 }
 

@@ -79,7 +79,7 @@ pub(super) fn amplification(seed: u64, arm: Arm, scale: Scale) -> Result<Seen, F
         let next = Client::new(mesh, "next")?;
         Ok(Router::new().route("/", get(move || middle(arm, next.clone()))))
     });
-    let length = scale.pick(Duration::from_secs(10), Duration::from_millis(600));
+    let length = scale.pick(Duration::from_secs(10), Duration::from_millis(1_200));
     let made = world::run(sim, async move {
         let web = mesh("web", rng.fork(), |config| calls(config, arm, &middles)).await?;
         let client = Client::new(&web, "next")?;
