@@ -111,7 +111,10 @@ impl Response {
     }
 
     fn error(&self, kind: ErrorKind, message: String) -> Error {
-        let error = Error::new(kind, message).of_service(&self.service);
+        let mut error = Error::new(kind, message).of_service(&self.service);
+        if self.headers().contains_key(crate::classify::NO_RETRY) {
+            error.mark_in_vain();
+        }
         match self.attempts() {
             Some(attempts) => {
                 let last = attempts.iter().last().and_then(|report| report.endpoint.clone());

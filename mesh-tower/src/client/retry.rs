@@ -183,7 +183,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut this = self.project();
         loop {
-            let (answer, class) = match this.state.as_mut().project() {
+            let (mut answer, class) = match this.state.as_mut().project() {
                 StateProj::Attempt { future } => match ready!(future.poll(cx)) {
                     Err(error) => (Err(error), None),
                     Ok(response) => {
@@ -238,7 +238,8 @@ where
                     continue;
                 }
             };
-            let Some((wait, place)) = this.rules.repeat(&answer, class, this.made.len(), this.replay, this.rng) else {
+            let Some((wait, place)) = this.rules.repeat(&mut answer, class, this.made.len(), this.replay, this.rng)
+            else {
                 return Poll::Ready(finish(this.made, *this.sent, answer));
             };
             let attempts = match &answer {
@@ -287,10 +288,11 @@ impl Rules {
         self.call.route.retry_policy()
     }
 
-    /// After which wait to send again, if at all. Core decides; here it is found out what happened.
+    /// After which wait to send again, if at all. Core decides; here it is found out what happened. An answer that would be
+    /// asked for in vain further up, too, is marked as such.
     fn repeat(
         &self,
-        answer: &Answer,
+        answer: &mut Answer,
         class: Option<Class>,
         made: usize,
         replay: &Replay,
@@ -299,7 +301,7 @@ impl Rules {
         if self.once || !replay.is_whole() {
             return None;
         }
-        let (safety, outcome, pushback) = match (answer, class) {
+        let (safety, outcome, pushback) = match (&*answer, class) {
             (Err(error), _) => {
                 let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
                 (safety, of_error(error.kind())?, Pushback::None)
@@ -330,6 +332,9 @@ impl Rules {
                 if reason == StopReason::Budget {
                     metrics.budget_exhausted.inc();
                 }
+                if reason.is_in_vain() {
+                    mark_in_vain(answer);
+                }
                 tracing::debug!(route = %route.name, %reason, "attempt is not repeated");
                 None
             }
@@ -338,6 +343,14 @@ impl Rules {
 
     fn processed(&self) -> RetrySafety {
         if self.idempotent { RetrySafety::Idempotent } else { RetrySafety::MaybeProcessed }
+    }
+}
+
+/// Whoever passes the answer on, as it is or as an error of ours, passes this on too.
+fn mark_in_vain(answer: &mut Answer) {
+    match answer {
+        Ok(response) => classify::forbid_retry(response.headers_mut()),
+        Err(error) => error.mark_in_vain(),
     }
 }
 

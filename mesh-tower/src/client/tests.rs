@@ -431,6 +431,8 @@ async fn an_exhausted_budget_ends_retries() {
     for _ in 0..100 {
         let response = rig.get().await.unwrap();
         assert_eq!(response.status(), 503);
+        // Whoever is answered with this must not spend a budget of its own on it.
+        assert!(response.headers().contains_key(crate::classify::NO_RETRY));
         made += response.extensions().get::<Attempts>().unwrap().len();
     }
     assert_eq!(made, 110, "a tenth more, and no more");

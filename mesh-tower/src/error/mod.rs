@@ -52,6 +52,7 @@ struct Inner {
     service: Option<Arc<str>>,
     endpoint: Option<EndpointKey>,
     never_sent: bool,
+    in_vain: bool,
     attempts: Attempts,
 }
 
@@ -65,6 +66,7 @@ impl Error {
             service: None,
             endpoint: None,
             never_sent: false,
+            in_vain: false,
             attempts: Attempts::default(),
         }))
     }
@@ -101,6 +103,11 @@ impl Error {
         self
     }
 
+    /// Marks that callers of ours would repeat it in vain.
+    pub(crate) fn mark_in_vain(&mut self) {
+        self.0.in_vain = true;
+    }
+
     pub(crate) fn with_attempts(mut self, attempts: Attempts) -> Self {
         self.0.attempts = attempts;
         self
@@ -124,6 +131,12 @@ impl Error {
     /// Whether it is certain that no endpoint began to process the request.
     pub fn is_never_sent(&self) -> bool {
         self.0.never_sent
+    }
+
+    /// Whether callers of ours should not repeat their own request: this call was repeated already, the route's retry
+    /// budget is spent, or the endpoint forbade it.
+    pub fn is_in_vain(&self) -> bool {
+        self.0.in_vain || self.0.attempts.len() > 1
     }
 
     /// Every attempt that was made, oldest first.
@@ -199,12 +212,12 @@ impl StdError for Error {
 }
 
 impl IntoResponse for Error {
-    /// The bare status. Where this call was itself repeated in vain, the caller is told not to repeat it again:
-    /// retries that multiply from hop to hop turn a small outage into a large one.
+    /// The bare status. Where [repeating is in vain](Self::is_in_vain) the caller is told so: retries that multiply from
+    /// hop to hop turn a small outage into a large one.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        if self.0.attempts.len() > 1 {
-            response.headers_mut().insert(crate::classify::NO_RETRY, http::HeaderValue::from_static("1"));
+        if self.is_in_vain() {
+            crate::classify::forbid_retry(response.headers_mut());
         }
         response
     }
