@@ -466,8 +466,4 @@ impl<T> fmt::Debug for Cluster<T> {
 }
 
 #[cfg(test)]
-mod scenarios;
-#[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
