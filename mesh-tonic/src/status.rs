@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mesh_tower::classify::forbid_retry;
 use mesh_tower::{Error, ErrorKind};
 use tonic::{Code, Status};
 
@@ -24,6 +25,10 @@ pub fn status(error: Error) -> Status {
         _ => (Code::Internal, "upstream call failed"),
     };
     let mut status = Status::new(code, message);
+    if error.is_in_vain() {
+        // Retries that multiply from hop to hop turn a small outage into a large one.
+        forbid_retry(status.metadata_mut().as_mut());
+    }
     status.set_source(Arc::new(error));
     status
 }

@@ -18,12 +18,17 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use mesh_core::health::Outcome;
-use mesh_core::retry::Pushback;
+use mesh_core::retry::{Pushback, StatusClass};
 
 use crate::grpc;
 
 /// Set on an answer whose sender has retried in vain already. Only ever prevents work, so anybody may send it.
 pub(crate) const NO_RETRY: http::HeaderName = http::HeaderName::from_static("mesh-no-retry");
+
+/// Tells whoever is answered with these headers that asking again is in vain: `mesh-no-retry`.
+pub fn forbid_retry(headers: &mut HeaderMap) {
+    headers.insert(NO_RETRY, http::HeaderValue::from_static("1"));
+}
 
 /// The longest wait that an endpoint may ask for. (Linkerd, Envoy)
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -58,10 +63,10 @@ pub fn headers(grpc: bool, status: StatusCode, headers: &HeaderMap) -> Option<Cl
     if grpc && status == StatusCode::OK {
         return headers.contains_key(grpc::GRPC_STATUS).then(|| trailers(headers));
     }
-    Some(match status.as_u16() {
-        502..=504 => Class::failure(true, headers),
-        429 | 500..=599 => Class::failure(false, headers),
-        _ => Class::SUCCESS,
+    Some(match StatusClass::of(status.as_u16()) {
+        StatusClass::Unavailable => Class::failure(true, headers),
+        StatusClass::Failure => Class::failure(false, headers),
+        StatusClass::Fine => Class::SUCCESS,
     })
 }
 

@@ -8,6 +8,7 @@
 //! [`scorecard`] lists what must hold, with a control arm for each: the same run without what is meant to help, which
 //! has to fail.
 
+pub mod model;
 pub mod scorecard;
 #[cfg(feature = "stack")]
 pub mod stack;

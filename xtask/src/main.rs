@@ -11,6 +11,7 @@ mod imports;
 mod mutants;
 mod peers;
 mod run;
+mod simulate;
 mod sizes;
 mod suite;
 mod tree;
@@ -90,6 +91,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Plays a scenario with the shipped algorithms in virtual time: what would become of its requests (docs/simulation.md).
+    Sim {
+        /// The scenario, then `--seed N`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        args: Vec<String>,
+    },
+    /// Proves what reliability rests on: each row with many seeds, and its control arm, which has to fail.
+    Scorecard {
+        /// `--seeds N`, `--first-seed N`, `--only ROW`, `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Changes the code in small ways, and counts how many changes the tests catch.
     Mutants(mutants::Options),
 }
@@ -110,6 +123,8 @@ fn main() -> ExitCode {
         }
         Task::BenchAudit { conc, rounds, secs } => finish(bench::audit(&root, conc, rounds, secs)),
         Task::Dos { args } => finish(dos::run(&root, &args)),
+        Task::Sim { args } => simulate::run("sim", &args),
+        Task::Scorecard { args } => simulate::run("scorecard", &args),
         Task::Mutants(options) => finish(mutants::run(&root, &options)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }

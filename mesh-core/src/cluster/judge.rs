@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::endpoint::{Live, since};
 use super::members::Members;
 use super::set::Set;
-use super::{Core, HealthSettings, Vitals};
+use super::{Core, EndpointState, HealthSettings, Vitals};
 use crate::balance::{Tick, millis};
 use crate::config::HealthCheckConfig;
 use crate::health::{CheckVerdict, Claim, Counts, Outcome, Return, Standing, may_eject, outliers};
@@ -33,6 +33,15 @@ impl<T> Core<T> {
         let Some(state) = set.members.find(live) else { return false };
         let (vitals, states) = (&live.vitals, &set.members.states);
         if vitals.outlier.standing() != Standing::In {
+            return false;
+        }
+        if is_common(reason, state, states) {
+            vitals.outlier.fails_with_others();
+            self.shared.metrics.ejections_withheld.inc(reason);
+            tracing::debug!(
+                cluster = %self.shared.name, endpoint = %vitals.key, reason = reason.as_str(),
+                "endpoint not ejected: most of the others fail as well"
+            );
             return false;
         }
         let out = states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_well()).count();
@@ -127,7 +136,9 @@ impl<T> Core<T> {
         let counts: Vec<Counts> = (set.members.states.iter())
             .map(|state| {
                 let counts = state.live.vitals.outlier.take_counts();
-                let is_in = state.live.vitals.outlier.standing() == Standing::In;
+                // Who cannot be reached is out for that, and what broke with its connections says nothing of its answers.
+                let vitals = &state.live.vitals;
+                let is_in = vitals.outlier.standing() == Standing::In && vitals.is_usable() && !vitals.has_returned();
                 if is_in { counts } else { Counts::default() }
             })
             .collect();
@@ -225,4 +236,16 @@ impl<T> Core<T> {
         };
         self.shared.next_return.settle(next);
     }
+}
+
+/// Whether more than half of the others that are in failed their last attempt too. Then it is no endpoint's own fault - what
+/// they all call is broken, or there is more load than all of them bear - and taking out some would drown the rest.
+fn is_common<T>(reason: EjectReason, state: &Arc<EndpointState<T>>, states: &[Arc<EndpointState<T>>]) -> bool {
+    if !matches!(reason, EjectReason::ConsecutiveFailures | EjectReason::Timeouts | EjectReason::WindowSuccessRate) {
+        return false; // found beside the others already
+    }
+    let others = states.iter().filter(|other| !Arc::ptr_eq(other, state) && other.live.vitals.is_well());
+    let (failing, all) = others
+        .fold((0, 0), |(failing, all), other| (failing + usize::from(other.live.vitals.outlier.is_failing()), all + 1));
+    failing * 2 > all
 }

@@ -498,8 +498,4 @@ impl<T> fmt::Debug for Cluster<T> {
 }
 
 #[cfg(test)]
-mod scenarios;
-#[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;

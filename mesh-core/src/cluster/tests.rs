@@ -320,6 +320,65 @@ async fn readiness_goes_where_its_diagram_says() {
     }
 }
 
+/// What befalls most of them is no fault of each; what befalls one is.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_ejected_for_what_befalls_most() {
+    for (others_fail, ejected) in [(3, false), (2, true), (0, true)] {
+        let cluster = cluster(&config());
+        let now = Instant::now();
+        cluster.update(endpoints(5), now);
+        for name in 1..=others_fail {
+            any_of(&cluster, name, now, FAILURE, ms(1));
+        }
+        for _ in 0..5 {
+            any_of(&cluster, 0, now, FAILURE, ms(1));
+        }
+        assert_eq!(cluster.endpoints()[0].ejected(now + ms(2)), ejected, "{others_fail} of 4 others fail");
+        let withheld = cluster.metrics().ejections_withheld.count(EjectReason::ConsecutiveFailures);
+        assert_eq!(withheld, u64::from(!ejected));
+        // It is asked about again, and goes out when the others are well.
+        (1..5).for_each(|name| any_of(&cluster, name, now, Outcome::Success, ms(1)));
+        if !ejected {
+            (0..4).for_each(|_| any_of(&cluster, 0, now, FAILURE, ms(1)));
+            assert!(cluster.endpoints()[0].ejected(now + ms(2)));
+        }
+    }
+}
+
+/// Requests that broke with the connections of a process that died say nothing of the one that is there now.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_unreachable_or_came_back_is_not_compared_by_what_broke() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Transport {
+        Silent,
+        Lost,
+        Returned,
+    }
+    for transport in [Transport::Silent, Transport::Lost, Transport::Returned] {
+        let cluster = with_readiness(&config());
+        let start = Instant::now();
+        cluster.update(endpoints(6), start);
+        for name in 0..6 {
+            (0..200).for_each(|_| any_of(&cluster, name, start, Outcome::Success, ms(1)));
+        }
+        for _ in 0..10 {
+            (0..4).for_each(|_| any_of(&cluster, 0, start, Outcome::Unreachable, ms(1)));
+            any_of(&cluster, 0, start, Outcome::Success, ms(1));
+        }
+        let endpoint = Arc::clone(&cluster.endpoints()[0]);
+        if transport != Transport::Silent {
+            endpoint.transport().unready();
+        }
+        if transport == Transport::Returned {
+            endpoint.transport().ready();
+            drop(any(&cluster, start + ms(1_000)));
+        }
+        let later = start + ms(10_001);
+        drop(any(&cluster, later));
+        assert_eq!(endpoint.ejected(later), transport == Transport::Silent, "{transport:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn state_is_kept_by_key_and_address_and_transports_die_with_their_last_pick() {
     struct Counted(Arc<AtomicUsize>);

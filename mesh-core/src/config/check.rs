@@ -22,8 +22,10 @@ impl Config {
         errors.into_error().map_or(Ok(()), Err)
     }
 
-    /// `root` is the file's tree, for places; `partial` says that some of it could not be read.
-    pub(super) fn check_into(&self, root: Option<&Node>, partial: bool, errors: &mut Errors) {
+    /// The same for a tool whose own file has some of these sections: notes every problem in `errors`.
+    ///
+    /// `root` is the file's tree, for places; `partial` says that some of it could not be read, which has been noted.
+    pub fn check_into(&self, root: Option<&Node>, partial: bool, errors: &mut Errors) {
         let at = &mut Checker::new(root, partial, errors);
         at.below("workload", |at| self.workload.check(&self.identity.trust_domain, at));
         at.below("authorization", |at| {

@@ -18,8 +18,9 @@ use super::yaml::Decode;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct OutlierConfig {
-    /// Failures in a row that eject; two timeouts without any answer do as well. Default 5, range 1 to 1,000; 0 switches
-    /// both off. (Envoy, Istio)
+    /// Failures in a row that eject; two timeouts without any answer do as well. Neither does while more than half of the
+    /// others that are in fail too: then it is no endpoint's own fault. Default 5, range 1 to 1,000; 0 switches both off.
+    /// (Envoy, Istio)
     pub consecutive_failures: u32,
     /// Compared by success rate.
     pub success_rate: SuccessRateConfig,

@@ -49,6 +49,8 @@
 //! - `max_ejection_percent` is tested as if the ejection had been made, with `<=`: at 50 %, one of two or three may be
 //!   out, two of four, and the only one never (Envoy's reading; gRPC A50 tests before, and so always ejects one).
 //!   Endpoints that their transport holds to be unreachable count as out. So there is always somebody to send to.
+//! - Nobody is ejected for failures in a row, timeouts or a breaker's window while more than half of the others that
+//!   are in failed their last attempt too: that is a dependency or an overload, and no endpoint's own fault.
 //! - A timeout is a failure too. That two of them suffice where nothing else was heard finds black holes, whose
 //!   failures are as slow as the timeout is long.
 //! - A restarted process is back in a second, not after half a minute: where nothing but silence was heard of it - no

@@ -169,6 +169,17 @@ impl OutlierDetector {
         })
     }
 
+    /// Its last attempt failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures.load(Relaxed) != 0
+    }
+
+    /// It stays in because its peers fail as well: goes on failing, and is asked about again as late as at first.
+    pub(crate) fn fails_with_others(&self) {
+        self.start_anew();
+        self.failures.store(1, Relaxed);
+    }
+
     /// When there is next something to look at, if nothing else happens.
     pub(crate) fn next_look(&self) -> Option<u64> {
         match self.standing.latest() {
@@ -194,8 +205,9 @@ impl OutlierDetector {
     }
 
     /// Its transport found it again: forgets its failures, and ends its time if it was ejected for silence alone and does
-    /// not flap.
+    /// not flap. What broke with its connections is nothing to compare it by either.
     pub fn returned(&self, now: u64, absence: &Absence) -> Option<Return> {
+        self.tally.take();
         let out = matches!(self.standing(), Standing::Out { .. });
         if !(out && self.past().liftable.load(Relaxed)) {
             self.start_anew();

@@ -8,7 +8,9 @@
 mod backoff;
 mod budget;
 mod policy;
+mod status;
 
 pub use backoff::Backoff;
 pub use budget::{BudgetState, RetryBudget};
 pub use policy::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
+pub use status::StatusClass;

@@ -104,6 +104,15 @@ pub enum StopReason {
     Limit,
 }
 
+impl StopReason {
+    /// Whether callers further up should not try again either: repeating would help here as little as it would there.
+    ///
+    /// Without it each hop adds its own budget's share, and three hops of 10 % are 33 % more at the last.
+    pub fn is_in_vain(self) -> bool {
+        matches!(self, Self::Budget | Self::Limit | Self::Marked | Self::Pushback)
+    }
+}
+
 /// A route's retry rules, ready for use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {

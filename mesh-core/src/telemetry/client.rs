@@ -253,7 +253,7 @@ impl ClientMetrics {
         counter("endpoint_ejections", "Endpoints taken out for a while", &metrics.ejections);
         counter(
             "endpoint_ejections_withheld",
-            "Ejections not made because too many endpoints are out already",
+            "Ejections not made because too many endpoints are out, or fail as well",
             &metrics.ejections_withheld,
         );
         counter(

@@ -93,6 +93,13 @@ pub enum Next {
     Stopped(StopReason),
 }
 
+impl Next {
+    /// Whether nobody above should repeat it either, after so many earlier attempts.
+    pub(super) fn is_in_vain(self, earlier: usize) -> bool {
+        matches!(self, Self::Stopped(reason) if earlier > 0 || reason.is_in_vain())
+    }
+}
+
 impl AttemptReport {
     /// One that picked no endpoint.
     pub(super) fn nowhere(outcome: AttemptOutcome) -> Self {
@@ -136,10 +143,8 @@ impl Attempts {
     /// Whether whoever is told of this should not repeat it either: it was repeated in vain, it would have been but for a
     /// budget or limit that is exhausted, or the endpoint said so. Retries that multiply from hop to hop turn a small outage
     /// into a large one.
-    pub fn is_spent(&self) -> bool {
-        use StopReason::{Budget, Limit, Marked, Pushback};
-        let stopped = self.last().map(|report| report.next);
-        self.len() > 1 || matches!(stopped, Some(Next::Stopped(Budget | Limit | Marked | Pushback)))
+    pub fn is_in_vain(&self) -> bool {
+        self.last().is_some_and(|report| self.len() > 1 || report.next.is_in_vain(0))
     }
 
     /// The reports, oldest first.

@@ -259,6 +259,9 @@ where
                 Err(next) => *next,
             };
             note(&mut answer, next);
+            if next.is_in_vain(made) {
+                forbid_retry(&mut answer);
+            }
             events::attempt(&this.rules.call.route.name, made, record(&answer), next);
             let Ok(Again { wait, place, .. }) = decision else {
                 return Poll::Ready(finish(this.made, *this.sent, answer));
@@ -393,6 +396,13 @@ fn told(answer: &Answer) -> StopReason {
             || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
     });
     if marked { StopReason::Marked } else { StopReason::Pushback }
+}
+
+/// Whoever passes a failed answer on as it is passes this on too; an error says it by itself.
+fn forbid_retry(answer: &mut Answer) {
+    if let Ok(response) = answer {
+        classify::forbid_retry(response.headers_mut());
+    }
 }
 
 /// `None` for what another attempt cannot mend.

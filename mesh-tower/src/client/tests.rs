@@ -435,6 +435,8 @@ async fn an_exhausted_budget_ends_retries() {
     for _ in 0..100 {
         let response = rig.get().await.unwrap();
         assert_eq!(response.status(), 503);
+        // Whoever is answered with this must not spend a budget of its own on it.
+        assert!(response.headers().contains_key(crate::classify::NO_RETRY));
         made += response.extensions().get::<Attempts>().unwrap().len();
     }
     assert_eq!(made, 110, "a tenth more, and no more");
@@ -472,7 +474,7 @@ async fn whoever_is_above_is_told_when_repeating_is_of_no_use() {
         let rig = Rig::new(&net, &[host], rules);
         let response = rig.send(if post_it { post("charge") } else { get() }).await.unwrap();
         let made = response.extensions().get::<Attempts>().unwrap();
-        assert_eq!((made.len(), made.is_spent()), (attempts, spent), "{what}");
+        assert_eq!((made.len(), made.is_in_vain()), (attempts, spent), "{what}");
     }
 }
 

@@ -131,6 +131,11 @@ impl Error {
         self.0.never_sent
     }
 
+    /// Whether callers of ours should not repeat their own request: see [`Attempts::is_in_vain`].
+    pub fn is_in_vain(&self) -> bool {
+        self.0.attempts.is_in_vain()
+    }
+
     /// Every attempt that was made, oldest first.
     pub fn attempts(&self) -> &Attempts {
         &self.0.attempts
@@ -208,11 +213,12 @@ impl StdError for Error {
 }
 
 impl IntoResponse for Error {
-    /// The bare status. Where repeating is of no use any more ([`Attempts::is_spent`]), the caller is told so.
+    /// The bare status. Where [repeating is in vain](Self::is_in_vain) the caller is told so: retries that multiply from
+    /// hop to hop turn a small outage into a large one.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        if self.0.attempts.is_spent() {
-            response.headers_mut().insert(crate::classify::NO_RETRY, http::HeaderValue::from_static("1"));
+        if self.is_in_vain() {
+            crate::classify::forbid_retry(response.headers_mut());
         }
         response
     }

@@ -1,4 +1,15 @@
 //! What must hold under failure, each beside a control arm that must not.
+//!
+//! A promise that no test can break proves nothing: so each row is run a second time without what is meant to help, or
+//! with stock tower in its place, and has to miss its target then. Every figure can be replayed from its seed.
+
+mod discovery;
+mod play;
+mod rows;
+mod show;
+
+pub use play::{Arm, Verdict, chosen, play};
+pub use show::{summary, to_json, to_text};
 
 /// One promise.
 #[derive(Debug, Clone, Copy)]
@@ -24,4 +35,9 @@ pub struct Seen {
     pub text: String,
     /// How bad it was, in the target's own unit: of many seeds the worst one is shown.
     pub badness: f64,
+}
+
+/// All rows.
+pub fn rows() -> Vec<Row> {
+    rows::rows().into_iter().chain(discovery::rows()).collect()
 }

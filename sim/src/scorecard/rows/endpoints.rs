@@ -1,0 +1,217 @@
+//! Single servers that fail, and how soon they are left alone.
+
+use std::time::Duration;
+
+use mesh_core::config::BalancePolicy;
+
+use super::{Change as _, scenario, sized};
+use crate::model::{Report, Scenario, run};
+use crate::scorecard::{Row, Seen};
+
+pub(super) const ROWS: [Row; 8] = [
+    Row {
+        name: "crash",
+        target: "1 of 10 killed at 2,000/s, idempotent: 0 failed, out of rotation within 250 ms",
+        mesh: |seed| left(killed(), seed, 250.0),
+        without: "stock tower, no retries",
+        control: |seed| left(killed().stock_tower().without_retries(), seed, 250.0),
+    },
+    Row {
+        name: "hang",
+        target: "1 of 10 stops answering at 2,000/s, idempotent: 0 failed, out of rotation within 1 s",
+        mesh: |seed| left(hung(), seed, 1000.0),
+        without: "stock tower, no retries",
+        control: |seed| left(hung().stock_tower().without_retries(), seed, 1000.0),
+    },
+    Row {
+        name: "slow-endpoint",
+        target: "11 servers at 167 ms, one at 2 s for half of the time, 1 s timeout, no retries: at least 99.9 % succeed",
+        mesh: |seed| succeeds(slow(1), seed),
+        without: "stock tower: peak EWMA without ejection and penalty",
+        control: |seed| succeeds(slow(1).stock_tower(), seed),
+    },
+    Row {
+        name: "slow-endpoint-ten-clients",
+        target: "the same, each of 10 clients knowing only its own: at least 99.9 % succeed",
+        mesh: |seed| succeeds(slow(10), seed),
+        without: "round robin without ejection, which loses what goes there: 4.5 %",
+        control: |seed| succeeds(slow(10).without_ejection().balanced_by(&BalancePolicy::RoundRobin), seed),
+    },
+    Row {
+        name: "fast-error-sink",
+        target: "1 of 10 answers 503 at once beside peers that take 20 ms: its share is at most fair, 10 %",
+        mesh: |seed| sink(scenario(SINK), seed),
+        without: "failures counted as fast as they are, no ejection",
+        control: |seed| sink(scenario(SINK).without_judging(), seed),
+    },
+    Row {
+        name: "flapping",
+        target: "1 of 10 up for 1 s and down for 1 s, 60 s: at most 0.1 % failed, at most 8 ejections",
+        mesh: |seed| flapping(flaps(), seed),
+        without: "failures counted as fast as they are, no ejection",
+        control: |seed| flapping(flaps().without_judging(), seed),
+    },
+    Row {
+        name: "mostly-sick",
+        target: "8 of 10 fail half of their requests, ejection alone: never an empty set, nobody above twice his fair load (10 % for chance)",
+        mesh: |seed| most_sick(sick(), seed),
+        without: "each judged alone, by a threshold of 40 %; any number may be ejected, no panic",
+        control: |seed| most_sick(unbounded(sick()), seed),
+    },
+    Row {
+        name: "partly-broken",
+        target: "1 of 10 fails 30 %, the others 0.5 %, all as fast: its share is below 5 %, at most 3 ejections",
+        mesh: |seed| partly_broken(without_streaks(), seed),
+        without: "servers are not compared by success rate",
+        control: |seed| {
+            let blind = without_streaks().clusters(|cluster| cluster.outlier.success_rate.stdev_factor = 0.0);
+            partly_broken(blind, seed)
+        },
+    },
+];
+
+const KILLED: &str = include_str!("../../../scenarios/killed-server.yaml");
+const SLOW: &str = include_str!("../../../scenarios/slow-endpoint.yaml");
+
+const HUNG: &str = r#"
+duration: 15s
+load: { rate: 2000 }
+servers: [{ name: web, count: 10, service_time: { exponential: 20ms } }]
+faults: [{ servers: web-3, at: 5s, hang: }]
+clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+routes: { web: [{ cluster: web, timeout: 2s, retry: { attempts: 3, per_try_timeout: 500ms } }] }
+"#;
+
+const SINK: &str = r#"
+duration: 10s
+load: { rate: 2000 }
+servers: [{ name: web, count: 10, service_time: { exponential: 20ms } }]
+faults: [{ servers: web-10, errors: { after: 100us } }]
+clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+"#;
+
+const FLAPS: &str = r#"
+duration: 60s
+load: { rate: 2000 }
+servers: [{ name: web, count: 10, service_time: { exponential: 20ms } }]
+faults: [{ servers: web-10, at: 1s, for: 1s, every: 2s, errors: { after: 100us } }]
+clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+"#;
+
+const SICK: &str = r#"
+duration: 60s
+load: { rate: 1000 }
+servers:
+  - { name: sick, cluster: web, count: 8, service_time: { exponential: 20ms } }
+  - { name: well, cluster: web, count: 2, service_time: { exponential: 20ms } }
+faults: [{ servers: sick, errors: { rate: 50% } }]
+clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+"#;
+
+const PARTLY: &str = r#"
+duration: 60s
+load: { rate: 1000 }
+servers: [{ name: web, count: 10, service_time: { exponential: 20ms } }]
+faults:
+  - { servers: web, errors: { rate: 0.5% } }
+  - { servers: web-10, errors: { rate: 30% } }
+clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+"#;
+
+fn killed() -> Scenario {
+    Scenario { duration: sized(20, 7), ..scenario(KILLED) }
+}
+
+fn hung() -> Scenario {
+    Scenario { duration: sized(15, 8), ..scenario(HUNG) }
+}
+
+fn slow(clients: usize) -> Scenario {
+    let mut slow = scenario(SLOW);
+    slow.load.iter_mut().for_each(|load| load.clients = clients);
+    slow
+}
+
+fn flaps() -> Scenario {
+    Scenario { duration: sized(60, 30), ..scenario(FLAPS) }
+}
+
+fn sick() -> Scenario {
+    let sick = Scenario { duration: sized(60, 40), ..scenario(SICK) };
+    // With the penalty the picker itself knows who is well, and prefers them as long as they are not busy.
+    sick.clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
+}
+
+fn unbounded(scenario: Scenario) -> Scenario {
+    scenario.clusters(|cluster| {
+        cluster.outlier.failure_percentage.threshold = 40;
+        cluster.outlier.max_ejection_percent = 100;
+        cluster.balance.panic.threshold_percent = 0;
+    })
+}
+
+/// Nobody failed, and the failed server was left alone in time.
+fn left(scenario: Scenario, seed: u64, within_ms: f64) -> Seen {
+    let report = run(&scenario, seed);
+    let last = report.faults.first().filter(|fault| fault.requests > 0);
+    let last = last.map_or(0.0, |fault| fault.last_request.as_secs_f64() * 1e3);
+    let failed = report.failed();
+    Seen {
+        met: failed == 0 && last <= within_ms,
+        text: format!("{failed} of {} failed, last request after {last:.1} ms", report.offered),
+        badness: failed as f64 * 1e6 + last,
+    }
+}
+
+fn succeeds(scenario: Scenario, seed: u64) -> Seen {
+    let success = 100.0 * run(&scenario, seed).success();
+    Seen { met: success >= 99.9, text: format!("{success:.3} % succeeded"), badness: -success }
+}
+
+fn sink(scenario: Scenario, seed: u64) -> Seen {
+    let share = 100.0 * run(&scenario, seed).share(9);
+    Seen { met: share <= 10.0, text: format!("{share:.2} % of all requests"), badness: share }
+}
+
+fn flapping(scenario: Scenario, seed: u64) -> Seen {
+    let report = run(&scenario, seed);
+    let (failed, ejections) = (100.0 * (1.0 - report.success()), report.ejections.len());
+    Seen {
+        met: failed <= 0.1 && ejections <= 8,
+        text: format!("{failed:.3} % failed, {ejections} ejections"),
+        badness: failed,
+    }
+}
+
+fn most_sick(scenario: Scenario, seed: u64) -> Seen {
+    let report = run(&scenario, seed);
+    let times = busiest_share(&report) * report.servers.len() as f64;
+    let nobody = report.failures.get(&crate::model::Failed::NoEndpoints).copied().unwrap_or_default();
+    Seen {
+        met: nobody == 0 && times <= 2.2,
+        text: format!("{nobody} requests without an endpoint, at most {times:.2} x the fair load"),
+        badness: nobody as f64 + times,
+    }
+}
+
+fn busiest_share(report: &Report) -> f64 {
+    (0..report.servers.len()).map(|server| report.share(server)).fold(0.0, f64::max)
+}
+
+fn partly_broken(scenario: Scenario, seed: u64) -> Seen {
+    let report = run(&scenario, seed);
+    let (share, ejections) = (100.0 * report.share(9), report.ejections.len());
+    Seen {
+        met: share < 5.0 && (1..=3).contains(&ejections),
+        text: format!("{share:.2} % of all requests, {ejections} ejections"),
+        badness: share,
+    }
+}
+
+/// Only the comparison finds it: five in a row would happen by chance, and failures are not taken for slow.
+fn without_streaks() -> Scenario {
+    scenario(PARTLY).clusters(|cluster| {
+        cluster.outlier.consecutive_failures = 0;
+        cluster.balance.failure_penalty = Duration::ZERO;
+    })
+}

@@ -1,0 +1,85 @@
+//! Rows of tier `model`: a scenario each, and the same without what is meant to help.
+
+mod endpoints;
+mod load;
+
+use std::time::Duration;
+
+use mesh_core::config::{BalancePolicy, ClusterConfig, PlugConfig, RetryConfig, RouteConfig};
+
+use super::Row;
+use crate::model::{Scenario, TOWER_POLICY};
+
+pub(super) fn rows() -> Vec<Row> {
+    endpoints::ROWS.iter().chain(&load::ROWS).copied().collect()
+}
+
+/// Reads a scenario of this crate.
+///
+/// # Panics
+///
+/// If it cannot be read: every test run reads them all.
+fn scenario(text: &str) -> Scenario {
+    match Scenario::parse("scorecard", text, ".".as_ref()) {
+        Ok(scenario) => scenario,
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
+/// `whole` in `cargo xtask scorecard`, `part` in the test command.
+fn sized(whole: u64, part: u64) -> Duration {
+    Duration::from_secs(if cfg!(debug_assertions) { part } else { whole })
+}
+
+trait Change: Sized {
+    /// Every cluster, changed.
+    fn clusters(self, change: impl Fn(&mut ClusterConfig)) -> Self;
+    /// Every route, changed.
+    fn routes(self, change: impl Fn(&mut RouteConfig)) -> Self;
+
+    /// No server is ever judged by how it answers, and a failure counts as fast as it came.
+    fn without_judging(self) -> Self {
+        self.without_ejection().clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
+    }
+
+    fn without_ejection(self) -> Self {
+        self.clusters(|cluster| {
+            cluster.outlier.consecutive_failures = 0;
+            cluster.outlier.success_rate.stdev_factor = 0.0;
+            cluster.outlier.failure_percentage.threshold = 0;
+        })
+    }
+
+    fn balanced_by(self, policy: &BalancePolicy) -> Self {
+        self.clusters(|cluster| cluster.balance.policy = policy.clone())
+    }
+
+    /// tower's balancer as it comes, which knows no failures.
+    fn stock_tower(self) -> Self {
+        self.balanced_by(&BalancePolicy::Custom(PlugConfig::new(TOWER_POLICY, &serde_json::Value::Null)))
+    }
+
+    fn without_retries(self) -> Self {
+        self.routes(|route| route.retry = None)
+    }
+
+    /// As many retries as the attempts of a route allow.
+    fn without_budget(self) -> Self {
+        self.routes(|route| {
+            let retry = route.retry.get_or_insert_with(RetryConfig::default);
+            retry.budget.ratio = 10.0;
+        })
+    }
+}
+
+impl Change for Scenario {
+    fn clusters(mut self, change: impl Fn(&mut ClusterConfig)) -> Self {
+        self.config.clusters.values_mut().for_each(change);
+        self
+    }
+
+    fn routes(mut self, change: impl Fn(&mut RouteConfig)) -> Self {
+        self.config.routes.values_mut().flatten().for_each(change);
+        self
+    }
+}

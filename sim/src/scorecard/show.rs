@@ -1,0 +1,53 @@
+//! The scorecard for people and for tools.
+
+use serde_json::{Value, json};
+
+use super::{Arm, Verdict};
+
+/// One row: target, what the worst seed of the mesh and the best one of the control arm showed.
+pub fn to_text(verdict: &Verdict) -> String {
+    let Verdict { row, seeds, mesh, control } = verdict;
+    let word = match (mesh.met == *seeds, control.met == 0) {
+        (true, true) => "holds",
+        (false, _) => "MISSED",
+        (true, false) => "PROVES NOTHING",
+    };
+    let arm = |name: &str, arm: &Arm| {
+        format!("    {name:<8} {}  (seed {}; met with {} of {seeds})\n", arm.seen.text, arm.seed, arm.met)
+    };
+    format!(
+        "{:<26} {word}\n    target   {}\n{}{}             ({})\n",
+        row.name,
+        row.target,
+        arm("seen", mesh),
+        arm("control", control),
+        row.without,
+    )
+}
+
+/// The last line.
+pub fn summary(verdicts: &[Verdict]) -> String {
+    let held = verdicts.iter().filter(|verdict| verdict.holds()).count();
+    let failed: Vec<&str> =
+        verdicts.iter().filter(|verdict| !verdict.holds()).map(|verdict| verdict.row.name).collect();
+    let names = if failed.is_empty() { String::new() } else { format!(": {}", failed.join(", ")) };
+    format!("{held} rows hold, {} do not{names}", failed.len())
+}
+
+/// All rows as one JSON object.
+pub fn to_json(verdicts: &[Verdict]) -> Value {
+    let arm =
+        |arm: &Arm| json!({ "met": arm.met, "seen": arm.seen.text, "badness": arm.seen.badness, "seed": arm.seed });
+    let rows = verdicts.iter().map(|verdict| {
+        json!({
+            "row": verdict.row.name,
+            "target": verdict.row.target,
+            "holds": verdict.holds(),
+            "seeds": verdict.seeds,
+            "mesh": arm(&verdict.mesh),
+            "control": arm(&verdict.control),
+            "without": verdict.row.without,
+        })
+    });
+    json!({ "holds": verdicts.iter().all(Verdict::holds), "rows": rows.collect::<Vec<_>>() })
+}
