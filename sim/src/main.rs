@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             }
         },
         Task::Scorecard { seeds, first_seed, only, json } => {
-            let rows = match scorecard::chosen(scorecard::rows(), &only) {
+            let rows = match scorecard::chosen(rows(), &only) {
                 Ok(rows) => rows,
                 Err(message) => {
                     eprintln!("error: {message}");
@@ -84,4 +84,12 @@ fn main() -> ExitCode {
             if verdicts.iter().all(scorecard::Verdict::holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Those of both tiers.
+fn rows() -> Vec<scorecard::Row> {
+    let rows = scorecard::rows();
+    #[cfg(feature = "stack")]
+    let rows = [rows, mesh_sim::stack::rows()].concat();
+    rows
 }

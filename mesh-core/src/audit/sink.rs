@@ -48,6 +48,13 @@ pub trait AuditSink: std::fmt::Debug + Send + 'static {
     /// sink makes it: requests of routes with `required` wait for that. An error is counted for every record.
     fn write(&mut self, lines: &[AuditLine]) -> io::Result<()>;
 
+    /// Whether [`write`](Self::write) never waits for anything, as one that keeps lines in memory: it is then called on the
+    /// runtime that serves requests, and a simulation in virtual time stays the same run every time. Default: no, and it has
+    /// a blocking thread.
+    fn never_waits(&self) -> bool {
+        false
+    }
+
     /// The last line that was written, maybe by an earlier process, which the next one continues. Asked once, before
     /// the first write. Default: none is known, and each process begins a chain of its own.
     fn last(&mut self) -> io::Result<Option<String>> {
@@ -143,6 +150,10 @@ impl AuditSink for MemorySink {
     fn write(&mut self, lines: &[AuditLine]) -> io::Result<()> {
         self.lock().extend_from_slice(lines);
         Ok(())
+    }
+
+    fn never_waits(&self) -> bool {
+        true
     }
 
     fn last(&mut self) -> io::Result<Option<String>> {

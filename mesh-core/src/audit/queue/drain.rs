@@ -121,7 +121,7 @@ impl Drain {
         self.write(Taken { batch, ..Taken::default() }).await;
     }
 
-    /// One batch on a blocking thread. The writer comes back, even if its sink panicked.
+    /// One batch, on a blocking thread if its sink may wait. The writer comes back, even if its sink panicked.
     async fn write(&mut self, mut taken: Taken) {
         let (commits, entries) = (taken.commits.len() as u64, taken.batch.entries.len() as u64);
         taken.batch.lost = self.shared.untold.swap(0, Ordering::Relaxed);
@@ -161,20 +161,25 @@ impl Drain {
     }
 }
 
-async fn write(mut writer: Writer, batch: Batch) -> (Option<Writer>, Result<(), String>) {
-    let before = writer.chain;
-    let written = tokio::task::spawn_blocking(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| writer.write(batch)));
-        let outcome = outcome.unwrap_or_else(|_| {
-            writer.chain = before;
-            Err("the sink panicked".to_owned())
-        });
-        (writer, outcome)
-    });
-    match written.await {
+async fn write(writer: Writer, batch: Batch) -> (Option<Writer>, Result<(), String>) {
+    if writer.sink.never_waits() {
+        let (writer, outcome) = write_now(writer, batch);
+        return (Some(writer), outcome);
+    }
+    match tokio::task::spawn_blocking(move || write_now(writer, batch)).await {
         Ok((writer, outcome)) => (Some(writer), outcome),
         Err(_) => (None, Err("the runtime is shutting down".to_owned())),
     }
+}
+
+fn write_now(mut writer: Writer, batch: Batch) -> (Writer, Result<(), String>) {
+    let before = writer.chain;
+    let outcome = catch_unwind(AssertUnwindSafe(|| writer.write(batch)));
+    let outcome = outcome.unwrap_or_else(|_| {
+        writer.chain = before;
+        Err("the sink panicked".to_owned())
+    });
+    (writer, outcome)
 }
 
 /// The next rotation of our own certificate. Cancel safe.

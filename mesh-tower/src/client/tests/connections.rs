@@ -84,10 +84,10 @@ impl Dial for Dead {
     }
 }
 
-/// An endpoint that is gone is dialled with waits that grow to 5 s and are spread over all of it, and requests in between
-/// fail at once instead of dialling too.
+/// An endpoint that is gone is dialled with waits that grow to as much as 2.5 to 5 s, as its client has drawn, and requests in
+/// between fail at once instead of dialling too. (How evenly many clients come back: `pool/reconnect.rs`.)
 #[tokio::test(start_paused = true)]
-async fn reconnects_back_off_with_full_jitter_and_requests_fail_fast() {
+async fn reconnects_back_off_and_requests_fail_fast() {
     let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
     let mut rig = Rig::new(&Net::default(), &[], None);
     let dead = Dead::default();
@@ -107,9 +107,7 @@ async fn reconnects_back_off_with_full_jitter_and_requests_fail_fast() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let dials = std::mem::take(&mut *dead.0.lock().unwrap());
     let waits: Vec<Duration> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    // Full jitter below 5 s: 2.5 s in the mean.
-    assert!((180..320).contains(&waits.len()), "{}", waits.len());
-    let within = |from: f64, to: f64| waits.iter().filter(|wait| (from..to).contains(&wait.as_secs_f64())).count();
-    let quarters = [within(0.0, 1.25), within(1.25, 2.5), within(2.5, 3.75), within(3.75, 5.1)];
-    assert!(quarters.iter().all(|n| *n > 25) && quarters.iter().sum::<usize>() == waits.len(), "{quarters:?}");
+    let last = waits[waits.len() - 1];
+    assert!((2.5..5.0).contains(&last.as_secs_f64()), "{last:?}");
+    assert!(waits.len() > 100 && waits.iter().all(|wait| wait.abs_diff(last) < Duration::from_millis(2)), "{waits:?}");
 }

@@ -26,7 +26,7 @@ const SEEDS: u64 = 5;
 
 pub(super) fn rows() -> Vec<Row> {
     vec![Row {
-        name: "determinism",
+        name: "determinism-stack",
         target: "100 seeds (5 for each) run twice: identical decision logs (request, endpoints, outcome, virtual time)",
         mesh: |seed| seen(twice(seed, Arm::Mesh, Scale::FULL)),
         without: "seeds: chance begins anew in each run",

@@ -129,7 +129,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "on a busy machine a seed in thirty differs: see the module"]
     fn a_seed_that_is_run_twice() {
         holds(determinism::twice);
     }
