@@ -12,7 +12,7 @@
 //! | other 5xx; `UNKNOWN`, `INTERNAL`, `DATA_LOSS`, `DEADLINE_EXCEEDED` | failure | no |
 //!
 //! A negative or unreadable `grpc-retry-pushback-ms` forbids repeating (gRFC A6), and so does `mesh-no-retry`: the
-//! endpoint, or something behind it, has retried already.
+//! endpoint, or something behind it, has retried in vain or has no budget left to.
 
 use std::time::Duration;
 
@@ -22,10 +22,14 @@ use mesh_core::retry::{Pushback, StatusClass};
 
 use crate::grpc;
 
-/// Set on an answer whose sender has retried in vain already. Only ever prevents work, so anybody may send it.
+/// Set on an answer that is not worth asking for again: retried in vain, or out of budget. Only ever prevents work, so anybody may send it.
 pub(crate) const NO_RETRY: http::HeaderName = http::HeaderName::from_static("mesh-no-retry");
 
-/// Tells whoever is answered with these headers that asking again is in vain: `mesh-no-retry`.
+/// Marks an answer as not worth asking for again.
+///
+/// Sets `mesh-no-retry: 1`, in HTTP headers or gRPC metadata. [`Error`](crate::Error) as a response and mesh-tonic's `status`
+/// do so by themselves; for handlers that make an answer of their own from
+/// [`Error::is_in_vain`](crate::Error::is_in_vain).
 pub fn forbid_retry(headers: &mut HeaderMap) {
     headers.insert(NO_RETRY, http::HeaderValue::from_static("1"));
 }

@@ -92,6 +92,11 @@ impl Handshakes {
         self.turns.store(Arc::new(Semaphore::new(max)));
     }
 
+    /// Turns that nobody has.
+    pub(crate) fn free(&self) -> usize {
+        self.turns.load().available_permits()
+    }
+
     /// A turn, given back on drop. Counts those that have to wait. Cancel safe.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turns = self.turns.load_full();

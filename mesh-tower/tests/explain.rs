@@ -10,7 +10,7 @@ use axum::routing::get;
 use mesh_core::config::{Config, RetryConfig, RouteConfig};
 use mesh_core::deadline::Deadline;
 use mesh_core::discover::EndpointKey;
-use mesh_tower::client::{CallTimeout, Verdict};
+use mesh_tower::client::{CallTimeout, CallVerdict};
 use mesh_tower::test_util::{RunningTestMesh, TestMesh};
 use mesh_tower::{Client, RequestContext};
 use serde_json::json;
@@ -54,7 +54,7 @@ async fn what_is_explained_is_what_happens_and_explaining_does_nothing() {
     let before = mesh.metrics().encode();
     for _ in 0..100 {
         let told = client.get("/orders/7?full=1").explain().unwrap();
-        assert_eq!(told.verdict, Verdict::Sent { endpoint: endpoint.clone() }, "{told}");
+        assert_eq!(told.verdict, CallVerdict::Sent { endpoint: endpoint.clone() }, "{told}");
     }
     assert_eq!(mesh.metrics().encode(), before, "nothing was counted, picked, connected or sent");
     assert_eq!(client.endpoints()[0].in_flight, 0);
@@ -80,7 +80,7 @@ async fn what_is_explained_is_what_happens_and_explaining_does_nothing() {
         "retry: what failed and may go away, 3 attempts in all, waits to 25ms..250ms, 65536 bytes of body kept; \
          budget 20 % + 10/s: 1 requests and 0 retries in 10s, 100 left\n"
             .to_owned(),
-        "limits: 1 of 1024 requests, 1 of 1024 connections, 1024 may wait for a connection of one endpoint\n"
+        "limits: 1 of 1024 requests, 1 of 1024 connections, 0 of 64 handshakes, 1024 may wait for a connection of one endpoint\n"
             .to_owned(),
         "cluster orders: peak_ewma, 1 of 1 endpoints in\n".to_owned(),
         format!("\n> {endpoint}  in, "),
@@ -101,7 +101,7 @@ async fn each_way_to_fail_is_foretold_with_the_error_that_it_brings() {
 
     let refused = client.put("/orders/7").explain().unwrap();
     let error = client.put("/orders/7").send().await.unwrap_err();
-    let Verdict::Fails { kind, message } = &refused.verdict else { panic!("{refused}") };
+    let CallVerdict::Fails { kind, message } = &refused.verdict else { panic!("{refused}") };
     assert_eq!((*kind, error.kind().as_str()), ("unroutable", "unroutable"));
     assert!(error.to_string().contains(message) && refused.routes.len() == 2, "{refused}");
 
@@ -116,7 +116,7 @@ async fn each_way_to_fail_is_foretold_with_the_error_that_it_brings() {
         timeouts.headers <= Duration::from_secs(1) && timeouts.whole == timeouts.inherited && timeouts.whole.is_some()
     );
     let late = within(Duration::ZERO).sync_scope(|| client.get("/orders/7").explain().unwrap());
-    assert!(matches!(&late.verdict, Verdict::Fails { kind: "timeout", .. }), "{late}");
+    assert!(matches!(&late.verdict, CallVerdict::Fails { kind: "timeout", .. }), "{late}");
     let mut request = Request::builder().method("GET").uri("/orders/7").body(()).unwrap();
     request.extensions_mut().insert(CallTimeout(Duration::from_millis(700)));
     let timeouts = client.explain(&request).call.unwrap().timeouts;
@@ -131,7 +131,7 @@ async fn each_way_to_fail_is_foretold_with_the_error_that_it_brings() {
     let full = Client::new(&full.await.unwrap(), "shop").unwrap();
     let held = full.get("/orders/7").send().await.unwrap();
     let told = full.get("/orders/7").explain().unwrap();
-    assert!(matches!(&told.verdict, Verdict::Fails { kind: "limit_reached", .. }), "{told}");
+    assert!(matches!(&told.verdict, CallVerdict::Fails { kind: "limit_reached", .. }), "{told}");
     assert_eq!(full.get("/orders/7").send().await.unwrap_err().kind().as_str(), "limit_reached");
     drop(held);
 

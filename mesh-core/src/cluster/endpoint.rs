@@ -216,7 +216,9 @@ impl<T> EndpointState<T> {
         &self.live.transport
     }
 
-    /// By which its transport says whether it can be reached: the one that the transport was made with.
+    /// By which its transport says whether it can be reached.
+    ///
+    /// The one that the transport was made with.
     pub fn readiness(&self) -> Readiness {
         Readiness { vitals: Arc::clone(&self.live.vitals) }
     }

@@ -277,7 +277,9 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         self.pick_by(None, tried, now)
     }
 
-    /// Chooses an endpoint for one attempt: by priority, locality and policy among those that are ready and not ejected,
+    /// Chooses an endpoint for one attempt.
+    ///
+    /// By priority, locality and policy among those that are ready and not ejected,
     /// and not yet tried; if only tried ones are left, one of those; if too few are in, as `balance.panic` says. `hash`
     /// is that of the request's key, for policies that go by one.
     ///

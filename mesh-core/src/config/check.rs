@@ -22,9 +22,9 @@ impl Config {
         errors.into_error().map_or(Ok(()), Err)
     }
 
-    /// The same for a tool whose own file has some of these sections: notes every problem in `errors`.
+    /// Checks what a tool's own file has of these sections.
     ///
-    /// `root` is the file's tree, for places; `partial` says that some of it could not be read, which has been noted.
+    /// Notes every problem in `errors`. `root` is the file's tree, for places; `partial` says that some of it could not be read, which has been noted.
     pub fn check_into(&self, root: Option<&Node>, partial: bool, errors: &mut Errors) {
         let at = &mut Checker::new(root, partial, errors);
         at.below("workload", |at| self.workload.check(&self.identity.trust_domain, at));

@@ -75,7 +75,7 @@ impl ClusterConfig {
 pub struct PoolConfig {
     /// Which HTTP versions are offered by ALPN.
     pub http: HttpVersion,
-    /// TCP connect and TLS handshake together. Default 1 s, range 10 ms to 60 s.
+    /// TCP connect and TLS handshake together, without the wait for a turn (`limits.max_handshakes`). Default 1 s, range 10 ms to 60 s.
     pub connect_timeout: Duration,
     /// Connections at most. Default 4 for HTTP/2 (a further one is opened when streams run out); HTTP/1.1 uses
     /// 64 times as many. Range 1 to 1,024.
@@ -89,7 +89,7 @@ pub struct PoolConfig {
     pub ping_timeout: Duration,
     /// How long an unused connection is kept. Default 90 s, range 1 s to 24 h.
     pub idle_timeout: Duration,
-    /// How long a connection takes requests; then a successor is connected first, and those under way finish. Up to 10 % less,
+    /// How long a connection takes requests, until a successor is connected; those under way finish. Up to 10 % less,
     /// by chance, so that what was connected together is not replaced together. A connection that lives for ever keeps to the
     /// servers that were there when it was made, behind a load balancer in particular. Settings that change hold for new
     /// connections. 0: no limit. Default 1 h, range 0 or 1 s to 24 h. (Envoy's `max_connection_duration`; gRPC A9)

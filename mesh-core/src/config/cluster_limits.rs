@@ -26,7 +26,7 @@ pub struct ClusterLimitsConfig {
     /// (Envoy's reading), or its requests could never be sent; requests for more wait in its queue. Default 1,024, range 1
     /// to 1,000,000.
     pub max_connections: usize,
-    /// TLS handshakes under way; further connections wait for their turn once TCP stands, and that wait is not part of
+    /// TLS handshakes under way; further connections wait for their turn once TCP stands. That wait is not part of
     /// `pool.connect_timeout`. When many endpoints are met at once, handshakes that all share the processors would all be too
     /// late; in turns each is in time. A server that accepts and then says nothing holds a turn for `connect_timeout`. Default
     /// 64, range 1 to 1,000,000.

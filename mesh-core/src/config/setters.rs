@@ -154,6 +154,7 @@ setters! {
     ClusterLimitsConfig {
         max_requests: usize,
         max_connections: usize,
+        max_handshakes: usize,
         max_retries: MaxRetries => Some,
     }
     HealthCheckConfig {

@@ -90,8 +90,8 @@ pub enum StopReason {
     /// The server asked not to.
     #[error("the server asked not to repeat it")]
     Pushback,
-    /// The answer is marked: its sender, or somebody behind it, has retried already.
-    #[error("its sender has retried already")]
+    /// The answer is marked: its sender, or somebody behind it, says that repeating is in vain.
+    #[error("its sender says that repeating is in vain")]
     Marked,
     /// The wait would outlast the deadline.
     #[error("too little time is left")]
@@ -105,9 +105,9 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Whether callers further up should not try again either: repeating would help here as little as it would there.
+    /// Whether callers further up should not try again either.
     ///
-    /// Without it each hop adds its own budget's share, and three hops of 10 % are 33 % more at the last.
+    /// Repeating would help here as little as it would there. Without it each hop adds its own budget's share, and three hops of 10 % are 33 % more at the last.
     pub fn is_in_vain(self) -> bool {
         matches!(self, Self::Budget | Self::Limit | Self::Marked | Self::Pushback)
     }

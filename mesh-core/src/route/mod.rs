@@ -76,7 +76,7 @@ impl RouteTable {
         entries.iter().find(|entry| entry.matches.matches(method, path)).map(|entry| &entry.route)
     }
 
-    /// The routes of `service` in their order, each with what it takes and whether that is this request.
+    /// The routes of `service` in order, what each takes, and whether it matches.
     pub fn considered(
         &self,
         service: &str,

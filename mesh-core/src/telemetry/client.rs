@@ -342,7 +342,7 @@ pub struct ClusterMetrics {
     pub budget_exhausted: Counter,
     /// Endpoints taken out; counted by [`Cluster`](crate::cluster::Cluster).
     pub ejections: Counters<EjectReason>,
-    /// Ejections not made because too many endpoints are out; counted by the cluster.
+    /// Ejections not made because too many endpoints are out, or most fail; counted by the cluster.
     pub ejections_withheld: Counters<EjectReason>,
     /// What the breakers of endpoints did; counted by the cluster.
     pub breaker: Counters<BreakerEvent>,

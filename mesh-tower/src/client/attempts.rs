@@ -36,7 +36,7 @@ pub struct AttemptReport {
     /// Why it was picked.
     pub reason: Option<PickReason>,
     /// How long the attempt waited for a connection; `None`: one was there.
-    pub wait: Option<Wait>,
+    pub wait: Option<ConnectionWait>,
     /// From the pick to the response headers, or to the failure.
     #[serde(rename = "took_ms", serialize_with = "millis")]
     pub took: Duration,
@@ -44,13 +44,13 @@ pub struct AttemptReport {
     #[serde(serialize_with = "text")]
     pub outcome: AttemptOutcome,
     /// What followed.
-    pub next: Next,
+    pub next: AttemptNext,
 }
 
 /// How long an attempt waited for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Wait {
+pub struct ConnectionWait {
     /// To the connection, or to the end of the attempt.
     #[serde(rename = "length_ms", serialize_with = "millis")]
     pub length: Duration,
@@ -76,7 +76,7 @@ pub enum AttemptOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Next {
+pub enum AttemptNext {
     /// Nothing had to be decided: it was answered.
     #[default]
     Answered,
@@ -93,7 +93,7 @@ pub enum Next {
     Stopped(StopReason),
 }
 
-impl Next {
+impl AttemptNext {
     /// Whether nobody above should repeat it either, after so many earlier attempts.
     pub(super) fn is_in_vain(self, earlier: usize) -> bool {
         matches!(self, Self::Stopped(reason) if earlier > 0 || reason.is_in_vain())
@@ -110,7 +110,7 @@ impl AttemptReport {
             wait: None,
             took: Duration::ZERO,
             outcome,
-            next: Next::Answered,
+            next: AttemptNext::Answered,
         }
     }
 }
@@ -140,11 +140,15 @@ impl Attempts {
         self.first.is_none()
     }
 
-    /// Whether whoever is told of this should not repeat it either: it was repeated in vain, it would have been but for a
-    /// budget or limit that is exhausted, or the endpoint said so. Retries that multiply from hop to hop turn a small outage
-    /// into a large one.
+    /// Whether whoever is told of this should not repeat it either.
+    ///
+    /// It was repeated in vain, it would have been but for a budget or limit that is exhausted, or the endpoint said so.
+    /// Retries that multiply from hop to hop turn a small outage into a large one.
     pub fn is_in_vain(&self) -> bool {
-        self.last().is_some_and(|report| self.len() > 1 || report.next.is_in_vain(0))
+        self.last().is_some_and(|report| match report.next {
+            AttemptNext::Repeated { .. } => true, // and then there was nobody to go to
+            next => next.is_in_vain(self.len() - 1),
+        })
     }
 
     /// The reports, oldest first.
@@ -199,7 +203,7 @@ impl fmt::Display for AttemptOutcome {
     }
 }
 
-impl fmt::Display for Next {
+impl fmt::Display for AttemptNext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answered => f.write_str("answered"),
@@ -209,7 +213,7 @@ impl fmt::Display for Next {
     }
 }
 
-impl fmt::Display for Wait {
+impl fmt::Display for ConnectionWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.connecting { "to connect" } else { "for a free connection" };
         write!(f, "waited {:.1?} {what}", self.length)?;
@@ -239,7 +243,7 @@ impl fmt::Display for AttemptReport {
             write!(f, "; {wait}")?;
         }
         match self.next {
-            Next::Answered => Ok(()),
+            AttemptNext::Answered => Ok(()),
             next => write!(f, "; {next}"),
         }
     }

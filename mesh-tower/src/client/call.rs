@@ -24,6 +24,8 @@ pub struct CallTimeout(pub Duration);
 pub struct Idempotent;
 
 /// This request must be sent at most once, because somebody else repeats it; a request extension.
+///
+/// Of the request alone: what an answer says to whoever is above is [`classify::forbid_retry`](crate::classify::forbid_retry).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoRetry;
 

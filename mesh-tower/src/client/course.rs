@@ -7,7 +7,7 @@ use mesh_core::cluster::PickReason;
 use mesh_core::deadline::Deadline;
 use tokio::time::Instant;
 
-use super::attempts::{AttemptOutcome, AttemptReport, Next};
+use super::attempts::{AttemptNext, AttemptOutcome, AttemptReport};
 use super::call::Call;
 use super::deadline::unanswered;
 use super::pool::Chosen;
@@ -54,7 +54,7 @@ impl Course {
             wait: self.chosen.progress.wait(took),
             took,
             outcome,
-            next: Next::Answered,
+            next: AttemptNext::Answered,
         }
     }
 }

@@ -5,13 +5,13 @@ use mesh_core::telemetry::attributes::{
     SERVER_ADDRESS, SERVER_PORT, STATUS_CODE,
 };
 
-use super::attempts::{AttemptOutcome, Attempts, Next};
+use super::attempts::{AttemptNext, AttemptOutcome, Attempts};
 
 /// What asks for the events by name: `RUST_LOG=info,mesh::attempt=debug`.
 pub(super) const TARGET: &str = "mesh::attempt";
 
 /// Tells of the attempt that followed `made` others. Costs a look at a static unless somebody listens.
-pub(super) fn attempt(route: &str, made: usize, attempts: Option<&Attempts>, next: Next) {
+pub(super) fn attempt(route: &str, made: usize, attempts: Option<&Attempts>, next: AttemptNext) {
     if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
         return;
     }

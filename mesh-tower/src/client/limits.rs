@@ -48,10 +48,14 @@ impl ClusterLimits {
     /// What is held, and how much may be.
     pub(super) fn explain(&self, max_pending: usize) -> LimitsExplanation {
         let config = self.config.load();
-        let of = |places: &Places, max| Taken { held: places.held(), max };
+        let of = |places: &Places, max| LimitUse { held: places.held(), max };
         LimitsExplanation {
             requests: of(&self.requests, config.max_requests),
             connections: of(&self.connections, config.max_connections),
+            handshakes: LimitUse {
+                held: config.max_handshakes.saturating_sub(self.handshakes.free()),
+                max: config.max_handshakes,
+            },
             retries: config.max_retries.map(|max| of(&self.retries, max.of(self.requests.held()))),
             max_pending,
         }
@@ -112,18 +116,20 @@ fn full(max: usize) -> Error {
 #[non_exhaustive]
 pub struct LimitsExplanation {
     /// Attempts under way.
-    pub requests: Taken,
+    pub requests: LimitUse,
     /// Connections, those being made included.
-    pub connections: Taken,
+    pub connections: LimitUse,
+    /// TLS handshakes under way.
+    pub handshakes: LimitUse,
     /// Repeated attempts, where those are limited.
-    pub retries: Option<Taken>,
+    pub retries: Option<LimitUse>,
     /// Requests that may wait for a connection of one endpoint.
     pub max_pending: usize,
 }
 
 impl fmt::Display for LimitsExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests, {} connections", self.requests, self.connections)?;
+        write!(f, "{} requests, {} connections, {} handshakes", self.requests, self.connections, self.handshakes)?;
         if let Some(retries) = &self.retries {
             write!(f, ", {retries} retries")?;
         }
@@ -134,14 +140,14 @@ impl fmt::Display for LimitsExplanation {
 /// Places that are taken, and how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Taken {
+pub struct LimitUse {
     /// Taken now.
     pub held: usize,
     /// At most.
     pub max: usize,
 }
 
-impl fmt::Display for Taken {
+impl fmt::Display for LimitUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.held, self.max)
     }

@@ -4,7 +4,7 @@
 //! hold before anything is sent again:
 //!
 //! 1. it is *safe*: provably never begun, or idempotent by method or declaration ([`RetrySafety`]);
-//! 2. it *may help*: the failure was the endpoint's, and nobody behind it has retried already ([`classify`]);
+//! 2. it *may help*: the failure was the endpoint's, and nobody behind it has said that repeating is in vain ([`classify`]);
 //! 3. the request body is still there, whole;
 //! 4. attempts and time are left, after the wait that the endpoint asked for;
 //! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`).
@@ -31,7 +31,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Body;
-use super::attempts::{AttemptOutcome, AttemptReport, Attempts, Next};
+use super::attempts::{AttemptNext, AttemptOutcome, AttemptReport, Attempts};
 use super::call::{Call, Idempotent, NoRetry, call};
 use super::events;
 use super::future::CallOr;
@@ -207,7 +207,7 @@ where
                             }
                             None => {
                                 let (name, answer) = (&this.rules.call.route.name, Ok(response));
-                                events::attempt(name, this.made.len(), record(&answer), Next::Answered);
+                                events::attempt(name, this.made.len(), record(&answer), AttemptNext::Answered);
                                 return Poll::Ready(finish(this.made, *this.sent, answer));
                             }
                         }
@@ -255,12 +255,15 @@ where
             let made = this.made.len();
             let decision = this.rules.repeat(&answer, class, made, this.replay, this.rng);
             let next = match &decision {
-                Ok(again) => Next::Repeated { after: again.wait, reason: again.reason },
+                Ok(again) => AttemptNext::Repeated { after: again.wait, reason: again.reason },
                 Err(next) => *next,
             };
             note(&mut answer, next);
-            if next.is_in_vain(made) {
-                forbid_retry(&mut answer);
+            // Whoever passes a failed answer on as it is passes this on too; an error says it by itself.
+            if next.is_in_vain(made)
+                && let Ok(response) = &mut answer
+            {
+                classify::forbid_retry(response.headers_mut());
             }
             events::attempt(&this.rules.call.route.name, made, record(&answer), next);
             let Ok(Again { wait, place, .. }) = decision else {
@@ -287,8 +290,8 @@ fn record(answer: &Answer) -> Option<&Attempts> {
 }
 
 /// Writes into the record of the last attempt what follows it.
-fn note(answer: &mut Answer, next: Next) {
-    if next == Next::Answered {
+fn note(answer: &mut Answer, next: AttemptNext) {
+    if next == AttemptNext::Answered {
         return; // it says so already
     }
     let attempts = match answer {
@@ -340,11 +343,11 @@ impl Rules {
         made: usize,
         replay: &Replay,
         rng: &Rng,
-    ) -> Result<Again, Next> {
-        const NOT_RETRYABLE: Next = Next::Stopped(StopReason::NotRetryable);
+    ) -> Result<Again, AttemptNext> {
+        const NOT_RETRYABLE: AttemptNext = AttemptNext::Stopped(StopReason::NotRetryable);
         // Somebody further down has said so, for all who are above: also where it is not repeated here for other reasons.
         if class.is_some_and(|class| class.pushback == Pushback::Never && class.outcome != Outcome::Success) {
-            return Err(Next::Stopped(told(answer)));
+            return Err(AttemptNext::Stopped(told(answer)));
         }
         let (safety, outcome, pushback) = match (answer, class) {
             (Err(error), _) => {
@@ -353,13 +356,13 @@ impl Rules {
             }
             (Ok(_), Some(class)) if class.retryable => (self.processed(), class.outcome, class.pushback),
             (Ok(_), Some(class)) if class.outcome != Outcome::Success => return Err(NOT_RETRYABLE),
-            (Ok(_), _) => return Err(Next::Answered),
+            (Ok(_), _) => return Err(AttemptNext::Answered),
         };
         if self.once {
-            return Err(Next::Stopped(StopReason::Once));
+            return Err(AttemptNext::Stopped(StopReason::Once));
         }
         if !replay.is_whole() {
-            return Err(Next::Stopped(StopReason::Committed));
+            return Err(AttemptNext::Stopped(StopReason::Committed));
         }
         let attempts = u32::try_from(made).unwrap_or(u32::MAX).saturating_add(1);
         let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
@@ -370,7 +373,7 @@ impl Rules {
                 let limits = &self.call.cluster.limits;
                 let Ok(place) = limits.retry() else {
                     limits.retry_refused();
-                    return Err(Next::Stopped(StopReason::Limit));
+                    return Err(AttemptNext::Stopped(StopReason::Limit));
                 };
                 metrics.retries.inc(reason);
                 Ok(Again { wait: after, reason, place })
@@ -379,7 +382,7 @@ impl Rules {
                 if reason == StopReason::Budget {
                     metrics.budget_exhausted.inc();
                 }
-                Err(Next::Stopped(reason))
+                Err(AttemptNext::Stopped(reason))
             }
         }
     }
@@ -389,20 +392,13 @@ impl Rules {
     }
 }
 
-/// How an answer says that it is not to be repeated: its sender has retried already, or asks not to.
+/// How an answer says that it is not to be repeated: it is marked, or its sender asks not to.
 fn told(answer: &Answer) -> StopReason {
     let marked = answer.as_ref().is_ok_and(|response| {
         response.headers().contains_key(NO_RETRY)
             || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
     });
     if marked { StopReason::Marked } else { StopReason::Pushback }
-}
-
-/// Whoever passes a failed answer on as it is passes this on too; an error says it by itself.
-fn forbid_retry(answer: &mut Answer) {
-    if let Ok(response) = answer {
-        classify::forbid_retry(response.headers_mut());
-    }
 }
 
 /// `None` for what another attempt cannot mend.

@@ -476,6 +476,13 @@ async fn whoever_is_above_is_told_when_repeating_is_of_no_use() {
         let made = response.extensions().get::<Attempts>().unwrap();
         assert_eq!((made.len(), made.is_in_vain()), (attempts, spent), "{what}");
     }
+    // What was repeated and came to something was not in vain, whatever it is.
+    let (net, calls) = (Net::default(), AtomicUsize::new(0));
+    let host = net.host(1, move |_| answer(if calls.fetch_add(1, SeqCst) == 0 { 503 } else { 404 }, ""));
+    let response = Rig::new(&net, &[host], rules(3, &rich)).get().await.unwrap();
+    let made = response.extensions().get::<Attempts>().unwrap();
+    assert_eq!((response.status().as_u16(), made.len(), made.is_in_vain()), (404, 2, false));
+    assert!(!response.headers().contains_key(crate::classify::NO_RETRY));
 }
 
 #[tokio::test(start_paused = true)]

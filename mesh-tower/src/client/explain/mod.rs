@@ -47,7 +47,7 @@ pub struct Explanation {
     /// What the matched route says; `None` if none did.
     pub call: Option<CallExplanation>,
     /// What it comes to.
-    pub verdict: Verdict,
+    pub verdict: CallVerdict,
 }
 
 /// One route that was looked at.
@@ -69,7 +69,7 @@ pub struct RouteExplanation {
 #[non_exhaustive]
 pub struct CallExplanation {
     /// How long it may take.
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutsExplanation,
     /// What would be repeated.
     pub retry: RetryExplanation,
     /// What its cluster holds of this process; `None` if no call has made the cluster yet.
@@ -83,7 +83,7 @@ pub struct CallExplanation {
 /// How long a call may take, and by whose word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Timeouts {
+pub struct TimeoutsExplanation {
     /// The route's, to the response headers.
     #[serde(rename = "route_ms", serialize_with = "millis")]
     pub route: Duration,
@@ -105,7 +105,7 @@ pub struct Timeouts {
     /// What the endpoint is told, in `grpc-timeout` or `x-envoy-expected-rq-timeout-ms`.
     #[serde(rename = "told_ms", serialize_with = "millis")]
     pub told: Option<Duration>,
-    /// TCP and TLS together.
+    /// TCP and TLS together, without the wait for a turn (`limits.max_handshakes`).
     #[serde(rename = "connect_ms", serialize_with = "millis")]
     pub connect: Option<Duration>,
     /// Silence of a response body; zero: for ever.
@@ -146,7 +146,7 @@ pub struct RetryExplanation {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum CallVerdict {
     /// It is sent to this endpoint.
     Sent {
         /// Its key.
@@ -167,11 +167,12 @@ pub enum Verdict {
 }
 
 impl Client {
-    /// What would become of `request` now: route, timeouts, retries, limits, every endpoint and how it fares, and which one
-    /// the next pick would choose, and why.
+    /// What would become of `request` now, and why.
     ///
-    /// Sends nothing, takes no place and changes nothing. Whoever is asked: the context that is current, whose deadline and
-    /// caller count as they would for the call. Costs a look at every endpoint: for people, not for each request.
+    /// Route, timeouts, retries, limits, every endpoint and how it fares, and whom the next pick would choose. Sends nothing,
+    /// takes no place and changes nothing. The current [`RequestContext`](crate::RequestContext) counts as it would for the
+    /// call: its deadline, and its caller where the hash key is the caller. Costs a look at every endpoint: for people, not
+    /// for each request.
     ///
     /// ```no_run
     /// # fn example(payments: mesh_tower::Client) -> Result<(), mesh_tower::Error> {
@@ -203,7 +204,7 @@ impl Client {
                 call.cluster_is_behind = behind;
                 (Some(call), verdict)
             }
-            None => (None, Verdict::of(&route::unroutable(method, path))),
+            None => (None, CallVerdict::of(&route::unroutable(method, path))),
         };
         Explanation {
             service: self.service.to_string(),
@@ -217,7 +218,7 @@ impl Client {
     }
 }
 
-impl Verdict {
+impl CallVerdict {
     fn of(error: &crate::Error) -> Self {
         Self::Fails { kind: error.kind().as_str(), message: error.message().to_owned() }
     }
@@ -229,12 +230,12 @@ fn explain_call<B>(
     runtime: Option<&RuntimeCluster>,
     pool: Option<&PoolConfig>,
     now: Instant,
-) -> (CallExplanation, Verdict) {
+) -> (CallExplanation, CallVerdict) {
     let due = deadline::due(request, route.timeout, now);
     let per_try = route.retry.as_ref().and_then(|retry| retry.per_try_timeout);
     let grpc = grpc::is_grpc(request.headers());
     let left = |deadline: Deadline| deadline.remaining(now);
-    let timeouts = Timeouts {
+    let timeouts = TimeoutsExplanation {
         route: route.timeout,
         own: due.own.map(left),
         inherited: due.inherited.map(left),
@@ -249,33 +250,35 @@ fn explain_call<B>(
     let hash = key::hash(&route.hash, request.headers());
     let cluster = runtime.map(|runtime| runtime.cluster.explain(hash, now, Pool::report));
     let verdict = if due.headers_by.expired(now) {
-        Verdict::of(&deadline::passed())
+        CallVerdict::of(&deadline::passed())
     } else {
         match (&cluster, &limits, runtime) {
             (Some(cluster), Some(limits), Some(runtime)) => {
                 let full = runtime.limits.would_refuse();
-                full.map_or_else(|| foretell(cluster, limits), |error| Verdict::of(&error))
+                full.map_or_else(|| foretell(cluster, limits), |error| CallVerdict::of(&error))
             }
-            _ => Verdict::Waits, // the first call makes the cluster, and waits for discovery
+            _ => CallVerdict::Waits, // the first call makes the cluster, and waits for discovery
         }
     };
     let retry = explain_retry(request, route, now);
     (CallExplanation { timeouts, retry, limits, cluster, cluster_is_behind: false }, verdict)
 }
 
-fn foretell(cluster: &ClusterExplanation, limits: &LimitsExplanation) -> Verdict {
+fn foretell(cluster: &ClusterExplanation, limits: &LimitsExplanation) -> CallVerdict {
     match &cluster.pick {
         Foreseen::Endpoint { key, .. } => {
             let listed = cluster.endpoints.iter().find(|endpoint| endpoint.key == *key);
             let waiting = listed.map_or(0, |endpoint| endpoint.transport.waiting);
             if waiting > 0 && waiting >= limits.max_pending {
-                return Verdict::of(&super::pool::overloaded(limits.max_pending));
+                return CallVerdict::of(&super::pool::overloaded(limits.max_pending));
             }
-            Verdict::Sent { endpoint: key.clone() }
+            CallVerdict::Sent { endpoint: key.clone() }
         }
-        Foreseen::Nobody(PickError::Unresolved) => Verdict::Waits,
-        Foreseen::Nobody(error) => Verdict::Fails { kind: ErrorKind::NoEndpoints.as_str(), message: error.to_string() },
-        _ => Verdict::Unforeseeable,
+        Foreseen::Nobody(PickError::Unresolved) => CallVerdict::Waits,
+        Foreseen::Nobody(error) => {
+            CallVerdict::Fails { kind: ErrorKind::NoEndpoints.as_str(), message: error.to_string() }
+        }
+        _ => CallVerdict::Unforeseeable,
     }
 }
 

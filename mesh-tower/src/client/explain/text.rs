@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{CallExplanation, Explanation, RetryExplanation, Timeouts, Verdict};
+use super::{CallExplanation, CallVerdict, Explanation, RetryExplanation, TimeoutsExplanation};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,7 +32,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CallVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sent { endpoint } => write!(f, "sent to {}", endpoint.0.escape_debug()),
@@ -60,7 +60,7 @@ impl fmt::Display for CallExplanation {
     }
 }
 
-impl fmt::Display for Timeouts {
+impl fmt::Display for TimeoutsExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or = |duration: Option<Duration>| duration.map_or("unbounded".to_owned(), |time| format!("{time:.1?}"));
         write!(f, "headers within {:.1?} (route {:.1?}", self.headers, self.route)?;

@@ -142,7 +142,8 @@ fn failure(error: &ConnectError) -> Failure {
 /// The halves, whether they speak HTTP/2, whom they speak to, and when that should end.
 pub(super) type Connection = ((Sender, Driven), bool, Option<Judged>, Option<Instant>);
 
-/// Dials and shakes hands, each within `pool.connect_timeout`; the second is a write, and waits for nobody.
+/// Dials and shakes hands, each within `pool.connect_timeout`, the wait for a turn not counted; the second is a
+/// write, and waits for nobody.
 pub(super) async fn connect(
     dial: &dyn Dial,
     address: SocketAddr,

@@ -357,7 +357,7 @@ impl Shared {
             lists.connecting += 1;
             let shared = Arc::clone(shared);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
-            // `connect_timeout`.
+            // `connect_timeout`, and by the wait for its turn to shake hands.
             tokio::spawn(async move { _ = shared.finish_connect(Some(place)).await });
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh_core::cluster::EndpointState;
 
 use super::Pool;
-use crate::client::attempts::Wait;
+use crate::client::attempts::ConnectionWait;
 
 /// The endpoint that the balancer chose, and how the attempt fares there. Shared by the balancer and the transport.
 pub(crate) struct Chosen {
@@ -54,10 +54,10 @@ impl Progress {
     }
 
     /// The wait, if there was one; one that is not over began with the attempt, `elapsed` ago.
-    pub(crate) fn wait(&self, elapsed: Duration) -> Option<Wait> {
+    pub(crate) fn wait(&self, elapsed: Duration) -> Option<ConnectionWait> {
         let word = self.0.load(Relaxed);
         let over = word & OVER != 0;
         let length = if over { Duration::from_micros(word >> MICROS) } else { elapsed };
-        (word & WAITS != 0).then_some(Wait { length, connecting: word & CONNECTING != 0, over })
+        (word & WAITS != 0).then_some(ConnectionWait { length, connecting: word & CONNECTING != 0, over })
     }
 }

@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::client::attempts::{AttemptReport, Next};
+use crate::client::attempts::{AttemptNext, AttemptReport};
 
 fn reports(answer: &Result<Response<Body>, Error>) -> Vec<AttemptReport> {
     match answer {
@@ -42,11 +42,11 @@ async fn each_attempt_tells_where_it_went_why_how_long_and_what_followed() {
     let [first, second] = &reports(&answer)[..] else { panic!("{answer:?}") };
     assert_eq!((first.address, second.address), (Some(hosts[0]), Some(hosts[1])));
     assert!((40..50).contains(&first.took.as_millis()), "{first}");
-    assert!(matches!(first.next, Next::Repeated { reason: RetryReason::Failure, .. }), "{first}");
+    assert!(matches!(first.next, AttemptNext::Repeated { reason: RetryReason::Failure, .. }), "{first}");
     let scopes = [first, second].map(|report| report.reason.unwrap().scope);
     assert_eq!(scopes, [PickScope::Planned, PickScope::Untried]);
     assert!(first.wait.is_some_and(|wait| wait.connecting && wait.over), "the first request connects: {first}");
-    assert_eq!(second.next, Next::Answered);
+    assert_eq!(second.next, AttemptNext::Answered);
     assert!(first.to_string().starts_with("10.0.0.1:80: 503 after 40.0ms (the only one left); waited "), "{first}");
     assert!(first.to_string().contains(" to connect; repeated after ") && first.to_string().ends_with(": failure"));
     // The connections stand: nobody waits any more.
@@ -133,14 +133,14 @@ async fn what_is_not_repeated_says_why() {
         let rig = Rig::new(&net, &[host], Some(retry(edit)));
         let answer = rig.send(request()).await;
         let [report] = &reports(&answer)[..] else { panic!("{reason}: {answer:?}") };
-        assert_eq!(report.next, Next::Stopped(reason), "{report}");
+        assert_eq!(report.next, AttemptNext::Stopped(reason), "{report}");
         assert!(report.to_string().ends_with(&format!("; not repeated: {reason}")), "{report}");
     }
     let net = Net::default();
     let rig = Rig::with(&net, &[net.host(1, |_| answer(503, ""))], Some(retry(|_| {})), |config| {
         config.limits.max_retries = Some(MaxRetries::Count(0));
     });
-    assert_eq!(reports(&rig.get().await)[0].next, Next::Stopped(StopReason::Limit));
+    assert_eq!(reports(&rig.get().await)[0].next, AttemptNext::Stopped(StopReason::Limit));
 }
 
 /// Collects the fields of the events of one target.
