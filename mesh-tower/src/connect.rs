@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +108,22 @@ impl Handshakes {
     }
 }
 
+/// The longest that one handshake keeps a turn from others: many times what one takes, and servers that accept and say nothing
+/// hold up nobody for long.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Runs a handshake, which has `turn` for a while.
+async fn during<T>(turn: Option<OwnedSemaphorePermit>, handshake: impl Future<Output = T>) -> T {
+    let mut handshake = pin!(handshake);
+    if let Some(turn) = turn {
+        if let Ok(done) = tokio::time::timeout(TURN, handshake.as_mut()).await {
+            return done;
+        }
+        drop(turn);
+    }
+    handshake.await
+}
+
 /// A finished handshake with an endpoint that is who it should be.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -152,12 +168,12 @@ impl Dialer {
             Err(_) => return Err(error(ConnectCause::ConnectTimeout(self.timeout))),
         };
         let connected = Instant::now();
-        let _turn = match &self.handshakes {
+        let turn = match &self.handshakes {
             Some(handshakes) => handshakes.turn().await,
             None => None,
         };
         *give_up += connected.elapsed();
-        match tokio::time::timeout_at(*give_up, self.tls.handshake(io, address)).await {
+        match tokio::time::timeout_at(*give_up, during(turn, self.tls.handshake(io, address))).await {
             Ok(Ok((io, peer))) => Ok(Connected { io, peer }),
             Ok(Err(refused)) => Err(error(ConnectCause::Handshake(refused))),
             Err(_) => Err(error(ConnectCause::HandshakeTimeout(self.timeout))),

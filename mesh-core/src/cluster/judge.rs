@@ -35,7 +35,9 @@ impl<T> Core<T> {
         if vitals.outlier.standing() != Standing::In {
             return false;
         }
-        if is_common(reason, state, states) {
+        let health = self.health.load();
+        let recently = now.checked_sub(health.outlier.interval).unwrap_or(self.shared.epoch);
+        if is_common(reason, state, states, Tick::at(self.shared.epoch, recently)) {
             vitals.outlier.fails_with_others();
             self.shared.metrics.ejections_withheld.inc(reason);
             tracing::debug!(
@@ -45,7 +47,6 @@ impl<T> Core<T> {
             return false;
         }
         let out = states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_well()).count();
-        let health = self.health.load();
         if !may_eject(out, states.len(), health.outlier.max_ejection_percent) {
             vitals.outlier.start_anew();
             self.shared.metrics.ejections_withheld.inc(reason);
@@ -238,14 +239,27 @@ impl<T> Core<T> {
     }
 }
 
-/// Whether more than half of the others that are in failed their last attempt too. Then it is no endpoint's own fault - what
-/// they all call is broken, or there is more load than all of them bear - and taking out some would drown the rest.
-fn is_common<T>(reason: EjectReason, state: &Arc<EndpointState<T>>, states: &[Arc<EndpointState<T>>]) -> bool {
+/// Whether more than half of the others that are in failed lately, and not a request since. Then it is no endpoint's own
+/// fault - what they all call is broken, or there is more load than all of them bear - and taking out some would drown the
+/// rest. Not where another priority has anybody who is in: there the load can go, and a standby that failed when it was last
+/// asked must not keep a broken primary.
+fn is_common<T>(
+    reason: EjectReason,
+    state: &Arc<EndpointState<T>>,
+    states: &[Arc<EndpointState<T>>],
+    recently: Tick,
+) -> bool {
     if !matches!(reason, EjectReason::ConsecutiveFailures | EjectReason::Timeouts | EjectReason::WindowSuccessRate) {
         return false; // found beside the others already
     }
-    let others = states.iter().filter(|other| !Arc::ptr_eq(other, state) && other.live.vitals.is_well());
-    let (failing, all) = others
-        .fold((0, 0), |(failing, all), other| (failing + usize::from(other.live.vitals.outlier.is_failing()), all + 1));
+    let (mut failing, mut all) = (0, 0);
+    for other in states.iter().filter(|other| !Arc::ptr_eq(other, state) && other.live.vitals.is_well()) {
+        if other.endpoint.priority != state.endpoint.priority {
+            return false;
+        }
+        let vitals = &other.live.vitals;
+        failing += usize::from(vitals.outlier.is_failing() && vitals.ewma.changed_since(recently));
+        all += 1;
+    }
     failing * 2 > all
 }

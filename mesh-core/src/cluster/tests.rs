@@ -345,6 +345,31 @@ async fn nobody_is_ejected_for_what_befalls_most() {
     }
 }
 
+/// A failure of long ago, or of a standby that gets no load, keeps nobody in.
+#[tokio::test(start_paused = true)]
+async fn what_others_failed_long_ago_or_in_reserve_keeps_nobody_in() {
+    for (standby, age, ejected) in [(false, ms(0), false), (false, ms(3_600_000), true), (true, ms(0), true)] {
+        let cluster = cluster(&config());
+        let start = Instant::now() + ms(60_000);
+        let mut set = endpoints(4);
+        set.iter_mut().skip(1).for_each(|endpoint| endpoint.priority = u32::from(standby));
+        cluster.update(set.clone(), start);
+        if standby {
+            // Failed over to once, when the primary was not there.
+            cluster.update(set.split_off(1), start);
+        }
+        (1..4).for_each(|name| any_of(&cluster, name, start, FAILURE, ms(1)));
+        if standby {
+            let mut all = endpoints(4);
+            all.iter_mut().skip(1).for_each(|endpoint| endpoint.priority = 1);
+            cluster.update(all, start);
+        }
+        let now = start + age;
+        (0..5).for_each(|_| any_of(&cluster, 0, now, FAILURE, ms(1)));
+        assert_eq!(cluster.endpoints()[0].ejected(now + ms(2)), ejected, "standby {standby}, {age:?} ago");
+    }
+}
+
 /// Requests that broke with the connections of a process that died say nothing of the one that is there now.
 #[tokio::test(start_paused = true)]
 async fn whoever_is_unreachable_or_came_back_is_not_compared_by_what_broke() {

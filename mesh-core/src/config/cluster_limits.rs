@@ -28,7 +28,7 @@ pub struct ClusterLimitsConfig {
     pub max_connections: usize,
     /// TLS handshakes under way; further connections wait for their turn once TCP stands. That wait is not part of
     /// `pool.connect_timeout`. When many endpoints are met at once, handshakes that all share the processors would all be too
-    /// late; in turns each is in time. A server that accepts and then says nothing holds a turn for `connect_timeout`. Default
+    /// late; in turns each is in time. A server that accepts and then says nothing holds a turn for 250 ms. Default
     /// 64, range 1 to 1,000,000.
     pub max_handshakes: usize,
     /// Repeated attempts under way or waiting for their turn; absent: as many as the budgets of routes allow. Envoy's 3
