@@ -187,6 +187,30 @@ fn servers_that_call_others_pass_on_what_became_of_it() {
     assert_eq!(sick.failures.get(&Failed::Answered), Some(&sick.offered));
 }
 
+/// Whoever may not repeat an attempt says so, or each tier above would repeat it in his place.
+#[test]
+fn a_retry_that_a_limit_refuses_is_not_made_up_for_further_up() {
+    let text = |max_retries: &str| {
+        format!(
+            r#"
+        duration: 5s
+        load: {{ rate: 200, service: front }}
+        servers: [{{ name: front, count: 2, calls: back }}, {{ name: back, count: 2 }}]
+        faults: [{{ servers: back, errors: {{ status: 503 }} }}]
+        clusters:
+          front: {{ discover: {{ dns: "front:1" }}, identities: ["spiffe://shop/front"], outlier: {{ max_ejection_percent: 0 }} }}
+          back: {{ discover: {{ dns: "back:1" }}, identities: ["spiffe://shop/back"], outlier: {{ max_ejection_percent: 0 }}{max_retries} }}
+        routes:
+          front: [{{ cluster: front, retry: {{ attempts: 3 }} }}]
+          back: [{{ cluster: back, retry: {{ attempts: 3 }} }}]"#
+        )
+    };
+    let refused = run(&parse(&text(", limits: { max_retries: 0 }")).unwrap(), 1);
+    adds_up(&refused);
+    assert_eq!((refused.attempts, refused.retried), (2 * refused.offered, 0), "{}", to_text(&refused));
+    assert!(run(&parse(&text("")).unwrap(), 1).retried > 0);
+}
+
 #[test]
 fn limits_of_the_cluster_hold() {
     let text = r#"clusters: { web: { discover: { dns: "web:1" }, identities: ["spiffe://shop/web"], limits: { max_requests: 5 } } }"#;
@@ -195,6 +219,26 @@ fn limits_of_the_cluster_hold() {
     assert!(report.failures[&Failed::Limit] > 1_000, "{}", to_text(&report));
     let report = run(&ten(""), 1);
     assert_eq!(report.failed(), 0);
+}
+
+#[test]
+fn settings_without_effect_are_told() {
+    let settings = [
+        "limits.max_connections",
+        "limits.max_handshakes",
+        "pool.max_connections",
+        "pool.max_connection_age",
+        "pool.idle_timeout",
+    ];
+    for setting in settings {
+        let (section, field) = setting.split_once('.').unwrap();
+        let value = if setting.starts_with("pool.") && field != "max_connections" { "61s" } else { "61" };
+        let text = format!(
+            r#"clusters: {{ web: {{ discover: {{ dns: "web:1" }}, identities: ["spiffe://shop/web"], {section}: {{ {field}: {value} }} }} }}"#
+        );
+        assert_eq!(ten(&text).not_simulated(), [format!("clusters.web.{setting}")]);
+    }
+    assert!(ten("").not_simulated().is_empty());
 }
 
 #[test]

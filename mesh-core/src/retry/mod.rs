@@ -8,9 +8,11 @@
 mod backoff;
 mod budget;
 mod policy;
+mod reconnect;
 mod status;
 
 pub use backoff::Backoff;
 pub use budget::{BudgetState, RetryBudget};
 pub use policy::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
+pub use reconnect::{FAIL_FAST, Reconnects};
 pub use status::StatusClass;

@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use mesh_core::cluster::Readiness;
-use mesh_core::retry::Backoff;
+use mesh_core::retry::Reconnects;
 use mesh_core::rng::Rng;
 
 use super::server::Sent;
-
-/// The waits between background reconnects: those of the shipped pool.
-const RECONNECT: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
-
-/// After a failed connect, requests fail at once for this long: as in the shipped pool.
-pub(super) const FAIL_FAST: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -36,6 +30,8 @@ pub(super) struct Link {
     pub(super) cut: u32,
     /// Connects in a row that failed, or led to no answer.
     pub(super) failures: u32,
+    /// Drawn when it is lost, or cannot be made; kept until it is up.
+    reconnects: Option<Reconnects>,
     /// When something was last heard, in nanoseconds.
     pub(super) heard: u64,
     /// Somebody looks whether it is silent.
@@ -53,6 +49,7 @@ impl Link {
             epoch: 0,
             cut: 0,
             failures: 0,
+            reconnects: None,
             heard: 0,
             watched: false,
             waiting: Vec::new(),
@@ -63,6 +60,9 @@ impl Link {
     pub(super) fn turn(&mut self, state: State) {
         self.state = state;
         self.epoch = self.epoch.wrapping_add(1);
+        if state == State::Up {
+            self.reconnects = None;
+        }
         match (&self.readiness, state) {
             (Some(readiness), State::Up) => readiness.ready(),
             (Some(readiness), State::Down { .. }) => readiness.unready(),
@@ -71,10 +71,7 @@ impl Link {
     }
 
     /// How long until the next connect, in the background.
-    pub(super) fn patience(&self, rng: &Rng) -> Duration {
-        match self.failures.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(n) => RECONNECT.wait(n, rng).max(RECONNECT.base / 2),
-        }
+    pub(super) fn patience(&mut self, rng: &Rng) -> Duration {
+        self.reconnects.get_or_insert_with(|| Reconnects::new(rng)).wait(self.failures)
     }
 }

@@ -34,7 +34,6 @@ mod last_words;
 mod lease;
 mod link;
 mod progress;
-mod reconnect;
 mod service;
 mod trust;
 
@@ -60,6 +59,7 @@ use mesh_core::clock::WallClock;
 use mesh_core::cluster::{EndpointState, Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
+use mesh_core::retry::{FAIL_FAST, Reconnects};
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
 use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
@@ -71,14 +71,11 @@ use super::replay::ReplayBody;
 use crate::error::{Error, ErrorKind};
 use crate::places::Place as ConnectionPlace;
 use link::{End, Failure, Link, Sender};
-use reconnect::Reconnects;
 
 /// HTTP/1.1 carries one request at a time and so needs more connections than HTTP/2. (`PoolConfig::max_connections`)
 const HTTP1_FACTOR: usize = 64;
 /// By how much a connection may be replaced before its greatest age.
 const AGE_JITTER: f64 = 0.1;
-/// After a failed connect, requests fail at once for this long instead of trying again.
-const FAIL_FAST: Duration = Duration::from_millis(50);
 
 /// The connections to one endpoint. Dropped, it takes no more requests; those under way finish.
 ///

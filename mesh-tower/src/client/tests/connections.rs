@@ -85,7 +85,7 @@ impl Dial for Dead {
 }
 
 /// An endpoint that is gone is dialled with waits that grow to as much as 2.5 to 5 s, as its client has drawn, and requests in
-/// between fail at once instead of dialling too. (How evenly many clients come back: `pool/reconnect.rs`.)
+/// between fail at once instead of dialling too. (How evenly many clients come back: `mesh_core::retry::Reconnects`.)
 #[tokio::test(start_paused = true)]
 async fn reconnects_back_off_and_requests_fail_fast() {
     let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());

@@ -81,10 +81,12 @@ impl Engine<'_> {
         let (process, cluster) = (call.process, call.cluster);
         let known = &mut self.processes[process].clusters[cluster];
         if known.requests >= known.limits.max_requests {
-            return self.call_over(id, Err(Failed::Limit), false);
+            let in_vain = call.attempts > 0;
+            return self.call_over(id, Err(Failed::Limit), in_vain);
         }
         let Ok((server, chosen)) = known.balancer.pick(call.hash, &call.tried, now) else {
-            return self.call_over(id, Err(Failed::NoEndpoints), false);
+            let in_vain = call.attempts > 0;
+            return self.call_over(id, Err(Failed::NoEndpoints), in_vain);
         };
         known.requests += 1;
         call.attempts += 1;
@@ -218,6 +220,10 @@ impl Engine<'_> {
 
     /// After which wait to send again. Core decides; here it is found out what happened. `Err(None)`: it was not asked.
     fn repeat(&mut self, id: Id, class: &Class) -> Result<Duration, Option<StopReason>> {
+        // A mark counts on any answer, also on one that nobody would have repeated.
+        if class.pushback == Pushback::Never && class.outcome != Outcome::Success {
+            return Err(Some(StopReason::Marked));
+        }
         let now = self.instant();
         let (Some(call), Some(safety)) = (self.calls.get_mut(id), &class.safety) else { return Err(None) };
         let safety = match safety {
@@ -238,7 +244,7 @@ impl Engine<'_> {
                 let known = &mut process.clusters[call.cluster];
                 if let Some(max) = known.limits.max_retries {
                     if known.retries >= MaxRetries::of(max, known.requests) {
-                        return Err(None);
+                        return Err(Some(StopReason::Limit));
                     }
                     known.retries += 1;
                     call.retry_place = true;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use mesh_core::config::{HttpVersion, PoolConfig};
+use mesh_core::retry::FAIL_FAST;
 
 use super::{Engine, Event, nanos};
 use crate::model::call::End;
-use crate::model::link::{FAIL_FAST, State};
+use crate::model::link::State;
 use crate::model::server::Sent;
 
 impl Engine<'_> {

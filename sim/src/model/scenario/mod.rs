@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use mesh_core::Config;
 use mesh_core::config::{
-    BalancePolicy, ClusterConfig, ConfigError, Decode as _, Errors, Fields, IdentityConfig, Node, Place, PlugConfig,
-    RouteConfig, Workload, suggestion, yaml,
+    BalancePolicy, ClusterConfig, ClusterLimitsConfig, ConfigError, Decode as _, Errors, Fields, IdentityConfig, Node,
+    Place, PlugConfig, PoolConfig, RouteConfig, Workload, suggestion, yaml,
 };
 
 use server::Names;
@@ -286,9 +286,18 @@ impl Scenario {
             if cluster.token.is_some() {
                 note("token");
             }
-            let (limits, default) = (cluster.limits, mesh_core::config::ClusterLimitsConfig::default());
-            if limits.max_connections != default.max_connections {
-                note("limits.max_connections");
+            let (limits, default) = (&cluster.limits, ClusterLimitsConfig::default());
+            let (pool, usual) = (&cluster.pool, PoolConfig::default());
+            for (field, differs) in [
+                ("limits.max_connections", limits.max_connections != default.max_connections),
+                ("limits.max_handshakes", limits.max_handshakes != default.max_handshakes),
+                ("pool.max_connections", pool.max_connections != usual.max_connections),
+                ("pool.max_connection_age", pool.max_connection_age != usual.max_connection_age),
+                ("pool.idle_timeout", pool.idle_timeout != usual.idle_timeout),
+            ] {
+                if differs {
+                    note(field);
+                }
             }
         }
         notes

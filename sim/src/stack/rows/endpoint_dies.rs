@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
             name: "kill-one-of-ten",
             target: "kill 1 of 10 at 2,000 rps (idempotent): 0 failed requests, out of rotation within 250 ms",
             mesh: |seed| seen(killed(seed, Arm::Mesh, Scale::FULL)),
-            without: "retries",
+            without: "retries and ejection",
             control: |seed| seen(killed(seed, Arm::Control, Scale::FULL)),
         },
         Row {

@@ -8,7 +8,10 @@
 
 use std::time::Duration;
 
-use mesh_core::rng::Rng;
+use crate::rng::Rng;
+
+/// After a failed connect, requests fail at once for this long instead of trying again.
+pub const FAIL_FAST: Duration = Duration::from_millis(50);
 
 /// The least that a wait may be: never at once, or a server that hangs up on every connection would be dialled in a tight
 /// loop.
@@ -17,19 +20,24 @@ const BASE: Duration = Duration::from_millis(25);
 const MAX: Duration = Duration::from_secs(5);
 
 /// One client's waits for one endpoint, until it is back.
+///
+/// Drawn anew each time that the endpoint is lost, and kept until it is connected again. Waits begin at 25 to 50 ms, the
+/// second is as long as the first, and then they double, to 2.5 to 5 s.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reconnects {
+pub struct Reconnects {
     /// In `1.0..2.0`. Even by its logarithm, so that what doubles covers every length alike.
     patience: f64,
 }
 
 impl Reconnects {
-    pub(super) fn new(rng: &Rng) -> Self {
+    /// Draws how patient the client is this time.
+    pub fn new(rng: &Rng) -> Self {
         Self { patience: rng.unit().exp2() }
     }
 
     /// The wait after this many failures in a row: none after none, because the endpoint may have been there all along.
-    pub(super) fn wait(self, failures: u32) -> Duration {
+    #[must_use]
+    pub fn wait(self, failures: u32) -> Duration {
         if failures == 0 {
             return Duration::ZERO;
         }
@@ -41,9 +49,8 @@ impl Reconnects {
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::retry::Backoff;
-
     use super::*;
+    use crate::retry::Backoff;
 
     type Waits = Box<dyn FnMut(u32) -> Duration>;
 
