@@ -358,7 +358,7 @@ async fn what_others_failed_long_ago_or_in_reserve_keeps_nobody_in() {
             // Failed over to once, when the primary was not there.
             cluster.update(set.split_off(1), start);
         }
-        (1..4).for_each(|name| any_of(&cluster, name, start, FAILURE, ms(1)));
+        (1..4).for_each(|name| any_of(&cluster, name - usize::from(standby), start, FAILURE, ms(1)));
         if standby {
             let mut all = endpoints(4);
             all.iter_mut().skip(1).for_each(|endpoint| endpoint.priority = 1);
