@@ -1,8 +1,9 @@
 //! The same seed is the same run, to the last decision.
 //!
-//! Not yet on a machine that is overloaded: with six threads that never rest on two processors some 10 of 400 seeds differed,
-//! with two none of 200, and those that had differed did not when they were played alone. So something still works in real
-//! time. It is not the audit writer, whose sink here never waits and so has no thread of its own; it has not been found.
+//! Not yet on a machine that is overloaded: on two processors, with four threads that never rest and a compiler beside it, at
+//! least 10 of 400 seeds differed; with two such threads none of 100, twice. Two that had differed did not when they were
+//! played alone. So something still seems to work in real time, and has not been found. The audit writer has no thread of its
+//! own here: its sink never waits.
 
 use std::time::Duration;
 
