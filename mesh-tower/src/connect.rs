@@ -304,10 +304,11 @@ mod tests {
         }
     }
 
-    /// Six servers that accept and then say nothing. Each is given its two seconds, however long it waits for its turn.
+    /// Six servers that accept and then say nothing. Each is given its two seconds, however long it waits for its turn, and
+    /// none has a turn for longer than a quarter of a second.
     #[tokio::test(start_paused = true)]
     async fn handshakes_take_turns_and_the_wait_is_not_theirs() {
-        for (max, expected, waited) in [(2, [2, 2, 4, 4, 6, 6], 4), (6, [2; 6], 0)] {
+        for (max, expected, waited) in [(2, [2_000, 2_000, 2_250, 2_250, 2_500, 2_500], 4), (6, [2_000; 6], 0)] {
             let identity = Snapshot::new(Identity { svids: Vec::new(), bundles: Arc::new(TrustBundleSet::default()) });
             let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
             let connect: Script = |_| {
@@ -332,7 +333,7 @@ mod tests {
             let before = metrics.limit_overflows.count(ClusterLimit::MaxHandshakes);
             let dials = (0..6).map(|_| async {
                 let error = dialer.dial(([10, 0, 0, 1], 1).into()).await.unwrap_err();
-                (error.reason(), start.elapsed().as_secs())
+                (error.reason(), start.elapsed().as_millis())
             });
             let ended = futures_util::future::join_all(dials).await;
             assert_eq!(ended, expected.map(|after| ("handshake_timeout", after)));

@@ -50,7 +50,8 @@
 //!   out, two of four, and the only one never (Envoy's reading; gRPC A50 tests before, and so always ejects one).
 //!   Endpoints that their transport holds to be unreachable count as out. So there is always somebody to send to.
 //! - Nobody is ejected for failures in a row, timeouts or a breaker's window while more than half of the others that
-//!   are in failed their last attempt too: that is a dependency or an overload, and no endpoint's own fault.
+//!   are in failed too when they were last asked, within `outlier.interval`: that is a dependency or an overload, and no
+//!   endpoint's own fault. Where another priority has anybody who is in, this does not hold: the load can go there.
 //! - A timeout is a failure too. That two of them suffice where nothing else was heard finds black holes, whose
 //!   failures are as slow as the timeout is long.
 //! - A restarted process is back in a second, not after half a minute: where nothing but silence was heard of it - no
