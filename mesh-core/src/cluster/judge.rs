@@ -136,11 +136,16 @@ impl<T> Core<T> {
         self.next_comparison.at(health.compares.then(|| at.saturating_add(interval)));
         let counts: Vec<Counts> = (set.members.states.iter())
             .map(|state| {
-                let counts = state.live.vitals.outlier.take_counts();
-                // Who cannot be reached is out for that, and what broke with its connections says nothing of its answers.
                 let vitals = &state.live.vitals;
-                let is_in = vitals.outlier.standing() == Standing::In && vitals.is_usable() && !vitals.has_returned();
-                if is_in { counts } else { Counts::default() }
+                // Who cannot be reached is out for that: it is compared when it is back, without what broke meanwhile.
+                if !vitals.is_usable() {
+                    return Counts::default();
+                }
+                if vitals.has_returned() {
+                    vitals.outlier.forget_unheard();
+                }
+                let counts = vitals.outlier.take_counts();
+                if vitals.outlier.standing() == Standing::In { counts } else { Counts::default() }
             })
             .collect();
         // Nobody asked for so long that these are of another time.

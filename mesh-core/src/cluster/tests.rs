@@ -345,6 +345,34 @@ async fn nobody_is_ejected_for_what_befalls_most() {
     }
 }
 
+/// Whoever breaks its own connections all the time is compared by what it answered.
+#[tokio::test(start_paused = true)]
+async fn breaking_connections_hides_no_bad_answers() {
+    let cluster = with_readiness(&config());
+    let start = Instant::now();
+    cluster.update(endpoints(6), start);
+    let endpoint = Arc::clone(&cluster.endpoints()[0]);
+    for second in 0..10 {
+        let now = start + ms(1_000 * second);
+        (1..6).for_each(|name| (0..20).for_each(|_| any_of(&cluster, name, now, Outcome::Success, ms(1))));
+        for _ in 0..10 {
+            any_of(&cluster, 0, now, FAILURE, ms(1));
+            any_of(&cluster, 0, now, Outcome::Success, ms(1));
+        }
+        endpoint.transport().unready();
+        endpoint.transport().ready();
+    }
+    // Not there when the others are compared, either.
+    endpoint.transport().unready();
+    drop(any(&cluster, start + ms(10_001)));
+    assert!(!endpoint.ejected(start + ms(10_001)));
+    endpoint.transport().ready();
+    let later = start + ms(20_002);
+    (1..6).for_each(|name| (0..120).for_each(|_| any_of(&cluster, name, start + ms(15_000), Outcome::Success, ms(1))));
+    drop(any(&cluster, later));
+    assert!(endpoint.ejected(later), "{:?}", cluster.endpoints()[0]);
+}
+
 /// A failure of long ago, or of a standby that gets no load, keeps nobody in.
 #[tokio::test(start_paused = true)]
 async fn what_others_failed_long_ago_or_in_reserve_keeps_nobody_in() {

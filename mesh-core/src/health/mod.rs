@@ -77,12 +77,11 @@ mod tests;
 
 pub use check::{CheckAnswer, CheckQuestion, CheckVerdict, HealthCheck};
 pub use outcome::Outcome;
-pub use outlier::{OutlierDetector, Return, may_eject};
-pub use rules::{Absence, Rules};
 pub use standing::Standing;
-pub use statistics::{Counts, outliers};
 
 pub(crate) use check::Checked;
 pub(crate) use http::HttpCheck;
-pub(crate) use rules::compares;
+pub(crate) use outlier::{OutlierDetector, Return, may_eject};
+pub(crate) use rules::{Absence, Rules, compares};
 pub(crate) use standing::Claim;
+pub(crate) use statistics::{Counts, outliers};

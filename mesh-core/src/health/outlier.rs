@@ -22,7 +22,7 @@ const TIMEOUTS: u16 = 2;
 /// [`look`](Self::look) are for one caller at a time, who holds what the cluster's other endpoints are doing; a probe's
 /// end is for the one attempt that is the probe.
 #[derive(Debug, Default)]
-pub struct OutlierDetector {
+pub(crate) struct OutlierDetector {
     standing: StandingCell,
     failures: AtomicU32,
     /// 16 bits, and beside the others no more than a word: there are many endpoints, and two timeouts suffice.
@@ -41,6 +41,8 @@ struct Past {
     ejections: AtomicU32,
     lasted: AtomicU64,
     readmitted: AtomicU64,
+    /// Of the failures in the interval that runs, those of connections that were refused or broke.
+    unheard: AtomicU32,
     /// A transport that finds the endpoint again ends the ejection.
     liftable: AtomicBool,
     /// The place of the last ejection's reason among all.
@@ -53,7 +55,7 @@ struct Past {
 
 /// What became of an endpoint that was out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Return {
+pub(crate) enum Return {
     /// It is in.
     LetIn,
     /// The next request to it is the probe.
@@ -68,7 +70,7 @@ impl OutlierDetector {
     /// `silent`: nothing else is under way there, and nothing was heard of it since the attempt began. Then one timeout
     /// is all that there is to know. Waiting for a second would be long: a picker that goes by latency sends nothing
     /// more to an endpoint that has just timed out, so that it would be out without ever being let in again.
-    pub fn observe(&self, outcome: Outcome, silent: bool, now: u64, rules: &Rules) -> Option<EjectReason> {
+    pub(crate) fn observe(&self, outcome: Outcome, silent: bool, now: u64, rules: &Rules) -> Option<EjectReason> {
         if outcome == Outcome::Cancelled {
             return None;
         }
@@ -86,6 +88,9 @@ impl OutlierDetector {
         }
         if rules.compared {
             self.tally.record(failed);
+            if outcome == Outcome::Unreachable {
+                self.past().unheard.fetch_add(1, Relaxed);
+            }
         }
         if !failed {
             if let Some(rule) = rules.recent {
@@ -125,7 +130,7 @@ impl OutlierDetector {
 
     /// Something was heard of the endpoint or its host, good or bad: it is no black hole.
     #[inline]
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         if self.timeouts.load(Relaxed) != 0 {
             self.timeouts.store(0, Relaxed);
         }
@@ -133,28 +138,40 @@ impl OutlierDetector {
 
     /// Where it stands.
     #[inline]
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         self.standing.load()
     }
 
     /// How it failed last, while it is not in.
-    pub fn reason(&self) -> Option<EjectReason> {
+    pub(crate) fn reason(&self) -> Option<EjectReason> {
         let past = self.past.get().filter(|_| self.standing() != Standing::In)?;
         EjectReason::ALL.get(usize::from(past.reason.load(Relaxed))).copied()
     }
 
     /// The `n` of the last ejection; it decides how long the next one lasts.
-    pub fn ejections(&self) -> u32 {
+    pub(crate) fn ejections(&self) -> u32 {
         self.past.get().map_or(0, |past| past.ejections.load(Relaxed))
+    }
+
+    /// Nothing that broke with its connections is anything to compare it by.
+    ///
+    /// What was answered badly stays: whoever breaks connections would be judged by nothing else.
+    pub(crate) fn forget_unheard(&self) {
+        if let Some(past) = self.past.get() {
+            self.tally.forget(past.unheard.swap(0, Relaxed));
+        }
     }
 
     /// What it did since this was asked last.
     pub(crate) fn take_counts(&self) -> Counts {
+        if let Some(past) = self.past.get() {
+            past.unheard.store(0, Relaxed);
+        }
         self.tally.take()
     }
 
     /// Takes it out, and says for how long; `None` if it is not in.
-    pub fn eject(&self, reason: EjectReason, now: u64, absence: &Absence, rng: &Rng) -> Option<Duration> {
+    pub(crate) fn eject(&self, reason: EjectReason, now: u64, absence: &Absence, rng: &Rng) -> Option<Duration> {
         let past = self.past();
         let healthy = now.saturating_sub(past.readmitted.load(Relaxed));
         let forgiven = absence.forgiven(healthy, past.lasted.load(Relaxed));
@@ -190,7 +207,7 @@ impl OutlierDetector {
     }
 
     /// Ends what time ends.
-    pub fn look(&self, now: u64, absence: &Absence) -> Option<Return> {
+    pub(crate) fn look(&self, now: u64, absence: &Absence) -> Option<Return> {
         match (self.standing(), absence.probed) {
             (Standing::In, _) | (Standing::HalfOpen, true) => None,
             (Standing::Out { until }, _) if until > now => None,
@@ -206,8 +223,8 @@ impl OutlierDetector {
 
     /// Its transport found it again: forgets its failures, and ends its time if it was ejected for silence alone and does
     /// not flap. What broke with its connections is nothing to compare it by either.
-    pub fn returned(&self, now: u64, absence: &Absence) -> Option<Return> {
-        self.tally.take();
+    pub(crate) fn returned(&self, now: u64, absence: &Absence) -> Option<Return> {
+        self.forget_unheard();
         let out = matches!(self.standing(), Standing::Out { .. });
         if !(out && self.past().liftable.load(Relaxed)) {
             self.start_anew();
@@ -279,7 +296,7 @@ impl OutlierDetector {
 
     /// Forgets failures; also after an ejection that was withheld, so that the next one is asked for as late as the
     /// first.
-    pub fn start_anew(&self) {
+    pub(crate) fn start_anew(&self) {
         self.failures.store(0, Relaxed);
         self.timeouts.store(0, Relaxed);
         self.answered_badly.store(false, Relaxed);
@@ -298,6 +315,6 @@ impl Past {
 }
 
 /// Whether one more of `total` endpoints may go out when `out` are out already.
-pub fn may_eject(out: usize, total: usize, max_percent: u32) -> bool {
+pub(crate) fn may_eject(out: usize, total: usize, max_percent: u32) -> bool {
     (out as u64 + 1) * 100 <= total as u64 * u64::from(max_percent)
 }

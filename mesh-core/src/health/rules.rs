@@ -9,7 +9,7 @@ use crate::rng::Rng;
 
 /// What an attempt must know to judge its endpoint by itself. Small: each attempt has a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rules {
+pub(crate) struct Rules {
     pub(super) consecutive_failures: u32,
     /// Somebody compares what endpoints did in each interval.
     pub(super) compared: bool,
@@ -19,7 +19,7 @@ pub struct Rules {
 
 impl Rules {
     /// Those of a cluster.
-    pub fn of(config: &ClusterConfig) -> Self {
+    pub(crate) fn of(config: &ClusterConfig) -> Self {
         let outlier = &config.outlier;
         Self {
             consecutive_failures: config.breaker.map_or(outlier.consecutive_failures, |own| own.consecutive_failures),
@@ -36,7 +36,7 @@ pub(crate) fn compares(config: &ClusterConfig) -> bool {
 
 /// How long an endpoint stays out, and how it comes back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Absence {
+pub(crate) struct Absence {
     base: Duration,
     max: Duration,
     jitter: f64,
@@ -46,7 +46,7 @@ pub struct Absence {
 
 impl Absence {
     /// The breaker's if there is one, else the timed ejection's.
-    pub fn of(config: &ClusterConfig) -> Self {
+    pub(crate) fn of(config: &ClusterConfig) -> Self {
         match (&config.breaker, &config.outlier) {
             (Some(own), _) => Self { base: own.backoff, max: own.max_backoff, jitter: own.jitter, probed: true },
             (None, timed) => Self {
@@ -59,7 +59,7 @@ impl Absence {
     }
 
     /// Whether it ends with a probe: whether it is a breaker's.
-    pub fn is_probed(&self) -> bool {
+    pub(crate) fn is_probed(&self) -> bool {
         self.probed
     }
 

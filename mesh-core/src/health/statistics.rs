@@ -26,21 +26,35 @@ impl Tally {
         self.0.fetch_add((1 << 32) | u64::from(failed), Relaxed);
     }
 
+    /// So many failures were nothing to compare it by.
+    pub(crate) fn forget(&self, failures: u32) {
+        let without = |word: u64| {
+            let Counts { requests, failures: failed } = Counts::from(word);
+            Some((u64::from(requests.saturating_sub(failures)) << 32) | u64::from(failed.saturating_sub(failures)))
+        };
+        _ = self.0.fetch_update(Relaxed, Relaxed, without);
+    }
+
     /// What was counted since the last time.
     pub(crate) fn take(&self) -> Counts {
-        let word = self.0.swap(0, Relaxed);
-        // Both halves are 32 bits wide.
-        Counts { requests: (word >> 32) as u32, failures: word as u32 }
+        self.0.swap(0, Relaxed).into()
     }
 }
 
 /// Requests of one endpoint in one interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Answered or failed; those that their callers gave up are not counted.
-    pub requests: u32,
+    pub(crate) requests: u32,
     /// Those that spoke against the endpoint.
-    pub failures: u32,
+    pub(crate) failures: u32,
+}
+
+impl From<u64> for Counts {
+    fn from(word: u64) -> Self {
+        // Both halves are 32 bits wide.
+        Self { requests: (word >> 32) as u32, failures: word as u32 }
+    }
 }
 
 impl Counts {
@@ -50,7 +64,7 @@ impl Counts {
 }
 
 /// The outliers among endpoints that are in, the worst first, with the rule that found each.
-pub fn outliers(counts: &[Counts], config: &OutlierConfig) -> Vec<(usize, EjectReason)> {
+pub(crate) fn outliers(counts: &[Counts], config: &OutlierConfig) -> Vec<(usize, EjectReason)> {
     let mut found: Vec<(usize, EjectReason)> = by_success_rate(counts, config)
         .map(|index| (index, EjectReason::SuccessRate))
         .chain(by_failure_percentage(counts, config).map(|index| (index, EjectReason::FailurePercentage)))
