@@ -333,9 +333,11 @@ fn paths(to: &[Alternative]) -> Option<Vec<Pattern>> {
     })
 }
 
-/// The keys of all alternatives; `None` if there is no alternative, or one without keys.
+/// The keys of all alternatives; `None` if there is no alternative, or one without keys: what names nobody at all may still
+/// match what has no name, as a DENY of paths does bytes that are no HTTP.
 fn named<K>(alternatives: &[Alternative], keys: impl Fn(&Alternative) -> Option<Vec<K>>) -> Option<Vec<K>> {
-    let all: Option<Vec<Vec<K>>> = alternatives.iter().map(keys).collect();
+    let all: Option<Vec<Vec<K>>> =
+        alternatives.iter().map(|alternative| keys(alternative).filter(|keys| !keys.is_empty())).collect();
     all.filter(|all| !all.is_empty()).map(|all| all.into_iter().flatten().collect())
 }
 
