@@ -27,7 +27,10 @@ use crate::client::Attempts;
 /// Any error, as bodies and transports report them.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// An error with all its causes on one line.
+/// The most of a cause chain that is kept, in bytes: some of it may be a peer's own words, 16 KiB in a GOAWAY.
+const MAX_CHAIN: usize = 1024;
+
+/// An error with all its causes on one line, cut at [`MAX_CHAIN`].
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -35,6 +38,11 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
+    }
+    if text.len() > MAX_CHAIN {
+        let end = (0..=MAX_CHAIN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push_str("...");
     }
     text
 }

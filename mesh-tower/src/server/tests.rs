@@ -1,6 +1,8 @@
 //! The layers alone, in any order, and together.
 
 mod permits;
+mod places;
+mod wiring;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -254,269 +256,6 @@ fn too_large(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-trait CloneHead {
-    fn clone_head(&self) -> (http::request::Parts, ());
-}
-
-impl CloneHead for Request<Body> {
-    fn clone_head(&self) -> (http::request::Parts, ()) {
-        let mut head = Request::new(());
-        *head.method_mut() = self.method().clone();
-        *head.uri_mut() = self.uri().clone();
-        *head.headers_mut() = self.headers().clone();
-        *head.extensions_mut() = self.extensions().clone();
-        head.into_parts()
-    }
-}
-
-/// Stacks in every order, which no static type can name.
-#[allow(clippy::disallowed_types)]
-mod boxed {
-    use tower::util::BoxCloneService;
-
-    use super::*;
-
-    pub(super) type Boxed = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
-
-    pub(super) fn boxed<S>(service: S) -> Boxed
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    {
-        BoxCloneService::new(service)
-    }
-}
-
-use boxed::{Boxed, boxed};
-
-/// Wraps `inner` in the layer with this number, in the order of [`stack`].
-fn wrap(mesh: &Mesh, layer: usize, inner: Boxed) -> Boxed {
-    match layer {
-        0 => boxed(TelemetryLayer::new(mesh).layer(inner)),
-        1 => boxed(AuditLayer::new(mesh).layer(inner)),
-        2 => boxed(CanonicalLayer::new(mesh).layer(inner)),
-        3 => boxed(AdmissionLayer::new(mesh).layer(inner)),
-        4 => boxed(DeadlineLayer::new(mesh).layer(inner)),
-        5 => boxed(AuthenticateLayer::new(mesh).layer(inner)),
-        6 => boxed(AuthorizeLayer::new(mesh).layer(inner)),
-        7 => boxed(RateLimitLayer::new(mesh).layer(inner)),
-        _ => boxed(HandlerLayer::new(mesh).layer(inner)),
-    }
-}
-
-/// Every ordered choice of `items`, the empty one included.
-fn arrangements(items: &[usize]) -> Vec<Vec<usize>> {
-    let mut all = vec![vec![]];
-    for (at, first) in items.iter().enumerate() {
-        let rest: Vec<_> = items.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, item)| *item).collect();
-        all.extend(arrangements(&rest).into_iter().map(|mut tail| {
-            tail.insert(0, *first);
-            tail
-        }));
-    }
-    all
-}
-
-#[tokio::test]
-async fn a_stack_that_lacks_a_layer_or_has_them_reordered_denies() {
-    let kit = Kit::new("").await;
-    let called = Arc::new(AtomicUsize::new(0));
-    let send = async |layers: &[usize], request: Request<Body>| {
-        let inner: Boxed = boxed(ok(&called));
-        let stack = layers.iter().rev().fold(inner, |inner, layer| wrap(&kit.mesh, *layer, inner));
-        stack.oneshot(request).await.unwrap().status()
-    };
-    // All that must be there, in every order; the optional ones, each in every place of the right order.
-    let required = [0, 2, 5, 6, 8];
-    let mut stacks = arrangements(&required);
-    stacks.retain(|layers| !layers.is_empty());
-    for optional in [1, 3, 4, 7] {
-        for place in 0..=required.len() {
-            let mut layers = required.to_vec();
-            layers.insert(place, optional);
-            stacks.push(layers);
-        }
-    }
-    stacks.push((0..9).collect());
-    let mut passed = Vec::new();
-    for layers in &stacks {
-        // Without a connection nothing is let on, whatever the order.
-        let mut plain = request(WEB, "/a");
-        plain.extensions_mut().clear();
-        let before = called.load(Ordering::Relaxed);
-        assert_eq!(send(layers, plain).await, 500, "{layers:?}");
-        assert_eq!(called.load(Ordering::Relaxed), before, "{layers:?}");
-        match send(layers, request(WEB, "/a")).await {
-            StatusCode::OK => passed.push(layers.clone()),
-            status => assert_eq!(status, 500, "{layers:?}"),
-        }
-    }
-    passed.sort();
-    let right_order =
-        |layers: &Vec<usize>| layers.is_sorted() && [0, 2, 5, 6].iter().all(|layer| layers.contains(layer));
-    assert!(passed.iter().all(right_order), "{passed:?}");
-    // Everything right passes, so that the test above cannot pass by denying all.
-    assert_eq!(passed.len(), stacks.iter().filter(|layers| right_order(layers)).count(), "{passed:?}");
-    assert!(kit.metric(r#"mesh_server_rejected_total{reason="wiring"}"#).is_some());
-}
-
-#[tokio::test]
-async fn under_plain_axum_nothing_is_let_through() {
-    let kit = Kit::new("").await;
-    let show = async |_: Principal| "secret";
-    let layered = axum::Router::new().route("/a", get(show)).layer(AuthorizeLayer::new(&kit.mesh));
-    let bare = axum::Router::new().route("/a", get(show));
-    for router in [layered, bare] {
-        let response = router.oneshot(Request::get("https://orders/a").body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), 500);
-    }
-}
-
-#[tokio::test]
-async fn layers_are_ready_when_the_inner_service_is() {
-    let kit = Kit::new("").await;
-    fn check<L>(layer: L)
-    where
-        L: Layer<mock::Mock<Request<Body>, Response<Body>>>,
-        L::Service: Service<Request<Body>>,
-    {
-        let (inner, mut handle) = mock::pair();
-        let mut service = layer.layer(inner);
-        handle.allow(0);
-        assert!(service.ready().now_or_never().is_none());
-        handle.allow(1);
-        assert!(matches!(service.ready().now_or_never(), Some(Ok(_))));
-    }
-    check(TelemetryLayer::new(&kit.mesh));
-    check(AuditLayer::new(&kit.mesh));
-    check(CanonicalLayer::new(&kit.mesh));
-    check(AdmissionLayer::new(&kit.mesh));
-    check(DeadlineLayer::new(&kit.mesh));
-    check(AuthenticateLayer::new(&kit.mesh));
-    check(AuthorizeLayer::new(&kit.mesh));
-    check(RateLimitLayer::new(&kit.mesh));
-    check(HandlerLayer::new(&kit.mesh));
-    check(RouteLayer);
-}
-
-#[tokio::test]
-async fn a_caller_that_leaves_gives_everything_back_and_is_recorded() {
-    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
-    let (alive, mut dropped) = oneshot::channel::<()>();
-    let alive = Arc::new(Mutex::new(Some(alive)));
-    let kept = Arc::new(Mutex::new(None));
-    let keep = Arc::clone(&kept);
-    let handler = service_fn(move |request: Request<Body>| {
-        let guard = alive.lock().unwrap().take();
-        // A handler may keep the extensions for as long as it likes: they hold no place.
-        *keep.lock().unwrap() = Some(request.extensions().clone());
-        async move {
-            pending::<()>().await;
-            drop(guard);
-            Ok(Response::new(Body::empty()))
-        }
-    });
-    let mut call = Box::pin(stack(&kit.mesh, handler).oneshot(request(WEB, "/a")));
-    assert!(call.as_mut().now_or_never().is_none());
-    let called = Arc::new(AtomicUsize::new(0));
-    let shed = stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
-    assert_eq!((shed.status().as_u16(), called.load(Ordering::Relaxed)), (503, 0));
-    drop(shed);
-    assert!(dropped.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
-    drop(call);
-    assert!(dropped.await.is_err());
-    assert_eq!(kit.metric("mesh_server_requests_in_flight").as_deref(), Some("0"));
-    assert!(kept.lock().unwrap().is_some());
-    let next = stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
-    assert_eq!(next.status(), 200);
-    let statuses: Vec<_> = kit.records().await.iter().map(|record| (record.status, record.outcome)).collect();
-    assert_eq!(statuses, [(503, AuditOutcome::Reject), (499, AuditOutcome::Allow), (200, AuditOutcome::Allow)]);
-}
-
-#[tokio::test]
-async fn a_place_is_taken_until_the_body_ends_or_is_dropped() {
-    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
-    let called = Arc::new(AtomicUsize::new(0));
-    let send = async || stack(&kit.mesh, ok(&called)).oneshot(request(WEB, "/a")).await.unwrap();
-    let first = send().await;
-    assert_eq!(send().await.status(), 503);
-    drop(first);
-    let second = send().await;
-    assert_eq!(second.status(), 200);
-    assert_eq!(send().await.status(), 503);
-    let _ = second.into_body().collect().await;
-    assert_eq!(send().await.status(), 200);
-}
-
-#[tokio::test]
-async fn one_peer_gets_its_share_of_places_and_leaves_the_rest() {
-    for (limits, share) in [
-        ("max_concurrent_requests: 5", 3),
-        ("max_concurrent_requests: 5, max_concurrent_requests_per_peer: 1", 1),
-        ("max_concurrent_requests: 3, max_concurrent_requests_per_peer: 9", 3),
-    ] {
-        let kit = Kit::new(&format!("limits: {{ {limits} }}")).await;
-        let called = Arc::new(AtomicUsize::new(0));
-        let send = async |peer: &Arc<Connection>| {
-            let request = Request::post("https://orders/a").extension(Arc::clone(peer)).body(Body::empty()).unwrap();
-            stack(&kit.mesh, ok(&called)).oneshot(request).await.unwrap()
-        };
-        let (greedy, other) = (connection(WEB), connection(WEB));
-        let mut held = Vec::new();
-        while held.len() < 9 && held.last().is_none_or(|last: &Response<Body>| last.status() == 200) {
-            held.push(send(&greedy).await);
-        }
-        let refused = held.pop().unwrap();
-        assert_eq!((held.len(), refused.status().as_u16()), (share, 503), "{limits}");
-        assert_eq!(send(&other).await.status() == 200, share < 5 && !limits.contains("9"), "{limits}");
-        drop(held.pop());
-        assert_eq!(send(&greedy).await.status(), 200, "{limits}: the place came back");
-    }
-}
-
-#[tokio::test]
-async fn a_refusal_that_nobody_reads_keeps_no_place() {
-    let kit = Kit::new("limits: { max_concurrent_requests: 1 }").await;
-    let called = Arc::new(AtomicUsize::new(0));
-    let send = async |id| stack(&kit.mesh, ok(&called)).oneshot(request(id, "/a")).await.unwrap();
-    let unread = send(BATCH).await;
-    assert_eq!(unread.status(), 403);
-    assert_eq!(send(WEB).await.status(), 200, "an unread refusal starves those who may call");
-    drop(unread);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_deadline_ends_handlers_and_grpc_bodies() {
-    let kit = Kit::new("").await;
-    let timed = |request| with(request, "grpc-timeout", "100m");
-    let slow = service_fn(|_| async {
-        sleep(Duration::from_secs(9)).await;
-        Ok(Response::new(Body::empty()))
-    });
-    let start = Instant::now();
-    let response = stack(&kit.mesh, slow).oneshot(timed(request(WEB, "/a"))).await.unwrap();
-    assert_eq!((response.status().as_u16(), start.elapsed().as_millis() / 10), (504, 10));
-
-    let endless = service_fn(|_| async {
-        let frames = futures_util::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Infallible>>();
-        Ok(Response::new(Body::new(StreamBody::new(frames))))
-    });
-    let late = service_fn(|_| async {
-        let frame = futures_util::stream::once(async {
-            sleep(Duration::from_secs(9)).await;
-            Ok::<_, Infallible>(http_body::Frame::data("late".into()))
-        });
-        Ok(Response::new(Body::new(StreamBody::new(frame))))
-    });
-    let response = stack(&kit.mesh, late).oneshot(timed(request(WEB, "/a"))).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "late");
-    let response = stack(&kit.mesh, endless).oneshot(timed(grpc(request(WEB, "/S/M")))).await.unwrap();
-    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
-    assert_eq!(grpc::status(&trailers), Some(Code::DEADLINE_EXCEEDED));
-    let count =
-        r#"mesh_server_request_duration_seconds_count{method="POST",route="/S/M",status="2xx",grpc_status="4"}"#;
-    assert_eq!(kit.metric(count).as_deref(), Some("1"));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_newer_policy_cuts_open_streams_and_refuses_the_next_request() {
     let kit = Kit::new("").await;
@@ -598,22 +337,6 @@ async fn panics_are_answered_and_counted() {
     assert_eq!(kit.metric("mesh_server_panics_total").as_deref(), Some("2"));
     let statuses: Vec<_> = kit.records().await.iter().map(|record| (record.status, record.reason)).collect();
     assert_eq!(statuses, [(500, "panic"), (200, "allow_rule")]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_principal_has_a_quota_of_its_own() {
-    let kit = Kit::new("limits: { rate: { per_second: 1, burst: 2 } }").await;
-    let both = ALLOW_WEB.replace("sa/web]", "sa/web, test.example/ns/shop/sa/batch]");
-    kit.publish(&both);
-    let called = Arc::new(AtomicUsize::new(0));
-    let send = async |id| stack(&kit.mesh, ok(&called)).oneshot(request(id, "/a")).await.unwrap();
-    for (id, status) in [(WEB, 200), (WEB, 200), (WEB, 429), (BATCH, 200)] {
-        assert_eq!(send(id).await.status(), status, "{id}");
-    }
-    assert_eq!(send(WEB).await.headers()["retry-after"], "1");
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(send(WEB).await.status(), 200);
-    assert_eq!(called.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
@@ -732,5 +455,20 @@ async fn the_matched_route_reaches_labels_and_records() {
             r#"mesh_server_request_duration_seconds_count{{method="POST",route="{route}",status="{status}",grpc_status="-"}}"#
         );
         assert_eq!(kit.metric(&count).as_deref(), Some("1"));
+    }
+}
+
+trait CloneHead {
+    fn clone_head(&self) -> (http::request::Parts, ());
+}
+
+impl CloneHead for Request<Body> {
+    fn clone_head(&self) -> (http::request::Parts, ()) {
+        let mut head = Request::new(());
+        *head.method_mut() = self.method().clone();
+        *head.uri_mut() = self.uri().clone();
+        *head.headers_mut() = self.headers().clone();
+        *head.extensions_mut() = self.extensions().clone();
+        head.into_parts()
     }
 }

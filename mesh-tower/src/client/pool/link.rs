@@ -13,10 +13,10 @@ use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Shared;
 use super::cancellations::Cancellations;
 use super::last_words::{Cut, FirstWords, Heard, LastWords};
 use super::trust::{Judged, Lost, Trust};
-use super::{AGE_JITTER, Shared};
 use crate::client::replay::ReplayBody;
 use crate::client::upload::{Uploads, poll_connection};
 use crate::error::{Error, ErrorKind, chain};
@@ -90,7 +90,10 @@ pub(super) struct End {
 pub(super) struct Link {
     pub(super) id: u64,
     created: Instant,
+    /// When its certificates end.
     retire_at: Option<Instant>,
+    /// When it has its greatest age.
+    aged_at: Option<Instant>,
     pub(super) peer: Option<Judged>,
     /// Streams in use.
     open: AtomicUsize,
@@ -113,11 +116,18 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, max: usize, retire_at: Option<Instant>, peer: Option<Judged>) -> Arc<Self> {
+    pub(super) fn new(
+        id: u64,
+        max: usize,
+        retire_at: Option<Instant>,
+        aged_at: Option<Instant>,
+        peer: Option<Judged>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             created: Instant::now(),
             retire_at,
+            aged_at,
             peer,
             open: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
@@ -310,8 +320,8 @@ pub(super) async fn drive(
     let reason = match (closed, &end) {
         _ if pool.strong_count() == 0 => CloseReason::EndpointRemoved,
         (Some(Closing::Idle), _) => CloseReason::Idle,
-        (Some(Closing::Retired { aged: true }), _) => CloseReason::MaxAge,
-        (Some(Closing::Retired { .. }), _) => CloseReason::Identity,
+        (Some(Closing::Aged), _) => CloseReason::MaxAge,
+        (Some(Closing::Retired), _) => CloseReason::Identity,
         (Some(Closing::Worn), _) => CloseReason::Cancellations,
         (Some(Closing::Lost(Lost::Distrusted)), _) => CloseReason::Distrusted,
         (Some(Closing::Lost(_)), _) => CloseReason::CertificateExpired,
@@ -339,10 +349,9 @@ enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     Idle,
-    /// `aged`: for its own age, and not for that of a certificate.
-    Retired {
-        aged: bool,
-    },
+    /// Its certificates end.
+    Retired,
+    Aged,
     /// Too many of its streams were cancelled.
     Worn,
     /// The peer may not be talked to any more: streams are cut.
@@ -352,47 +361,50 @@ enum Closing {
 
 /// Waits until the connection should take no more streams.
 async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
-    // The successor of a connection on which too many were cancelled, and when to look for it again.
+    // The successor of a connection that is worn or old, and when to look for it again.
     let (mut successor, mut again): (Option<Arc<Link>>, Option<Instant>) = (None, None);
     loop {
-        let (idle_timeout, max_age) = match pool.upgrade() {
-            Some(pool) => {
-                let settings = pool.context.settings.load();
-                (settings.idle_timeout, settings.max_connection_age)
-            }
+        let idle_timeout = match pool.upgrade() {
+            Some(pool) => pool.context.settings.load().idle_timeout,
             None => return Closing::PoolGone,
         };
         let now = Instant::now();
-        if link.retire_at.is_some_and(|at| at <= now) {
-            let aged = !max_age.is_zero() && link.created.elapsed() >= max_age.mul_f64(1.0 - AGE_JITTER);
-            // The successor first, so that no request waits for it. What nobody uses needs none.
-            if link.is_used()
-                && let Some(pool) = pool.upgrade()
-                && pool.used_within(idle_timeout)
-            {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        // What nobody uses needs no successor.
+        let wanted = link.is_used() && pool.upgrade().is_some_and(|pool| pool.used_within(idle_timeout));
+        if passed(link.retire_at) {
+            // The successor first, so that no request waits for it.
+            if wanted && let Some(pool) = pool.upgrade() {
                 pool.connect().await;
             }
-            return Closing::Retired { aged };
+            return Closing::Retired;
         }
         let idle = link.idle_since();
         if idle.is_some_and(|since| since + idle_timeout <= now) {
             return Closing::Idle;
         }
-        if link.cancellations.too_many() && again.is_none_or(|at| at <= now) {
+        let (worn, aged) = (link.cancellations.too_many(), passed(link.aged_at));
+        if aged && !wanted {
+            return Closing::Aged;
+        }
+        if (worn || aged) && again.is_none_or(|at| at <= now) {
             let Some(pool) = pool.upgrade() else { return Closing::PoolGone };
             // The endpoint may refuse one more, and shows it only after the handshake. This one does well meanwhile.
             if successor.as_ref().is_none_or(|link| link.is_closing()) {
                 successor = pool.connect().await;
             }
+            // HTTP/1.1 has no settings to wait for.
+            let http1 = pool.lock().http1;
             if let Some(successor) = &successor
-                && successor.settles().await
+                && (http1 || successor.settles().await)
             {
-                return Closing::Worn;
+                return if worn { Closing::Worn } else { Closing::Aged };
             }
             again = Some(Instant::now() + SUCCESSOR_WAIT);
         }
         let look = idle.unwrap_or(now) + idle_timeout;
-        let look = [link.retire_at, again].into_iter().flatten().fold(look, Instant::min);
+        let times = [link.retire_at, link.aged_at, again].into_iter().flatten();
+        let look = times.filter(|at| *at > now).fold(look, Instant::min);
         tokio::select! {
             () = sleep_until(look) => {}
             () = link.cancellations.reached() => {}

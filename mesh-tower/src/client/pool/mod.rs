@@ -407,8 +407,7 @@ impl Shared {
         let connected = match result {
             Ok(((send, driven), http2, peer, retire_at)) => {
                 let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
-                let retire_at = [retire_at, self.grows_old(&settings)].into_iter().flatten().min();
-                let link = Link::new(self.next_id(), max, retire_at, peer);
+                let link = Link::new(self.next_id(), max, retire_at, self.grows_old(&settings), peer);
                 self.add(Arc::clone(&link), send);
                 let metrics = Arc::clone(&self.context.metrics);
                 // Not in an async block: it would hold the future twice, as given and as awaited.

@@ -43,6 +43,24 @@ async fn a_connection_has_a_greatest_age_and_no_request_notices() {
     }
 }
 
+/// A connection that does well is worth more than its age: while the server takes no other, it stays.
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_stays_while_there_is_no_other() {
+    let net = Net::default();
+    let host = net.slow_host(1, |_| async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        answer(200, "ok")
+    });
+    let rig = Rig::with(&net, &[host], None, |config| config.pool.max_connection_age = Duration::from_secs(60));
+    drop(text(rig.get().await.unwrap()).await);
+    net.edit(host, |host| host.frozen = true);
+    let replaced = || rig.cluster.cluster.metrics().connections_closed.count(CloseReason::MaxAge);
+    assert_eq!((busy(&rig, 5).await, replaced()), (0, 0));
+    assert!(net.dialed(host) > 10, "it is tried again and again");
+    net.edit(host, |host| host.frozen = false);
+    assert_eq!((busy(&rig, 1).await, replaced()), (0, 1));
+}
+
 /// What was connected together is not replaced together.
 #[tokio::test(start_paused = true)]
 async fn greatest_ages_are_spread() {
