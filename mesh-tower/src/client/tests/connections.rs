@@ -58,7 +58,8 @@ async fn an_old_connection_stays_while_there_is_no_other() {
     assert_eq!((busy(&rig, 5).await, replaced()), (0, 0));
     assert!(net.dialed(host) > 10, "it is tried again and again");
     net.edit(host, |host| host.frozen = false);
-    assert_eq!((busy(&rig, 1).await, replaced()), (0, 1));
+    assert_eq!(busy(&rig, 1).await, 0);
+    assert!(replaced() > 0, "once it takes others again");
 }
 
 /// What was connected together is not replaced together.
