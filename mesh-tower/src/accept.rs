@@ -219,6 +219,9 @@ where
             }
         };
         tokio::select! {
+            // In one order, so that a run can be played again. Nobody starves: of connections no more end than came, and
+            // what else stands before the newcomers is rare.
+            biased;
             () = &mut signal, if last_call.is_none() => {
                 if let Some(draining) = draining.take() {
                     draining();
@@ -266,6 +269,7 @@ where
         }
     };
     let ended = tokio::select! {
+        biased;
         // Each connection cuts itself after `drain_timeout`; this is for one that cannot.
         ended = tokio::time::timeout(patience + ABORT_GRACE, all_ended), if !hurried => ended.is_ok(),
         () = &mut cut, if !hurried => false,

@@ -142,6 +142,7 @@ async fn run(listener: TcpListener, answers: Arc<Answers>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased; // no more connections end than came
             Some(_) = connections.join_next() => {}
             Some((stream, _, slot)) = incoming.next(MAX_CONNECTIONS) => {
                 let answers = Arc::clone(&answers);
@@ -157,6 +158,7 @@ async fn run(listener: TcpListener, answers: Arc<Answers>) {
                     });
                     let connection = builder().serve_connection(TokioIo::new(stream), service);
                     tokio::select! {
+                        biased;
                         ended = tokio::time::timeout(MAX_CONNECTION_TIME, connection) => if let Ok(Err(error)) = ended {
                             tracing::debug!(%error, "health connection failed");
                         },

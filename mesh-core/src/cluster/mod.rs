@@ -83,6 +83,8 @@ struct Core<T> {
     next_comparison: NextReturn,
     health: ArcSwap<HealthSettings>,
     resolved: watch::Sender<bool>,
+    /// Tells the calls that wait for the first set, in the order in which they came: `resolved` would draw lots.
+    first: Notify,
     /// Told when all endpoints are out: their source may know of others.
     out_of_reach: Arc<Notify>,
 }
@@ -178,6 +180,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             next_comparison: NextReturn::default(),
             health: ArcSwap::from_pointee(HealthSettings::new(config)),
             resolved: watch::Sender::new(false),
+            first: Notify::new(),
             out_of_reach: Arc::default(),
         };
         core.compare_from(core.shared.epoch);
@@ -244,8 +247,10 @@ impl<T: Send + Sync + 'static> Cluster<T> {
 
     /// Waits for the first [`update`](Self::update). Cancel safe.
     pub async fn until_resolved(&self) {
-        // The sender lives in `self`, so the channel cannot close.
-        let _ = self.core.resolved.subscribe().wait_for(|resolved| *resolved).await;
+        let first = self.core.first.notified(); // before the look, or a set between the two would not wake it
+        if !self.resolved() {
+            first.await;
+        }
     }
 
     /// Keeps the cluster up to date with what the resolver of `feed` says, until that ends or the last handle is dropped.
@@ -401,7 +406,9 @@ impl<T> Core<T> {
         }
         let balancing = Arc::clone(&old.balancing);
         self.replace(&old, by_key.into_values().collect(), old.settings, balancing, now);
-        self.resolved.send_if_modified(|resolved| !std::mem::replace(resolved, true));
+        if self.resolved.send_if_modified(|resolved| !std::mem::replace(resolved, true)) {
+            self.first.notify_waiters();
+        }
     }
 
     /// Changes what the set is balanced by.

@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
 
+use tokio::task::JoinSet;
+
 use super::*;
 use crate::config::{BalanceConfig, Node, Place, PlugConfig, yaml::Value};
 use crate::discover::EndpointKey;
@@ -99,6 +101,24 @@ async fn before_the_first_set_nothing_is_known_and_an_empty_set_is_known_to_be_e
     cluster.update(Vec::new(), Instant::now());
     waiting.await;
     assert_eq!((pick(), cluster.resolved()), (PickError::Empty, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_longest_for_the_first_set_is_told_first() {
+    let cluster = cluster(&config());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut calls = JoinSet::new();
+    for n in 0..16 {
+        let (cluster, told) = (cluster.clone(), Arc::clone(&told));
+        calls.spawn(async move {
+            cluster.until_resolved().await;
+            told.lock().unwrap().push(n);
+        });
+    }
+    tokio::task::yield_now().await;
+    cluster.update(endpoints(3), Instant::now());
+    calls.join_all().await;
+    assert_eq!(*told.lock().unwrap(), (0..16).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

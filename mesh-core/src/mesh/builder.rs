@@ -51,6 +51,8 @@ impl MeshBuilder {
     }
 
     /// Changes the configuration after the file was read, at start and at each reload.
+    ///
+    /// Without a file it is called by [`start`](Self::start) itself, and should not block.
     pub fn edit(mut self, edit: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
         self.origin.edits.push(Arc::new(edit));
         self

@@ -102,20 +102,35 @@ impl Origin {
     /// policies while the configuration itself cannot be read.
     pub(super) fn read(&self, last: Option<&Reading>, paths: &[PathBuf]) -> Reading {
         let text = if let Base::File(path) = &self.base { Some(read_text(path)) } else { None };
-        let (config, found) = match last {
+        let reading = self.read_but_policies(text, last);
+        let policies = Sources::read(reading.paths.as_deref().unwrap_or(paths));
+        Reading { policies, ..reading }
+    }
+
+    /// What `text` and code say, without the policies.
+    fn read_but_policies(&self, text: Option<Result<String, String>>, last: Option<&Reading>) -> Reading {
+        let (config, paths) = match last {
             Some(last) if last.text == text => (last.config.clone(), last.paths.clone()),
             _ => self.config(text.as_ref()),
         };
-        let policies = Sources::read(found.as_deref().unwrap_or(paths));
-        Reading { text, config, paths: found, policies }
+        Reading { text, config, paths, policies: Sources::read(&[]) }
     }
 
-    /// [`read`](Self::read) on a thread that may block.
+    /// [`read`](Self::read), on a thread that may block if anything is on the disk.
+    ///
+    /// That thread comes back when the machine lets it, and not at a moment of virtual time.
     pub(super) async fn read_in_background(
         self: Arc<Self>,
-        last: Option<Arc<Reading>>,
+        mut last: Option<Arc<Reading>>,
         paths: Vec<PathBuf>,
     ) -> Arc<Reading> {
+        if !matches!(self.base, Base::File(_)) {
+            let reading = Arc::new(self.read_but_policies(None, last.as_deref()));
+            if reading.paths.as_ref().unwrap_or(&paths).is_empty() {
+                return reading;
+            }
+            last = Some(reading);
+        }
         let read = move |origin: &Self| origin.read(last.as_deref(), &paths);
         let origin = Arc::clone(&self);
         match tokio::task::spawn_blocking(move || read(&origin)).await {

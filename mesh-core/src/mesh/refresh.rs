@@ -79,6 +79,7 @@ async fn look(source: &dyn IdentitySource, identity: &Snapshot<Identity>, metric
     let mut changes = identity.subscribe();
     let before = identity.generation();
     let in_time = tokio::select! {
+        biased;
         () = source.refresh() => true,
         _ = changes.changed() => true,
         () = sleep(BOUND) => false,

@@ -12,7 +12,7 @@ use super::refresh::{BOUND, PAUSE};
 use super::*;
 use crate::audit::MemorySink;
 use crate::clock::{ManualClock, SystemClock};
-use crate::config::Decode;
+use crate::config::{Decode, IdentityConfig, PlugConfig, Workload};
 use crate::identity::{IdentityError, IdentitySource, IdentityUpdates, MemorySource, TrustBundleSet};
 use crate::plugin::Plugin;
 use crate::token::{Jwks, KeySource, KeyUpdate, KeyUpdates};
@@ -98,6 +98,37 @@ async fn dev_identity(dir: &Path) -> Identity {
     let config = crate::identity::dev_ca::DevCaConfig::new(dir.join("ca"), trust_domain, id);
     let source = crate::identity::dev_ca::DevCaSource::new(config, Arc::new(SystemClock), Rng::seeded(1));
     next(&mut source.watch()).await.unwrap().unwrap()
+}
+
+/// A thread comes back when the machine lets it: no simulation of a mesh would be like another. (And why wait for one?)
+#[test]
+fn what_is_configured_in_code_alone_starts_without_another_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let home = Home::new();
+        let source = Arc::new(MemorySource::new(dev_identity(home.dir.path()).await));
+        let domain = crate::identity::TrustDomain::parse("shop.example").unwrap();
+        let plug = PlugConfig::new("memory", &serde_json::Value::Null);
+        let config = Config::new(Workload::new("orders", "shop"), IdentityConfig::new(domain, plug));
+        let edits = Arc::new(AtomicUsize::new(0));
+        let start = |policies| {
+            let (mut config, edits) = (config.clone(), Arc::clone(&edits));
+            config.policies = policies;
+            let edit = move |_: &mut Config| {
+                edits.fetch_add(1, Ordering::Relaxed);
+            };
+            let builder = Mesh::builder().config(config).edit(edit).identity_source(source.clone());
+            tokio::time::timeout(Duration::from_secs(10), builder.audit_sink(Box::new(MemorySink::default())).start())
+        };
+        // The only one there is.
+        let (taken, held) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || held.recv());
+        let mesh = start(Vec::new()).await.expect("a thread was waited for").unwrap();
+        assert_eq!((mesh.revision().load().policy.len(), edits.load(Ordering::Relaxed)), (0, 1));
+        drop(taken); // given back
+        let mesh = start(vec![home.path("policies")]).await.unwrap().unwrap();
+        assert_eq!((mesh.revision().load().policy.len(), edits.load(Ordering::Relaxed)), (1, 2), "edited once");
+    });
 }
 
 #[tokio::test(start_paused = true)]

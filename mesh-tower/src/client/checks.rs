@@ -79,6 +79,7 @@ impl Checks {
             let room = tasks.len() < self.config.concurrency;
             let wake = agenda.next().filter(|_| room).map_or(next_look, |next| next.min(next_look));
             tokio::select! {
+                biased; // what is due is done above, whoever wakes
                 () = sleep_until(wake) => {}
                 Some(ended) = tasks.join_next_with_id() => {
                     let id = match &ended {

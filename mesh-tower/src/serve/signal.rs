@@ -17,6 +17,7 @@ pub async fn shutdown_signal() {
         match signal(SignalKind::terminate()) {
             Ok(mut terminate) => {
                 tokio::select! {
+                    biased;
                     () = interrupt => {}
                     _ = terminate.recv() => {}
                 }

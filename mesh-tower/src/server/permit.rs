@@ -154,6 +154,7 @@ impl Recheck {
                         }
                     };
                     tokio::select! {
+                        biased;
                         _ = changes.changed() => {}
                         () = trust => {}
                         () = ended => {}

@@ -65,6 +65,7 @@ where
     // Boxed, so that what only the handshake needs is given back with it.
     let judged = timeout(config.handshake_timeout, Box::pin(told(io, address, config, shared, place)));
     tokio::select! {
+        biased;
         judged = judged => judged.unwrap_or(Err(Unfinished::Timeout(config.handshake_timeout))),
         Ok(()) = evicted => Err(Unfinished::Evicted),
         () = stopping(stop) => Err(Unfinished::Stopping),

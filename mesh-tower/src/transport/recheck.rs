@@ -116,6 +116,7 @@ impl Shared {
                 let plaintext = self.plaintext_left();
                 let left = left.into_iter().chain(plaintext).min();
                 tokio::select! {
+                    biased;
                     _ = identities.changed() => break,
                     _ = revisions.changed() => break,
                     () = sleep(left.map_or(SPREAD, |left| left.min(CLOCK_CHECK))) => {}

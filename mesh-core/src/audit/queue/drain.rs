@@ -99,14 +99,16 @@ impl Drain {
         loop {
             let mut taken = Taken::default();
             tokio::select! {
-                count = self.items.recv_many(&mut items, BATCH) => if count == 0 { break },
+                biased; // what is rare first: records may come without a pause
                 () = sleep_until(self.seal_at) => taken.batch.seal = true,
                 event = rotated(&mut self.identity, &*self.clock) => taken.batch.entries.push(Entry::Event(event)),
+                count = self.items.recv_many(&mut items, BATCH) => if count == 0 { break },
             }
             items.drain(..).for_each(|item| taken.add(item));
             if !taken.is_urgent() && !taken.batch.seal {
                 // Nobody is woken for each record meanwhile.
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(GATHER) => {}
                     () = self.shared.urgent.notified() => {}
                 }

@@ -88,6 +88,7 @@ impl Watch {
     async fn wait(&self) {
         let (Some(next), Some(asked)) = (self.next, self.asked) else { return };
         tokio::select! {
+            biased;
             () = sleep_until(next) => {}
             () = async {
                 self.wanted.notified().await;

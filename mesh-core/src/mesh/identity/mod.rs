@@ -119,6 +119,7 @@ impl Judge {
             let mut held: Option<Identity> = None;
             loop {
                 let (revision, news) = tokio::select! {
+                    biased;
                     update = super::next(updates) => match update {
                         Some(Ok(revision)) => (revision, true),
                         Some(Err(error)) => {
@@ -162,6 +163,7 @@ impl Judge {
         loop {
             let pause = if held.is_some() { AGAIN } else { MEASURE };
             let update = tokio::select! {
+                biased;
                 update = super::next(&mut updates), if !ended => update,
                 () = tokio::time::sleep(pause) => {
                     held = held.and_then(|revision| self.again(revision, &cell));

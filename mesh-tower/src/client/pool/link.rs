@@ -3,14 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use mesh_core::telemetry::{CloseReason, ClusterMetrics, ConnectFailure};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Shared;
@@ -107,7 +107,9 @@ pub(super) struct Link {
     proven: AtomicBool,
     /// No new streams.
     closing: AtomicBool,
-    end: watch::Sender<Option<End>>,
+    end: OnceLock<End>,
+    /// Tells everybody that `end` is known, in the order in which they came: a `watch` would draw lots.
+    over: Notify,
     /// Makes the task look at the connection again.
     nudge: Notify,
     /// Tells one who waits that `settled` is set.
@@ -135,7 +137,8 @@ impl Link {
             settled: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            end: watch::Sender::new(None),
+            end: OnceLock::new(),
+            over: Notify::new(),
             nudge: Notify::new(),
             settling: Notify::new(),
             cancellations: Cancellations::default(),
@@ -226,9 +229,17 @@ impl Link {
     /// How the connection ended, for a request that broke on it. With TLS 1.3 a server's refusal of our certificate
     /// shows only here.
     pub(super) async fn ended(&self) -> Option<End> {
-        let mut end = self.end.subscribe();
-        let ended = timeout(REASON_WAIT, end.wait_for(Option::is_some)).await;
-        ended.ok()?.ok()?.clone()
+        let over = self.over.notified(); // before the look, or an end between the two would not wake it
+        if self.end.get().is_none() {
+            timeout(REASON_WAIT, over).await.ok()?;
+        }
+        self.end.get().cloned()
+    }
+
+    /// Tells how the connection ended; for its one task, and once.
+    fn end(&self, end: End) {
+        let _ = self.end.set(end);
+        self.over.notify_waiters();
     }
 }
 
@@ -330,7 +341,7 @@ pub(super) async fn drive(
         (None, End { ping_timeout: true, .. }) => CloseReason::PingTimeout,
         (None, _) => CloseReason::Error,
     };
-    link.end.send_replace(Some(end.clone()));
+    link.end(end.clone());
     metrics.connections.dec();
     metrics.connections_closed.inc(reason);
     if let Some(pool) = pool.upgrade() {
@@ -406,8 +417,38 @@ async fn live(link: &Link, pool: &Weak<Shared>) -> Closing {
         let times = [link.retire_at, link.aged_at, again].into_iter().flatten();
         let look = times.filter(|at| *at > now).fold(look, Instant::min);
         tokio::select! {
+            biased;
             () = sleep_until(look) => {}
             () = link.cancellations.reached() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::task::{JoinSet, yield_now};
+
+    use super::*;
+
+    /// They go on to draw lots and to take what is left of a budget: by chance, no run of a simulation would be like another.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_broke_first_with_a_connection_is_told_first() {
+        let link = Link::new(0, 100, None, None, None);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let mut requests = JoinSet::new();
+        for n in 0..16 {
+            let (link, told) = (Arc::clone(&link), Arc::clone(&told));
+            requests.spawn(async move {
+                let end = link.ended().await;
+                told.lock().unwrap().push((n, end.is_some()));
+            });
+        }
+        yield_now().await;
+        link.end(End { error: None, refused_us: false, ping_timeout: false });
+        requests.join_all().await;
+        assert_eq!(*told.lock().unwrap(), (0..16).map(|n| (n, true)).collect::<Vec<_>>());
+        assert!(link.ended().await.is_some(), "and whoever comes later");
     }
 }

@@ -552,6 +552,7 @@ impl Shared {
                     }
                 };
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(wait) => {}
                     () = renewed => {}
                 }

@@ -83,6 +83,7 @@ impl Trust {
                 }
             }
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 () = sleep(own.min(theirs).min(CLOCK_CHECK)) => {}
             }
