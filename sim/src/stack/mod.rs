@@ -13,6 +13,7 @@
 mod load;
 mod net;
 mod rows;
+mod tap;
 mod world;
 
 pub use rows::rows;

@@ -108,7 +108,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "differs now and then on a machine that is overloaded: see `determinism`"]
     fn a_seed_that_is_run_twice() {
         holds(determinism::twice);
     }
