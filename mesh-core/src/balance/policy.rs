@@ -55,6 +55,7 @@ impl Policy {
     }
 
     /// An eligible index; `None` only if there is none.
+    #[inline]
     pub(crate) fn pick<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         match self {
             Self::PeakEwma => best_of(candidates, request.rng, 2, |index| latency_by_load(candidates, index))

@@ -179,7 +179,7 @@ mod tests {
 
     fn pick(ring: &RingHash, group: &Group, key: u64, active: usize, rng: &Rng) -> usize {
         let hash = Some(xxh64(&key.to_le_bytes(), 0));
-        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index
+        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index()
     }
 
     /// Envoy's own table of sizes, from its formula.
@@ -224,7 +224,7 @@ mod tests {
         }
         let without = PickRequest::new(&rng);
         let spread: std::collections::BTreeSet<_> =
-            (0..500).map(|_| ring.pick(&group, &without).unwrap().index).collect();
+            (0..500).map(|_| ring.pick(&group, &without).unwrap().index()).collect();
         assert_eq!(spread.len(), 9, "without a key, anywhere");
     }
 
@@ -292,7 +292,7 @@ mod tests {
             let (ring, rng) = (ring(&names(group.0.len()), &weights, MIN, MAX, factor), Rng::seeded(seed));
             let available = [0.25, 0.5, 1.0][available];
             let request = PickRequest { hash: Some(hash), active, available, ..PickRequest::new(&rng) };
-            let picked = ring.pick(&group, &request).map(|picked| picked.index);
+            let picked = ring.pick(&group, &request).map(|picked| picked.index());
             let eligible = |index: &usize| group.0[*index].eligible;
             let start = ring.hashes.iter().position(|place| *place >= hash).unwrap_or(0);
             let round = ring.owners[start..].iter().chain(&ring.owners[..start]).map(|owner| *owner as usize);
@@ -328,7 +328,7 @@ mod tests {
             let group = Group::of(&busy.map(|(weight, in_flight)| Member { weight, in_flight, ..Member::ONE }));
             let ring = ring(&names, &busy.map(|(weight, _)| f64::from(weight)), MIN, MAX, factor);
             let firsts = (0..200)
-                .filter(|_| ring.pick(&group, &PickRequest::new(&rng)).is_some_and(|picked| picked.index == 0))
+                .filter(|_| ring.pick(&group, &PickRequest::new(&rng)).is_some_and(|picked| picked.index() == 0))
                 .count();
             let found = if firsts == 200 {
                 Some(0)

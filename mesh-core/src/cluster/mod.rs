@@ -56,7 +56,7 @@ use crate::telemetry::{self, ClusterMetrics, Metrics, PickRefusal};
 
 use balancing::Balancing;
 use endpoint::{Live, Shared, Vitals, since};
-use group::Slot;
+use group::{Drawn, Slot};
 use members::Members;
 use next_return::NextReturn;
 use set::Set;
@@ -285,11 +285,21 @@ impl<T: Send + Sync + 'static> Cluster<T> {
     ///
     /// The pick counts as in flight until finished or dropped.
     pub fn pick_by(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<Pick<T>, PickError> {
-        self.pick_for(hash, tried, now).map(|(pick, _)| pick)
+        self.pick_telling(hash, tried, now, |_, _, _| ()).map(|(pick, ())| pick)
     }
 
     /// The same, and why.
     pub fn pick_for(&self, hash: Option<u64>, tried: &Tried, now: Instant) -> Result<(Pick<T>, PickReason), PickError> {
+        self.pick_telling(hash, tried, now, PickReason::new)
+    }
+
+    fn pick_telling<R>(
+        &self,
+        hash: Option<u64>,
+        tried: &Tried,
+        now: Instant,
+        tell: impl FnOnce(&Drawn<'_, T>, PickScope, bool) -> R,
+    ) -> Result<(Pick<T>, R), PickError> {
         let (core, shared) = (&*self.core, &*self.core.shared);
         let mut set = core.set.load();
         let millis = since(shared.epoch, now);
@@ -326,9 +336,9 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         if choice.scope == PickScope::Spilled {
             shared.metrics.balance.spilled.inc();
         }
-        let reason = PickReason::new(&choice.drawn, choice.scope, probe.is_some());
+        let told = tell(&choice.drawn, choice.scope, probe.is_some());
         let Slot { state, vitals, .. } = choice.drawn.slot;
-        Ok((Pick::new(state, vitals, set.settings.of_attempt(), probe, now), reason))
+        Ok((Pick::new(state, vitals, set.settings.of_attempt(), probe, now), told))
     }
 
     /// Takes in what an active health check of an endpoint said.
