@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::EndpointState;
 use super::endpoint::{Vitals, since};
-use super::{AttemptSettings, EndpointState};
+use super::settings::AttemptSettings;
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
