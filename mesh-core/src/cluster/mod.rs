@@ -59,7 +59,9 @@ use next_return::NextReturn;
 use set::Set;
 use settings::{HealthSettings, Settings};
 
-/// The live endpoints of one cluster. `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
+/// The live endpoints of one cluster.
+///
+/// `&self` everywhere; readers take no lock. Clones are handles of the same cluster.
 pub struct Cluster<T> {
     core: Arc<Core<T>>,
 }
@@ -82,7 +84,9 @@ struct Core<T> {
 }
 
 impl<T: Send + Sync + 'static> Cluster<T> {
-    /// A cluster without endpoints yet. `make` builds the transport of an endpoint when it first appears.
+    /// A cluster without endpoints yet.
+    ///
+    /// `make` builds the transport of an endpoint when it first appears.
     pub fn new(
         name: &str,
         config: &ClusterConfig,
@@ -147,7 +151,9 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         self.reconfigure_with(config, custom);
     }
 
-    /// The same, with the picker that stands behind the configured policy, if that is one of the program's own.
+    /// As [`reconfigure`](Self::reconfigure), with the picker behind the configured policy.
+    ///
+    /// If that is one of the program's own.
     pub fn reconfigure_with(&self, config: &ClusterConfig, picker: Option<Arc<dyn Picker>>) {
         let (core, now) = (&self.core, Instant::now());
         let _changing = core.lock();
@@ -178,7 +184,9 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         let _ = self.core.resolved.subscribe().wait_for(|resolved| *resolved).await;
     }
 
-    /// Keeps the cluster up to date with what the resolver of `feed` says, until that ends or the last handle is dropped.
+    /// Keeps the cluster up to date with what the resolver of `feed` says.
+    ///
+    /// Until that ends or the last handle is dropped.
     ///
     /// Fails open: a source that cannot be read leaves the last good set in force; one that suddenly lacks many endpoints,
     /// or all, is followed in what it adds, and in what it lacks when that was confirmed

@@ -84,7 +84,9 @@ impl<T> Pick<T> {
         &self.endpoint
     }
 
-    /// The response headers (or trailers-only) arrived: the latency sample ends here, the load stays until the end.
+    /// The response headers (or trailers-only) arrived.
+    ///
+    /// The latency sample ends here, the load stays until the end.
     pub fn headers(&mut self, outcome: Outcome, now: Instant) {
         if self.headers.replace(outcome).is_some() {
             return;
