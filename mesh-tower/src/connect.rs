@@ -214,7 +214,9 @@ impl ConnectError {
         }
     }
 
-    /// The verdict on the server's certificate, if that was the cause: a poisoned or misconfigured endpoint.
+    /// The verdict on the server's certificate, if that was the cause.
+    ///
+    /// A poisoned or misconfigured endpoint.
     pub fn peer_refused(&self) -> Option<&PeerRefused> {
         match &self.cause {
             ConnectCause::Handshake(HandshakeRefused::Peer(refused)) => Some(refused),

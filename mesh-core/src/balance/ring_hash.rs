@@ -5,7 +5,9 @@ use super::round_robin::coprime;
 use super::xxh64::xxh64;
 use super::{Candidates, PickRequest, PickRule, Picked, random};
 
-/// A consistent-hash ring (Ketama, as Envoy and gRPC A42 build it), with bounded load if it is asked for.
+/// A consistent-hash ring, with bounded load if it is asked for.
+///
+/// Ketama, as Envoy and gRPC A42 build it.
 ///
 /// Every endpoint stands on the ring many times, in proportion to its weight; a key belongs to the first one at or
 /// after its own place. One that is out or was tried already is passed over, so only its own keys go elsewhere, and
@@ -34,7 +36,9 @@ impl RingHash {
     /// The least size of a ring, and the largest. (Envoy)
     pub const SIZES: (u64, u64) = (1_024, 8_388_608);
 
-    /// A ring of endpoints by what they are hashed by and their weights, at least `min` and at most `max` places long.
+    /// A ring of endpoints by what they are hashed by and their weights.
+    ///
+    /// At least `min` and at most `max` places long.
     ///
     /// `min` is a goal: the ring is made so long that the lightest endpoint has a whole number of places.
     pub fn new(endpoints: &[(&str, f64)], min: u64, max: u64, balance_factor: u32) -> Self {

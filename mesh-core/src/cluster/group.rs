@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::endpoint::Vitals;
-use super::{EndpointState, Settings, Tried};
+use super::settings::Settings;
+use super::{EndpointState, Tried};
 use crate::balance::{Candidates, PickRequest, Picked, Policy, SlowStart, Tick, Weights};
 use crate::discover::Endpoint;
 use crate::rng::Rng;

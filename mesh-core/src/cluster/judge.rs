@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::endpoint::{Live, since};
+use super::endpoint::{Live, Vitals, since};
 use super::members::Members;
 use super::set::Set;
-use super::{Core, EndpointState, HealthSettings, Vitals};
+use super::settings::HealthSettings;
+use super::{Core, EndpointState};
 use crate::balance::{Tick, millis};
 use crate::config::HealthCheckConfig;
 use crate::health::{CheckVerdict, Claim, Counts, Outcome, Return, Standing, may_eject, outliers};

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::balancing::Balancing;
 use super::endpoint::Share;
 use super::group::{Admit, Drawn, Group, Slot, Terms};
 use super::members::{Members, Tier};
 use super::plan::{PartPlan, Plan, TierPlan};
 use super::reason::PickScope;
-use super::{Balancing, PickError, Settings, Tried};
+use super::settings::Settings;
+use super::{PickError, Tried};
 use crate::balance::{PickRequest, Tick};
 use crate::config::PanicAction;
 

@@ -13,7 +13,9 @@ use mesh_core::retry::StopReason;
 use mesh_core::telemetry::{Label, RetryReason};
 use serde::{Serialize, Serializer};
 
-/// Every attempt of one call, oldest first. An extension of each response, and part of each [`Error`](crate::Error).
+/// Every attempt of one call, oldest first.
+///
+/// An extension of each response, and part of each [`Error`](crate::Error).
 ///
 /// There are never more than the route's `retry.attempts`.
 #[derive(Debug, Clone, Default, PartialEq)]
