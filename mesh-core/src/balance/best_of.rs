@@ -15,7 +15,7 @@ pub(super) const MAX_CHOICES: usize = 10;
 /// The cheapest of `count` *distinct* eligible endpoints, each drawn in proportion to its weight.
 ///
 /// Constant expected time: a few random indices, and a scan only if most of the set is not eligible or weighs little.
-#[inline]
+#[inline(always)]
 pub(super) fn best_of<C>(candidates: &C, rng: &Rng, count: usize, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,
@@ -39,7 +39,7 @@ fn one(index: usize, cost: impl Fn(usize) -> f32) -> Picked {
 
 impl Picked {
     /// The cheaper of this and another one, which it has not been compared to.
-    #[inline]
+    #[inline(always)]
     fn against(self, other: usize, cost: impl Fn(usize) -> f32) -> Self {
         let (price, compared) = (cost(other), self.compared.saturating_add(1));
         let other = Self { cost: price, ..Self::by(self.rule, other) };
@@ -51,7 +51,7 @@ impl Picked {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn two<C: Candidates + ?Sized>(candidates: &C, rng: &Rng) -> Option<(usize, usize)> {
     let mut first = None;
     for _ in 0..DRAWS {
@@ -108,6 +108,7 @@ fn more<C: Candidates + ?Sized>(
 }
 
 /// The same choice by looking at every candidate.
+#[cold]
 fn scan<C>(candidates: &C, rng: &Rng, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,

@@ -57,7 +57,7 @@ impl Group {
     }
 
     /// The slot chosen on these terms, if any fulfils them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pick<'s, T>(&self, slots: &'s [Slot<T>], terms: &Terms<'_>) -> Option<Drawn<'s, T>> {
         let slots = slots.get(self.slots.clone())?;
         let slow = terms.slow.map(|(slow, oldest)| (slow, slow.factor(terms.now.saturating_sub(oldest))));
