@@ -100,10 +100,16 @@ fn overload() -> Scenario {
 /// Requests that take half a second, one and two, at full speed.
 const QUEUES: [usize; 3] = [250, 500, 1000];
 
-/// As a handler of ours is, if its work cannot be broken off: what only waits is dropped when its caller has left.
+/// As a handler of ours is, if its work cannot be broken off: what only waits is dropped when its caller has left. Half of the
+/// servers, for half of the load.
 fn ours(queue: usize) -> Scenario {
     let mut ours = overload();
-    ours.servers.iter_mut().for_each(|group| (group.queue, group.begins_cancelled) = (queue, false));
+    for group in &mut ours.servers {
+        (group.count, group.queue, group.begins_cancelled) = (group.count / 2, queue, false);
+    }
+    for load in &mut ours.load {
+        (load.rate, load.clients) = (load.rate / 2.0, load.clients / 2);
+    }
     ours
 }
 
