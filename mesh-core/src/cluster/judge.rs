@@ -258,7 +258,7 @@ fn is_common<T>(
     if reason == EjectReason::SuccessRate {
         return false; // found beside the others already
     }
-    let (mut failing, mut all) = (0, 0);
+    let (mut failing, mut out, mut all) = (0, 0, 0);
     for other in states.iter().filter(|other| !Arc::ptr_eq(other, state)) {
         let (vitals, near) = (&other.live.vitals, other.endpoint.priority == state.endpoint.priority);
         if vitals.is_well() {
@@ -269,10 +269,10 @@ fn is_common<T>(
             failing += usize::from(as_well && vitals.ewma.changed_since(recently));
             all += 1;
         } else if near && vitals.outlier.standing() != Standing::In {
-            // Out for it. Left out of the count, each ejection would make the next one easier.
-            failing += 1;
-            all += 1;
+            out += 1;
         }
     }
-    failing * 2 > all
+    // Who is out fails: not counted, each ejection would make the next one easier. Of the last one that is in nobody can say
+    // that others fail as well; whether it may go is for `max_ejection_percent` to say.
+    all > 0 && (failing + out) * 2 > all + out
 }

@@ -100,16 +100,10 @@ fn overload() -> Scenario {
 /// Requests that take half a second, one and two, at full speed.
 const QUEUES: [usize; 3] = [250, 500, 1000];
 
-/// As a handler of ours is, if its work cannot be broken off: what only waits is dropped when its caller has left. Half of the
-/// servers, for half of the load.
+/// As a handler of ours is, if its work cannot be broken off: what only waits is dropped when its caller has left.
 fn ours(queue: usize) -> Scenario {
-    let mut ours = overload();
-    for group in &mut ours.servers {
-        (group.count, group.queue, group.begins_cancelled) = (group.count / 2, queue, false);
-    }
-    for load in &mut ours.load {
-        (load.rate, load.clients) = (load.rate / 2.0, load.clients / 2);
-    }
+    let mut ours = Scenario { duration: sized(50, 31), ..scenario(METASTABLE) };
+    ours.servers.iter_mut().for_each(|group| (group.queue, group.begins_cancelled) = (queue, false));
     ours
 }
 
