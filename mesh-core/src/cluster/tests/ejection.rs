@@ -158,6 +158,45 @@ async fn nobody_is_ejected_for_what_befalls_most() {
     }
 }
 
+/// Peers fail as well if they fail a third as often, though their last attempts may have succeeded.
+#[tokio::test(start_paused = true)]
+async fn peers_that_fail_now_and_then_fail_as_well_if_it_is_often_enough() {
+    // Failures of the others' last sixteen attempts, and in a row then of one, whose ejection may be asked for by each.
+    for (others, in_a_row, ejected) in [(2, 5, false), (1, 5, true), (2, 9, true), (4, 9, false), (4, 13, true)] {
+        let cluster = cluster(&config());
+        let now = Instant::now();
+        cluster.update(endpoints(5), now);
+        let all = |name: usize, outcome, times| (0..times).for_each(|_| any_of(&cluster, name, now, outcome, ms(1)));
+        for name in 1..5 {
+            all(name, FAILURE, others);
+            all(name, Outcome::Success, 16 - others);
+        }
+        all(0, FAILURE, in_a_row);
+        assert_eq!(cluster.endpoints()[0].ejected(now + ms(2)), ejected, "{others} of 16, {in_a_row} in a row");
+    }
+}
+
+/// Where nearly everybody fails nearly always, a share of failures ejects nobody either; one alone it does.
+#[tokio::test(start_paused = true)]
+async fn a_share_of_failures_that_most_have_ejects_nobody() {
+    for (sick, out) in [(5, 0), (1, 1)] {
+        let mut config = config();
+        config.outlier.consecutive_failures = 0;
+        let cluster = cluster(&config);
+        let start = Instant::now();
+        cluster.update(endpoints(6), start);
+        for (name, n) in (0..6).flat_map(|name| (0..200).map(move |n| (name, n))) {
+            let outcome = if name < sick && n % 10 != 9 { FAILURE } else { Outcome::Success };
+            any_of(&cluster, name, start + ms(9_000), outcome, ms(1));
+        }
+        let later = start + ms(10_001);
+        drop(any(&cluster, later));
+        assert_eq!(cluster.endpoints().iter().filter(|state| state.ejected(later)).count(), out, "{sick} sick");
+        let withheld = cluster.metrics().ejections_withheld.count(EjectReason::FailurePercentage);
+        assert_eq!(withheld, if out == 0 { sick as u64 } else { 0 });
+    }
+}
+
 /// Whoever breaks its own connections all the time is compared by what it answered.
 #[tokio::test(start_paused = true)]
 async fn breaking_connections_hides_no_bad_answers() {
