@@ -23,7 +23,8 @@ use super::agenda::Agenda;
 use super::authenticate::attach_token;
 use super::pool::{self, Pool, Progress};
 use super::registry::RuntimeCluster;
-use super::replay::{ReplayBody, RequestBody};
+use super::replay::ReplayBody;
+use super::request_body::RequestBody;
 use crate::error::{Error, ErrorKind};
 
 /// The longest answer that is read.

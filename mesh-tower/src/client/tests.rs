@@ -33,7 +33,7 @@ use super::deadline::DeadlineLayer;
 use super::endpoint::EndpointLayer;
 use super::pool::{Dial, DialFailure, Dialed, Transport};
 use super::registry::RuntimeCluster;
-use super::replay::RequestBody;
+use super::request_body::RequestBody;
 use super::retry::RetryLayer;
 use super::*;
 use crate::context::{RequestContext, TraceContext};

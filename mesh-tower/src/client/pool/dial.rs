@@ -18,8 +18,9 @@ use mesh_core::telemetry::ConnectFailure;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cancellations::{self, REMEMBERED};
+use super::drive::{Driven, Protocol, Sender};
 use super::last_words::LastWords;
-use super::link::{Driven, Failure, Protocol, Sender};
+use super::link::Failure;
 use super::trust::Judged;
 use crate::client::upload::Uploads;
 use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
