@@ -115,9 +115,14 @@ async fn ask(
         Ok(request) => request,
         Err(error) => return CheckVerdict::Inconclusive(error.to_string()),
     };
-    let lease = match timeout_at(give_up, Pool::acquire(endpoint, &Progress::default())).await {
+    let (asked, progress) = (Instant::now(), Progress::default());
+    let lease = match timeout_at(give_up, Pool::acquire(endpoint, &progress)).await {
         Ok(Ok(lease)) => lease,
         Ok(Err(error)) => return failed(&error),
+        Err(_) if endpoint.transport().held_up_since(asked) => {
+            let limits = "limits.max_handshakes, limits.max_connections";
+            return CheckVerdict::Inconclusive(format!("no turn to connect within {timeout:?} ({limits})"));
+        }
         Err(_) if endpoint.transport().connections() > 0 => {
             return CheckVerdict::Inconclusive(format!("no stream was free within {timeout:?}"));
         }

@@ -85,12 +85,17 @@ pub(super) async fn drive(
             Step::Ended(result) => break result,
             Step::Look => {}
             Step::Settled => {
+                let pool = pool.upgrade();
                 if let Protocol::Http2(connection) = &connection {
-                    link.allows(connection.current_max_send_streams());
+                    let max = connection.current_max_send_streams();
+                    link.allows(max);
+                    if let Some(pool) = &pool {
+                        pool.learn(max);
+                    }
                 }
                 link.settle();
                 // Whoever found no room may find some now, or connect.
-                if let Some(pool) = pool.upgrade() {
+                if let Some(pool) = pool {
                     pool.wake.notify_waiters();
                 }
             }

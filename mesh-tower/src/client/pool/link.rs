@@ -57,6 +57,8 @@ pub(super) struct End {
 /// The state that a connection's users and its task share.
 pub(super) struct Link {
     pub(super) id: u64,
+    /// In which round of connects it was made.
+    pub(super) round: u64,
     created: Instant,
     /// When its certificates end.
     pub(super) retire_at: Option<Instant>,
@@ -85,7 +87,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(
-        id: u64,
+        (id, round): (u64, u64),
         max: usize,
         retire_at: Option<Instant>,
         aged_at: Option<Instant>,
@@ -93,6 +95,7 @@ impl Link {
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
+            round,
             created: Instant::now(),
             retire_at,
             aged_at,
@@ -127,6 +130,12 @@ impl Link {
     /// The peer allows so many streams from now on.
     pub(super) fn allows(&self, max: usize) {
         self.max.store(max, SeqCst);
+    }
+
+    /// Streams that can be claimed, now or once the peer has said so: then `usual` of them.
+    pub(super) fn room(&self, usual: usize) -> usize {
+        let max = if self.is_unsettled() { usual } else { self.max.load(SeqCst) };
+        if self.is_closing() { 0 } else { max.saturating_sub(self.open()) }
     }
 
     /// Gives a stream back.

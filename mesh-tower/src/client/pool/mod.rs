@@ -10,7 +10,7 @@
 //!            request                 streams run out, or none
 //!   ready ------------> claim stream ------------------------> pending queue (bounded)
 //!     ^                                                             |
-//!     | connected                                              one connect for all who wait
+//!     | connected                                              connects for all who wait
 //!     |                                                             |
 //!   unready <-------- last connection broke, or connect failed <----+
 //!     |    reconnects in the background, with backoff
@@ -42,9 +42,9 @@ mod returning;
 mod service;
 mod trust;
 
-#[cfg(test)]
-pub(crate) use dial::Dialed;
 pub(crate) use dial::{Dial, MeshDial};
+#[cfg(test)]
+pub(crate) use dial::{DialFuture, Dialed};
 pub(crate) use lease::Lease;
 #[cfg(test)]
 pub(crate) use link::Failure as DialFailure;
@@ -72,6 +72,7 @@ use tokio::time::Instant;
 
 use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
+use crate::connect::Line;
 use crate::error::Error;
 use drive::Sender;
 use link::{Failure, Link};
@@ -110,6 +111,10 @@ pub(crate) struct Shared {
     wake: Notify,
     /// One permit: whose turn it is among those who wait. Fair.
     turn: Semaphore,
+    /// Connects that wait for limits of this process.
+    line: Arc<Line>,
+    /// Tells them that they may be of no use any more.
+    eased: Notify,
     epoch: Instant,
     /// Milliseconds after `epoch`.
     last_used: AtomicU64,
@@ -138,11 +143,14 @@ struct Lists {
     connecting: usize,
     /// What the last handshake agreed on.
     http1: bool,
-    /// Connects in a row that failed, or led to a connection without a single answer.
+    /// How many streams the last HTTP/2 connection was allowed; `None` until one was told.
+    streams: Option<usize>,
+    /// Rounds in a row of connects that failed, or led to a connection without a single answer.
     failures: u32,
     failed_at: Option<Instant>,
     failure: Option<Failure>,
-    /// Grows with each failed connect, so that a waiter knows that its own failed.
+    /// Grows with each failure, so that a waiter knows that its own connect failed, and of connects that were begun
+    /// together and all fail, one counts.
     round: u64,
     reconnecting: bool,
     next_id: u64,
@@ -172,6 +180,8 @@ impl Pool {
                 pending: AtomicUsize::new(0),
                 wake: Notify::new(),
                 turn: Semaphore::new(1),
+                line: Line::new(),
+                eased: Notify::new(),
                 epoch: Instant::now(),
                 last_used: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
@@ -195,6 +205,11 @@ impl Pool {
         let result = Shared::wait(shared).await;
         progress.over(since.elapsed());
         result
+    }
+
+    /// Whether, at some time from `since` to now, a connection waited for a limit of this process and not for the endpoint.
+    pub(crate) fn held_up_since(&self, since: Instant) -> bool {
+        self.shared.get().is_some_and(|shared| shared.line.held_up_since(since))
     }
 
     /// Its connections, for people.
@@ -223,6 +238,7 @@ impl Drop for Pool {
         let idle = std::mem::take(&mut shared.lock().idle);
         drop(idle);
         shared.wake.notify_waiters();
+        shared.eased.notify_waiters();
     }
 }
 

@@ -21,7 +21,9 @@ struct Place<'a>(&'a Shared);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, SeqCst);
+        if self.0.pending.fetch_sub(1, SeqCst) == 1 && !self.0.line.is_empty() {
+            self.0.eased.notify_waiters();
+        }
     }
 }
 

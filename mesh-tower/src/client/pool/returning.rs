@@ -34,19 +34,22 @@ impl Shared {
         self.lock().serves()
     }
 
-    /// A connect failed, or a connection broke before it carried one answer.
-    pub(super) fn failed(self: &Arc<Self>, failure: Failure) {
+    /// A connect failed that was begun in this round, or a connection broke before it carried one answer.
+    pub(super) fn failed(self: &Arc<Self>, failure: Failure, round: u64) {
         tracing::debug!(endpoint = %self.address, error = %failure.message, "connect failed");
         let alone = {
             let mut lists = self.lock();
-            lists.failures = lists.failures.saturating_add(1);
+            if lists.round == round {
+                lists.failures = lists.failures.saturating_add(1);
+                lists.round += 1;
+            }
             lists.failed_at = Some(Instant::now());
             lists.failure = Some(failure);
-            lists.round += 1;
             !lists.serves()
         };
         if alone {
             self.readiness.unready();
+            self.eased.notify_waiters();
             self.reconnect();
         }
     }
@@ -80,7 +83,7 @@ impl Shared {
                     (ErrorKind::Connect, ConnectFailure::Http)
                 };
                 self.context.metrics.connections_failed.inc(counted);
-                self.failed(Failure::new(kind, counted, cause));
+                self.failed(Failure::new(kind, counted, cause), link.round);
             } else if self.lock().alive.is_empty() {
                 if end.error.is_some() {
                     self.readiness.unready();
