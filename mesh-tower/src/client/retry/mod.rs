@@ -7,7 +7,9 @@
 //! 2. it *may help*: the failure was the endpoint's, and nobody behind it has said that repeating is in vain ([`classify`]);
 //! 3. the request body is still there, whole;
 //! 4. attempts and time are left, after the wait that the endpoint asked for;
-//! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`).
+//! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`): held through a back-off of our
+//!    own, which is short, as in Envoy. A wait that the endpoint asked for holds none, because it may be long and nothing is
+//!    sent meanwhile; the place is taken afterwards.
 //!
 //! Where one does not hold, the last answer or error is what the caller gets.
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response};
 use mesh_core::Mesh;
+use mesh_core::retry::StopReason;
 use mesh_core::rng::Rng;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,7 +40,6 @@ use super::replay::{Replay, ReplayBody};
 use super::request_body::RequestBody;
 use crate::classify;
 use crate::error::Error;
-use crate::places::Place;
 pub(super) use rules::is_idempotent;
 use rules::{Again, Answer, Rules};
 
@@ -150,7 +152,7 @@ pin_project! {
     enum State<F> {
         Attempt { #[pin] future: F },
         Peek { response: Option<Response<Body>>, #[pin] limit: Sleep },
-        Wait { #[pin] timer: Sleep, place: Option<Place> },
+        Wait { #[pin] timer: Sleep, again: Again },
     }
 }
 
@@ -215,13 +217,22 @@ where
                         }
                     }
                 }
-                StateProj::Wait { timer, place } => {
+                StateProj::Wait { timer, again } => {
                     ready!(timer.poll(cx));
+                    let place = match this.rules.place(again) {
+                        Ok(place) => place,
+                        Err(overflow) => {
+                            if let Some(last) = this.made.last_mut() {
+                                last.next = AttemptNext::Stopped(StopReason::Limit);
+                            }
+                            return Poll::Ready(finish(this.made, *this.sent, Err(overflow.into())));
+                        }
+                    };
                     let Some(body) = this.replay.attempt() else { return Poll::Pending };
                     let mut head = this.head.clone();
                     let mut call = this.rules.call.clone();
                     call.tried = this.made.tried();
-                    call.retry = place.take().map(Arc::new);
+                    call.retry = place.map(Arc::new);
                     head.extensions.insert(call);
                     let future = this.inner.call(Request::from_parts(head, body));
                     this.state.set(State::Attempt { future });
@@ -243,7 +254,7 @@ where
                 classify::forbid_retry(response.headers_mut());
             }
             events::attempt(&this.rules.call.route.name, made, record(&answer), next);
-            let Ok(Again { wait, place, .. }) = decision else {
+            let Ok(again) = decision else {
                 return Poll::Ready(finish(this.made, *this.sent, answer));
             };
             // An attempt that picked no endpoint counts all the same.
@@ -253,7 +264,7 @@ where
             *this.made = attempts.after(std::mem::take(this.made));
             *this.sent |= !matches!(&answer, Err(error) if error.is_never_sent());
             drop(answer);
-            this.state.set(State::Wait { timer: sleep(wait), place });
+            this.state.set(State::Wait { timer: sleep(again.wait), again });
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::classify::{Class, NO_RETRY};
 use crate::client::Body;
 use crate::client::attempts::AttemptNext;
 use crate::client::call::{Call, Idempotent};
+use crate::client::limits::Overflow;
 use crate::client::replay::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::places::Place;
@@ -21,11 +22,13 @@ use crate::places::Place;
 /// How one attempt ended.
 pub(super) type Answer = Result<Response<Body>, Error>;
 
-/// One more attempt: when, why it is safe, and its place among the repeated ones.
+/// One more attempt: when, why it is safe, and its place among the repeated ones or those that wait to be.
 pub(super) struct Again {
     pub(super) wait: Duration,
     pub(super) reason: RetryReason,
     pub(super) place: Option<Place>,
+    /// It waits because the endpoint asked for it, and has its place among the repeated ones only then.
+    pub(super) postponed: bool,
 }
 
 /// Whether a request may be sent again although it may have been processed.
@@ -85,12 +88,12 @@ impl Rules {
         match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
             RetryDecision::Retry { after, reason } => {
                 let limits = &self.call.cluster.limits;
-                let Ok(place) = limits.retry() else {
+                let postponed = matches!(pushback, Pushback::After(wait) if !wait.is_zero());
+                let Ok(place) = (if postponed { limits.postpone() } else { limits.retry() }) else {
                     limits.retry_refused();
                     return Err(AttemptNext::Stopped(StopReason::Limit));
                 };
-                metrics.retries.inc(reason);
-                Ok(Again { wait: after, reason, place })
+                Ok(Again { wait: after, reason, place, postponed })
             }
             RetryDecision::Stop(reason) => {
                 if reason == StopReason::Budget {
@@ -99,6 +102,18 @@ impl Rules {
                 Err(AttemptNext::Stopped(reason))
             }
         }
+    }
+
+    /// The place among the repeated attempts of one whose wait is over.
+    pub(super) fn place(&self, again: &mut Again) -> Result<Option<Place>, Overflow> {
+        let cluster = &self.call.cluster;
+        let mut place = again.place.take();
+        if again.postponed {
+            drop(place);
+            place = cluster.limits.retry().inspect_err(|_| cluster.limits.retry_refused())?;
+        }
+        cluster.cluster.metrics().retries.inc(again.reason);
+        Ok(place)
     }
 
     fn processed(&self) -> RetrySafety {
