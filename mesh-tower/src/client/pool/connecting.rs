@@ -47,10 +47,10 @@ impl Shared {
                 break;
             };
             lists.connecting += 1;
-            let shared = Arc::clone(shared);
+            let (shared, round) = (Arc::clone(shared), lists.round);
             // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
             // `connect_timeout`, and by the wait for its turn to shake hands.
-            tokio::spawn(async move { _ = shared.finish_connect(Some(place), true).await });
+            tokio::spawn(async move { _ = shared.finish_connect(Some(place), round, true).await });
         }
         Ok(())
     }
@@ -86,14 +86,20 @@ impl Shared {
     }
 
     pub(super) fn connect_counted(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
-        let shared = Arc::clone(self);
+        let (shared, round) = (Arc::clone(self), self.lock().round);
         // The only one of its endpoint, or the successor of one that goes.
         let place = self.context.limits.connection(true);
-        Box::pin(async move { shared.finish_connect(place, false).await })
+        Box::pin(async move { shared.finish_connect(place, round, false).await })
     }
 
-    /// The second half of a connect that is counted already; `on_demand`: for those who wait, and as long as they do.
-    async fn finish_connect(self: &Arc<Self>, place: Option<ConnectionPlace>, on_demand: bool) -> Option<Arc<Link>> {
+    /// The second half of a connect that is counted already, in its round; `on_demand`: for those who wait, and as long as they
+    /// do.
+    async fn finish_connect(
+        self: &Arc<Self>,
+        place: Option<ConnectionPlace>,
+        round: u64,
+        on_demand: bool,
+    ) -> Option<Arc<Link>> {
         struct Counted<'a>(&'a Shared);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -101,7 +107,6 @@ impl Shared {
             }
         }
         let counted = Counted(self);
-        let round = self.lock().round;
         let (settings, dial) = (self.context.settings.load_full(), self.context.dial.load_full());
         let dialing = Dialing::new(&self.line);
         let result = tokio::select! {
