@@ -10,7 +10,7 @@ use serde::Serialize;
 use tower_service::Service;
 
 use super::call::{CallTimeout, Idempotent, NoRetry};
-use super::replay::RequestBody;
+use super::request_body::RequestBody;
 use super::{Client, Explanation, Response};
 use crate::error::{BoxError, Error, ErrorKind};
 
