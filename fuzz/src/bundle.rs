@@ -4,6 +4,7 @@ use mesh_core::identity::{TrustBundle, TrustDomain};
 
 /// The verdict: `accepted`, or `refused`.
 pub(crate) fn run(data: &[u8]) -> &'static str {
+    // Letters alone are a trust domain.
     let read = |text: &[u8]| TrustBundle::from_pem(TrustDomain::parse("td").expect("a trust domain"), text);
     let (first, again) = (read(data), read(data));
     assert_eq!(first, again, "same text, same answer");

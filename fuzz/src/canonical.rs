@@ -18,6 +18,7 @@ pub(crate) fn run(data: &[u8]) -> &'static str {
         Ok(read) => {
             assert_eq!(read.path, raw, "what is accepted is unchanged");
             for (_, mode) in Canonicalization::ALL {
+                // That it has is what is checked here.
                 let read = mode.path(raw).expect("what has one reading has it in every mode");
                 let escaped = raw.contains('%');
                 let both = matches!(mode, Canonicalization::Dual | Canonicalization::Reject);
@@ -53,6 +54,7 @@ fn accepted(mode: Canonicalization, raw: &str, read: &CanonicalPath<'_>) {
         Canonicalization::Dual => {
             assert_eq!(read.path, raw);
             assert!(views.iter().all(|view| mode.yields(view)), "{views:?}");
+            // `views` yields the path itself where it has no others.
             let resolved = views.last().expect("one view at least");
             assert!(!resolved.contains(['\\', ';']) && !resolved.contains("//") && !dots(resolved), "{resolved}");
         }
@@ -65,6 +67,7 @@ fn accepted(mode: Canonicalization, raw: &str, read: &CanonicalPath<'_>) {
             }
             // Envoy itself is not done with `/%2e;x/`: see the module.
             if !dots_with_parameters(path) {
+                // That it can is what is checked here.
                 let again = mode.path(path).expect("what was written can be read");
                 assert_eq!(again.path, path, "{mode} is done with it");
                 assert!(mode.yields(path));

@@ -14,6 +14,7 @@ static JWT_SVID: &[u8] = include_bytes!("../corpus/jwt-svid.json");
 /// RFC 8037 A.1, as PKCS#8.
 static ED: LazyLock<PrivateKey> = LazyLock::new(|| {
     const HEAD: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    // Constants of an RFC: 32 bytes in base64url, and a header that says so.
     let secret = base64url("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").expect("the key of the RFC");
     PrivateKey::from_pkcs8(&[HEAD, &secret].concat()).expect("the key of the RFC")
 });
@@ -25,6 +26,7 @@ pub(crate) const CERTIFICATE: [u8; 32] = [7; 32];
 /// What stands before a header and claims, a line each, that are to be signed by `ed`.
 const SIGNED: &str = "signed\n";
 
+// Both files are part of the corpus, and no input.
 static IDP: LazyLock<IssuerKeys> =
     LazyLock::new(|| IssuerKeys::new(Jwks::parse(JWKS).expect("the keys of the corpus").into()));
 static TD: LazyLock<IssuerKeys> =
@@ -82,7 +84,7 @@ fn accepted(token: &str, parts: &[Vec<u8>; 3], verified: &Arc<VerifiedToken>) ->
     let fresh = verifier("orders");
     assert_eq!(judge(&fresh, token, now()).as_ref(), Ok(verified), "who never saw it says the same");
     assert_eq!(bearer([format!("Bearer {token}").as_bytes()]), Ok(Some(token)));
-    // Any reader of JSON reads the same in it.
+    // Any reader of JSON reads the same in it: two objects, or it must not have been accepted.
     let [header, claims]: [Map<String, Value>; 2] =
         [0, 1].map(|part| serde_json::from_slice(&parts[part]).expect("an object"));
     assert_eq!(verified.claims, claims);
@@ -103,6 +105,7 @@ fn accepted(token: &str, parts: &[Vec<u8>; 3], verified: &Arc<VerifiedToken>) ->
 /// What every accepted token says, by the sentences of the specifications.
 fn believable(header: &Map<String, Value>, claims: &Map<String, Value>) {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    // Of an accepted token; whoever accepts one without these, or with others in their places, is what is looked for.
     let number = |name: &str| claims.get(name).map(|value| value.as_f64().expect("a number"));
     let names: Vec<&str> = header.keys().map(String::as_str).collect();
     for name in ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "p2c", "cty"] {
@@ -164,6 +167,7 @@ fn forged(token: &str, [header, claims, signature]: &[Vec<u8>; 3]) {
     let mut text = token.as_bytes().to_vec();
     let place = sum % text.len();
     text[place] = if text[place] == b'A' { b'B' } else { b'A' };
+    // A letter took the place of one of ASCII: whatever is accepted is of these alone.
     refuse("one letter", String::from_utf8(text).expect("letters"));
     for (what, spelling) in [
         ("padded", format!("{token}=")),
@@ -233,6 +237,7 @@ fn base64url_of(bytes: &[u8]) -> String {
 /// The token that the issuer's key `ed` makes of these texts, whatever they say.
 pub(crate) fn sign(header: &[u8], claims: &[u8]) -> String {
     let signed = format!("{}.{}", base64url_of(header), base64url_of(claims));
+    // ED is a key of this scheme, and signing with it cannot fail.
     let signature = ED.sign(SignatureScheme::ED25519, signed.as_bytes()).expect("a signature");
     format!("{signed}.{}", base64url_of(&signature))
 }

@@ -48,6 +48,7 @@ fn judged(mode: Mode, text: &str) -> bool {
     for finding in lint(&documents, &LintOptions::default()) {
         assert!(documents.iter().any(|document| document.name == finding.policy), "{finding}");
     }
+    // Here and below: constants that are what they are parsed as.
     let mut options = EngineOptions::new(TrustDomain::parse("td").expect("a trust domain"));
     (options.mode, options.no_policy) = (mode, NoPolicy::Deny);
     let mut workload = Workload::new("orders", "shop");

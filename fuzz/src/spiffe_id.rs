@@ -14,6 +14,7 @@ pub(crate) fn run(data: &[u8]) -> &'static str {
     assert_eq!(id.as_str(), text, "nothing is normalised");
     assert_eq!(SpiffeId::parse(&id.to_string()).as_ref(), Ok(&id));
     assert_eq!(format!("spiffe://{}{}", id.trust_domain(), id.path()), text);
+    // That it is one is what is checked here.
     let domain = TrustDomain::parse(id.trust_domain()).expect("the trust domain of an ID is one");
     if let Some(path) = id.workload() {
         assert_eq!(SpiffeId::for_workload(&domain, path.namespace, path.service_account).as_ref(), Ok(&id));

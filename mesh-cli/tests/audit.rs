@@ -71,6 +71,7 @@ fn measured(dir: &Path, args: &[&str]) -> (i32, Value, Option<u64>) {
         most = most.max(peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()));
         match child.try_wait().unwrap() {
             Some(status) => break status.code().unwrap(),
+            // Both are looked at until it has ended: how long that takes is the machine's.
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An instant, against a timeout, which is a duration. Monotonic: clock jumps do not move it.
+/// An instant, against a timeout, which is a duration.
+///
+/// Monotonic: clock jumps do not move it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 

@@ -29,7 +29,9 @@ impl Rng {
         Self::seeded(self.next_u64())
     }
 
-    /// A sequence that begins where this one is; this one does not move. For looking at a choice before it is made.
+    /// A sequence that begins where this one is; this one does not move.
+    ///
+    /// For looking at a choice before it is made.
     pub fn preview(&self) -> Self {
         Self::seeded(self.state.load(Ordering::Relaxed))
     }
@@ -44,7 +46,9 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..n`; 0 when `n` is 0. The bias is below `n / 2^64`.
+    /// A number in `0..n`; 0 when `n` is 0.
+    ///
+    /// The bias is below `n / 2^64`.
     #[inline]
     pub fn below(&self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize

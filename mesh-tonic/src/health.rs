@@ -30,7 +30,9 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 /// How soon a watcher learns of a change.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Serves `grpc.health.v1.Health` by the readiness of `mesh`, for the whole process and for `services` by name.
+/// Serves `grpc.health.v1.Health` by the readiness of `mesh`.
+///
+/// For the whole process and for `services` by name.
 ///
 /// Other names are NOT_FOUND to `Check` and SERVICE_UNKNOWN to `Watch`, as the protocol wants. A watcher learns of a
 /// change within 250 ms. Holds no handle of the mesh.
@@ -87,8 +89,9 @@ impl health_server::Health for Health {
     }
 }
 
-/// The statuses of one watched service: the first at once, then each that differs. Never ends by itself, so that
-/// a drain waits for it to the end of `drain_timeout` unless the watcher leaves.
+/// The statuses of one watched service: the first at once, then each that differs.
+///
+/// Never ends by itself, so that a drain waits for it to the end of `drain_timeout` unless the watcher leaves.
 pub struct Watch {
     /// `None`: the service is unknown, and stays so.
     ready: Option<Ready>,
@@ -116,8 +119,9 @@ impl Stream for Watch {
     }
 }
 
-/// The kind `grpc` of `clusters.*.health_check.check`: `{ grpc: { service: shop.Payments } }`, without a service the whole
-/// process.
+/// The kind `grpc` of `clusters.*.health_check.check`.
+///
+/// `{ grpc: { service: shop.Payments } }`, without a service the whole process.
 ///
 /// SERVING is healthy, every other status is not, nor is an error. UNIMPLEMENTED says nothing: the endpoint has no such
 /// service, and is left as it was. (gRPC A17 takes it for ready; one that was out stays out here.)

@@ -6,7 +6,9 @@ use mesh_tower::accept::Accept;
 use mesh_tower::{Serve, Web};
 use tonic::service::Routes;
 
-/// Serves tonic services, and nothing beside them, on `listener`, behind mutual TLS and the mesh's server stack.
+/// Serves tonic services, and nothing beside them, on `listener`.
+///
+/// Behind mutual TLS and the mesh's server stack.
 ///
 /// What [`mesh_tower::serve()`] is to an axum router; with HTTP on the same port, use that and [`router`].
 ///

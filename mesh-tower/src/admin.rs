@@ -42,7 +42,9 @@ const MAX_HEADER_BYTES: usize = 8 * 1024;
 const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Where the health listener of `mesh` is bound; `None` before `serve` started it, or without `health:`.
+/// Where the health listener of `mesh` is bound.
+///
+/// `None` before `serve` started it, or without `health:`.
 pub fn address(mesh: &Mesh) -> Option<SocketAddr> {
     State::of(mesh).address.get().copied()
 }

@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::reject::{Kind, Reject};
 use crate::server::Exchange;
 
-/// The claims of the token that the mesh verified, as an axum extractor. In tonic: `request.claims::<T>()` of
-/// `mesh_tonic::RequestExt`.
+/// The claims of the token that the mesh verified, as an axum extractor.
+///
+/// In tonic: `request.claims::<T>()` of `mesh_tonic::RequestExt`.
 ///
 /// Only the mesh's own server stack makes them, and only after policy let the request in: whatever else a request carries
 /// is never read. As an extractor it fails closed, and like a denial by policy each failure is counted, logged and
@@ -67,7 +68,9 @@ impl<T: DeserializeOwned> Claims<T> {
     }
 }
 
-/// Why a handler got no [`Claims`]. The refusal is counted and recorded when it becomes the response.
+/// Why a handler got no [`Claims`].
+///
+/// The refusal is counted and recorded when it becomes the response.
 pub struct ClaimsRejection {
     reject: Reject,
     denier: String,

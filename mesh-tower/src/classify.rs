@@ -62,7 +62,9 @@ impl Class {
     }
 }
 
-/// Judges response headers. `None`: a gRPC answer whose status is still to come in its trailers.
+/// Judges response headers.
+///
+/// `None`: a gRPC answer whose status is still to come in its trailers.
 pub fn headers(grpc: bool, status: StatusCode, headers: &HeaderMap) -> Option<Class> {
     if grpc && status == StatusCode::OK {
         return headers.contains_key(grpc::GRPC_STATUS).then(|| trailers(headers));
@@ -74,7 +76,9 @@ pub fn headers(grpc: bool, status: StatusCode, headers: &HeaderMap) -> Option<Cl
     })
 }
 
-/// Judges gRPC trailers, or the headers of a trailers-only answer. A missing or unreadable status counts as `UNKNOWN`.
+/// Judges gRPC trailers, or the headers of a trailers-only answer.
+///
+/// A missing or unreadable status counts as `UNKNOWN`.
 pub fn trailers(trailers: &HeaderMap) -> Class {
     match grpc::status(trailers).unwrap_or(grpc::Code::UNKNOWN).0 {
         14 => Class::failure(true, trailers),

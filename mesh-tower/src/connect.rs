@@ -2,6 +2,8 @@
 //!
 //! Whatever fails here fails before a request was written, so every [`ConnectError`] is safe to retry elsewhere.
 
+mod line;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use crate::tls::{ClientTls, HandshakeRefused, PeerRefused, VerifiedPeer};
+pub(crate) use line::{Dialing, Line};
 
 /// A byte stream below TLS.
 pub trait Io: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static {}
@@ -97,13 +100,14 @@ impl Handshakes {
         self.turns.load().available_permits()
     }
 
-    /// A turn, given back on drop. Counts those that have to wait. Cancel safe.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    /// A turn, given back on drop. Counts those that have to wait, for which they stand in line. Cancel safe.
+    async fn turn(&self, dialing: &Dialing) -> Option<OwnedSemaphorePermit> {
         let turns = self.turns.load_full();
         if let Ok(turn) = Arc::clone(&turns).try_acquire_owned() {
             return Some(turn);
         }
         self.metrics.limit_overflows.inc(ClusterLimit::MaxHandshakes);
+        let _here = dialing.stand();
         turns.acquire_owned().await.ok() // it is never closed
     }
 }
@@ -155,11 +159,16 @@ impl Dialer {
 
     /// Connects and handshakes. Dropping the future closes what was opened.
     pub async fn dial(&self, address: SocketAddr) -> Result<Connected, ConnectError> {
-        self.dial_by(address, &mut (Instant::now() + self.timeout)).await
+        self.dial_by(address, &mut (Instant::now() + self.timeout), &Dialing::new(&Line::new())).await
     }
 
     /// The same until `give_up`, which moves on by the wait for a turn.
-    pub(crate) async fn dial_by(&self, address: SocketAddr, give_up: &mut Instant) -> Result<Connected, ConnectError> {
+    pub(crate) async fn dial_by(
+        &self,
+        address: SocketAddr,
+        give_up: &mut Instant,
+        dialing: &Dialing,
+    ) -> Result<Connected, ConnectError> {
         let error = |cause| ConnectError { address, cause };
         let connecting = self.connector.0.load().connect(address);
         let io = match tokio::time::timeout_at(*give_up, connecting).await {
@@ -169,7 +178,7 @@ impl Dialer {
         };
         let connected = Instant::now();
         let turn = match &self.handshakes {
-            Some(handshakes) => handshakes.turn().await,
+            Some(handshakes) => handshakes.turn(dialing).await,
             None => None,
         };
         *give_up += connected.elapsed();
@@ -214,7 +223,9 @@ impl ConnectError {
         }
     }
 
-    /// The verdict on the server's certificate, if that was the cause: a poisoned or misconfigured endpoint.
+    /// The verdict on the server's certificate, if that was the cause.
+    ///
+    /// A poisoned or misconfigured endpoint.
     pub fn peer_refused(&self) -> Option<&PeerRefused> {
         match &self.cause {
             ConnectCause::Handshake(HandshakeRefused::Peer(refused)) => Some(refused),

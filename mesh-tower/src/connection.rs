@@ -100,7 +100,9 @@ impl Connection {
         self
     }
 
-    /// The server name that the TLS client asked for, if any: clients of the mesh send none.
+    /// The server name that the TLS client asked for, if any.
+    ///
+    /// Clients of the mesh send none.
     pub fn sni(&self) -> Option<&str> {
         self.audit.origin.sni.as_deref()
     }
@@ -114,7 +116,9 @@ impl Connection {
         &self.peer
     }
 
-    /// The peer's certificates as DER, leaf first, to judge them again when trust changes. Empty for a plaintext peer.
+    /// The peer's certificates as DER, leaf first, to judge them again when trust changes.
+    ///
+    /// Empty for a plaintext peer.
     pub fn chain(&self) -> &[Arc<[u8]>] {
         &self.chain
     }

@@ -46,7 +46,9 @@ const MAX_ADDRESSES: usize = 4;
 /// What is read of a file with authorities.
 const MAX_CA: u64 = 1 << 20;
 
-/// Makes `jwks: { url: ... }` and `jwks: { discovery: true }` work: register it with `Mesh::builder().with(...)`.
+/// Makes `jwks: { url: ... }` and `jwks: { discovery: true }` work.
+///
+/// Register it with `Mesh::builder().with(...)`.
 pub fn plugin() -> Plugin {
     Plugin::new("mesh-tower").fetch(Arc::new(HttpFetch::new()))
 }

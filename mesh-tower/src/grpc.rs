@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-/// Where a call's status stands: in trailers, or in the headers of a response without body.
+/// Where a call's status stands.
+///
+/// In trailers, or in the headers of a response without body.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The percent-encoded text beside the status.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -49,7 +51,9 @@ impl Code {
     }
 }
 
-/// Whether these headers belong to a gRPC request or response: `application/grpc`, alone or with `+` or `;`.
+/// Whether these headers belong to a gRPC request or response.
+///
+/// `application/grpc`, alone or with `+` or `;`.
 ///
 /// `application/grpc-web` is another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -81,7 +85,9 @@ pub fn trailers(code: Code, message: &str) -> HeaderMap {
     trailers
 }
 
-/// A response that is nothing but a status: HTTP 200, the status among the headers ("trailers-only").
+/// A response that is nothing but a status.
+///
+/// HTTP 200, the status among the headers ("trailers-only").
 pub fn trailers_only<B: Default>(code: Code, message: &str) -> Response<B> {
     let mut response = Response::new(B::default());
     *response.status_mut() = StatusCode::OK;
@@ -90,7 +96,9 @@ pub fn trailers_only<B: Default>(code: Code, message: &str) -> Response<B> {
     response
 }
 
-/// Percent-encodes what a `grpc-message` may not carry as it is: all but visible ASCII and space, and `%` itself.
+/// Percent-encodes what a `grpc-message` may not carry as it is.
+///
+/// All but visible ASCII and space, and `%` itself.
 pub fn encode_message(message: &str) -> String {
     let mut encoded = String::with_capacity(message.len());
     for byte in message.bytes() {
@@ -123,7 +131,9 @@ pub fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// Writes `grpc-timeout` in the finest unit that fits, rounded down so that it never promises more.
+/// Writes `grpc-timeout` in the finest unit that fits.
+///
+/// Rounded down, so that it never promises more.
 pub fn format_timeout(timeout: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let seconds = u128::from(timeout.as_secs());

@@ -60,6 +60,7 @@
 
 pub mod accept;
 pub mod admin;
+mod ages;
 mod axum;
 mod canonical;
 mod claims;

@@ -9,7 +9,9 @@ use mesh_core::policy::canonical::Canonicalization;
 use crate::canonical::{Canonical, strip};
 use crate::server::HeaderView;
 
-/// A request as its sender would write it. `None` is what nobody knows: it is not judged, and policy sees nothing of it.
+/// A request as its sender would write it.
+///
+/// `None` is what nobody knows: it is not judged, and policy sees nothing of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'a> {
     /// Whether it is gRPC, whose methods and paths are narrower.
@@ -94,8 +96,9 @@ impl Reading {
         if self.host { self.canonical.host() } else { "" }
     }
 
-    /// The path that policy judges, without query, and in mode `dual` what else it may be read as; empty where it is not
-    /// known.
+    /// The path that policy judges, without query.
+    ///
+    /// And in mode `dual` what else it may be read as; empty where it is not known.
     pub fn paths(&self) -> (&str, Option<&str>) {
         if self.path { self.canonical.readings() } else { ("", None) }
     }

@@ -31,6 +31,7 @@ rows! {
     retry_amplification "retry-amplification"
     retry_amplification_tiers "retry-amplification-tiers"
     metastable "metastable"
+    metastable_long_queues "metastable-long-queues"
     determinism "determinism"
     discovery_outage "discovery-outage"
     cold_start "cold-start"

@@ -211,6 +211,28 @@ fn a_retry_that_a_limit_refuses_is_not_made_up_for_further_up() {
     assert!(run(&parse(&text("")).unwrap(), 1).retried > 0);
 }
 
+/// What is done for a caller who is gone: nothing, what was begun, or all that waits.
+#[test]
+fn work_for_callers_who_are_gone_is_dropped_finished_or_even_begun() {
+    // Half as much again as it can do.
+    let gone = |options: &str| {
+        let text = format!(
+            r#"
+        duration: 10s
+        load: {{ rate: 10 }}
+        servers: [{{ name: web, service_time: 150ms, concurrency: 1{options} }}]
+        clusters: {{ web: {{ discover: {{ dns: "web:1" }}, identities: ["spiffe://shop/web"], outlier: {{ consecutive_failures: 0 }} }} }}
+        routes: {{ web: [{{ cluster: web, timeout: 400ms }}] }}"#
+        );
+        let report = run(&parse(&text).unwrap(), 1);
+        adds_up(&report);
+        report.succeeded
+    };
+    let (dropped, finished, begun) =
+        (gone(""), gone(", finishes_cancelled: true"), gone(", finishes_cancelled: true, begins_cancelled: true"));
+    assert!(dropped > finished && finished > 5 * begun, "{dropped} {finished} {begun}");
+}
+
 #[test]
 fn limits_of_the_cluster_hold() {
     let text = r#"clusters: { web: { discover: { dns: "web:1" }, identities: ["spiffe://shop/web"], limits: { max_requests: 5 } } }"#;
@@ -290,6 +312,7 @@ fn mistakes_are_told_with_their_place() {
             "nowhere.txt: cannot be read",
         ),
         (&rest.replace("name: web }", "name: web, concurrency: 0 }"), "servers[0].concurrency: 0 is out of range"),
+        (&rest.replace("name: web }", "name: web, begins_cancelled: true }"), "set `finishes_cancelled` too"),
         (&rest.replace("name: web }]", "name: web }, { name: web }]"), "two are called `web`"),
         (
             &format!("faults: [{{ servers: wbe, crash: }}]{rest}"),

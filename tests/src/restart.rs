@@ -1,7 +1,10 @@
 //! A rolling restart under load, beside peers that idle, stream, or never let go.
+//!
+//! `MESH_RESTART_RATE` is how many charges a second are made of ten servers (default 500); with `--release` two cores bear
+//! 2,000.
 
 use std::convert::Infallible;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -25,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::kit::{soon, tls, until, until_within};
+use crate::kit::{from_env, soon, tls, until, until_within};
 
 const ORDERS: &str = "spiffe://test/ns/test/sa/orders";
 const WEB: &str = "spiffe://test/ns/test/sa/web";
@@ -104,8 +107,39 @@ struct Load {
     client: Client,
 }
 
+/// How many charges are made.
+#[derive(Debug, Clone, Copy)]
+enum Charges {
+    /// By so many callers, each one after the other.
+    Callers(usize),
+    /// So many a second, whoever waits for another one.
+    PerSecond(u64),
+}
+
+async fn charge(client: Client) -> Option<String> {
+    let answer = async { client.post("/charge").body("1 EUR").send().await?.text().await };
+    match answer.await {
+        Ok(body) => {
+            assert_eq!(body, "1 EUR");
+            None
+        }
+        Err(error) => Some(format!("charge: {error:?}")),
+    }
+}
+
+async fn read(client: Client) -> Option<String> {
+    let answer = async { client.get("/stream").send().await?.text().await };
+    match answer.await {
+        Ok(body) => {
+            assert_eq!(body.len(), 6 * CHUNKS);
+            None
+        }
+        Err(error) => Some(format!("stream: {error:?}")),
+    }
+}
+
 impl Load {
-    async fn start(net: &RunningTestMesh, servers: &[Server], http: HttpVersion) -> Self {
+    async fn start(net: &RunningTestMesh, servers: &[Server], http: HttpVersion, charges: Charges) -> Self {
         let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
         let web = net
             .mesh_with(WEB, move |config| {
@@ -121,27 +155,48 @@ impl Load {
         let client = Client::new(&web, "orders").unwrap();
         let mut load =
             Self { tasks: JoinSet::new(), over: Arc::default(), done: Arc::default(), client: client.clone() };
-        for n in 0..12 {
-            let (client, over, done) = (client.clone(), Arc::clone(&load.over), Arc::clone(&load.done));
-            load.tasks.spawn(async move {
-                let mut failed = Vec::new();
-                while !over.load(SeqCst) {
-                    let charge = async { client.post("/charge").body("1 EUR").send().await?.text().await };
-                    let streamed = async { client.get("/stream").send().await?.text().await };
-                    let (what, answer, length) = match n {
-                        0..8 => ("charge", charge.await, 5),
-                        _ => ("stream", streamed.await, 6 * CHUNKS),
-                    };
-                    match answer {
-                        Ok(body) => assert_eq!(body.len(), length),
-                        Err(error) => failed.push(format!("{what}: {error:?}")),
-                    }
-                    done.fetch_add(1, SeqCst);
-                }
-                failed
-            });
+        match charges {
+            Charges::Callers(callers) => (0..callers).for_each(|_| load.repeat(charge)),
+            Charges::PerSecond(rate) => load.charge_at(rate),
         }
+        (0..2 * servers.len()).for_each(|_| load.repeat(read));
         load
+    }
+
+    /// One caller who never rests.
+    fn repeat<F: Future<Output = Option<String>> + Send + 'static>(&mut self, call: fn(Client) -> F) {
+        let (client, over, done) = (self.client.clone(), Arc::clone(&self.over), Arc::clone(&self.done));
+        self.tasks.spawn(async move {
+            let mut failed = Vec::new();
+            while !over.load(SeqCst) {
+                failed.extend(call(client.clone()).await);
+                done.fetch_add(1, SeqCst);
+            }
+            failed
+        });
+    }
+
+    /// Callers who come at fixed distances and do not wait for each other.
+    fn charge_at(&mut self, rate: u64) {
+        let (client, over, done) = (self.client.clone(), Arc::clone(&self.over), Arc::clone(&self.done));
+        self.tasks.spawn(async move {
+            let mut calls = JoinSet::new();
+            let (begin, mut made) = (Instant::now(), 0);
+            while !over.load(SeqCst) {
+                let due = (begin.elapsed().as_secs_f64() * rate as f64) as u64;
+                for _ in made..due {
+                    let (client, done) = (client.clone(), Arc::clone(&done));
+                    calls.spawn(async move {
+                        let failed = charge(client).await;
+                        done.fetch_add(1, SeqCst);
+                        failed
+                    });
+                }
+                made = due;
+                sleep(Duration::from_millis(1)).await;
+            }
+            calls.join_all().await.into_iter().flatten().collect()
+        });
     }
 
     async fn more(&self, requests: usize) {
@@ -228,64 +283,93 @@ impl Peers {
     }
 }
 
-/// Restarts each of two servers twice under load; what failed of how many requests, and how long each end took.
-async fn two_twice(http: HttpVersion, graceful: bool, stuck: bool) -> (Vec<String>, usize, Vec<Duration>) {
-    rolling_restart(2, 4, http, graceful, stuck).await
-}
-
-/// Restarts so many of these servers under load, one after the other.
-async fn rolling_restart(
+/// Who is restarted under which load, one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Rollout {
     servers: usize,
     restarts: usize,
     http: HttpVersion,
+    charges: Charges,
+    /// Asked to stop, rather than killed.
     graceful: bool,
+    /// Beside peers that never let go.
     stuck: bool,
-) -> (Vec<String>, usize, Vec<Duration>) {
-    let net = TestMesh::new().start().await.unwrap();
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let count = servers;
-    let mut servers = Vec::new();
-    for _ in 0..count {
-        servers.push(Server::start(&net, anywhere).await);
+}
+
+/// What a rollout came to.
+struct RolledOut {
+    failed: Vec<String>,
+    of: usize,
+    /// How long each server took to end.
+    ends: Vec<Duration>,
+    took: Duration,
+}
+
+impl Rollout {
+    /// Each of two servers, twice.
+    fn twice(http: HttpVersion) -> Self {
+        Self { servers: 2, restarts: 4, http, charges: Charges::Callers(8), graceful: true, stuck: false }
     }
-    let load = Load::start(&net, &servers, http).await;
-    let mut ends = Vec::new();
-    for _ in 0..restarts {
-        load.more(100).await;
-        let server = servers.remove(0);
-        let mut peers = if stuck { Some(Peers::connect(&net, server.address).await) } else { None };
-        let address = server.address;
-        let took = server.end(graceful);
-        let idle_gone = async {
-            let Some(peers) = &mut peers else { return };
-            let start = Instant::now();
-            while soon("idle connections to end", peers.idle.join_next()).await.is_some() {}
-            assert!(start.elapsed() < GRACE / 2, "idle connections were kept for {:?}", start.elapsed());
-        };
-        ends.push(tokio::join!(took, idle_gone).0);
-        let server = Server::start(&net, address).await;
-        if graceful {
-            // Nobody restarts the next one before callers have found this one. (One that crashed is ejected for long.)
-            let found = async || {
-                let usable = |endpoint: EndpointReport| endpoint.usable && endpoint.ejected_until.is_none();
-                load.client.endpoints().into_iter().all(usable).then_some(())
-            };
-            // Refused connects, between the old server's end and the new one's begin, eject it.
-            until_within(Duration::from_secs(20), "callers to find the new server", found).await;
+
+    /// Each of ten, once.
+    fn of_ten() -> Self {
+        let charges = Charges::PerSecond(from_env("MESH_RESTART_RATE", || 500));
+        Self { servers: 10, restarts: 10, charges, ..Self::twice(HttpVersion::Http2) }
+    }
+
+    async fn run(self) -> RolledOut {
+        let net = TestMesh::new().start().await.unwrap();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut servers = Vec::new();
+        for _ in 0..self.servers {
+            servers.push(Server::start(&net, anywhere).await);
         }
-        servers.push(server);
+        let (load, start) = (Load::start(&net, &servers, self.http, self.charges).await, Instant::now());
+        let mut ends = Vec::new();
+        for _ in 0..self.restarts {
+            load.more(100).await;
+            let server = servers.remove(0);
+            let mut peers = if self.stuck { Some(Peers::connect(&net, server.address).await) } else { None };
+            let address = server.address;
+            let took = server.end(self.graceful);
+            let idle_gone = async {
+                let Some(peers) = &mut peers else { return };
+                let start = Instant::now();
+                while soon("idle connections to end", peers.idle.join_next()).await.is_some() {}
+                assert!(start.elapsed() < GRACE / 2, "idle connections were kept for {:?}", start.elapsed());
+            };
+            ends.push(tokio::join!(took, idle_gone).0);
+            let server = Server::start(&net, address).await;
+            if self.graceful {
+                // Nobody restarts the next one before callers have found this one. (One that crashed is ejected for long.)
+                let found = async || {
+                    let usable = |endpoint: EndpointReport| endpoint.usable && endpoint.ejected_until.is_none();
+                    load.client.endpoints().into_iter().all(usable).then_some(())
+                };
+                // Refused connects, between the old server's end and the new one's begin, eject it.
+                until_within(Duration::from_secs(20), "callers to find the new server", found).await;
+            }
+            servers.push(server);
+        }
+        load.more(100).await;
+        let took = start.elapsed();
+        let (failed, of) = load.end().await;
+        println!("{self:?}: {} of {of} failed in {took:?}; ends: {ends:?}", failed.len());
+        RolledOut { failed, of, ends, took }
     }
-    load.more(100).await;
-    let (failed, of) = load.end().await;
-    (failed, of, ends)
+
+    /// It has to fail somebody.
+    async fn fails(self) {
+        let RolledOut { failed, of, .. } = Self { graceful: false, ..self }.run().await;
+        assert!(!failed.is_empty(), "none of {of}: {self:?} proves nothing when nobody is killed");
+    }
 }
 
 #[tokio::test]
 async fn a_rolling_restart_fails_no_request_and_waits_no_longer_than_its_grace() {
     for http in [HttpVersion::Http2, HttpVersion::Http1] {
         for stuck in [false, true] {
-            let (failed, of, ends) = two_twice(http, true, stuck).await;
-            println!("{http:?}, stuck peers: {stuck}: {} of {of} failed; ends: {ends:?}", failed.len());
+            let RolledOut { failed, of, ends, .. } = Rollout { stuck, ..Rollout::twice(http) }.run().await;
             assert!(failed.is_empty(), "{http:?}: {} of {of}: {:?}", failed.len(), failed.first());
             for took in ends {
                 // Without stuck peers it is over with the last stream; with them, at the end of the grace period.
@@ -299,23 +383,20 @@ async fn a_rolling_restart_fails_no_request_and_waits_no_longer_than_its_grace()
 #[tokio::test]
 async fn a_rolling_crash_does_fail_requests() {
     for http in [HttpVersion::Http2, HttpVersion::Http1] {
-        let (failed, of, _) = two_twice(http, false, false).await;
-        assert!(!failed.is_empty(), "none of {of}: the test above proves nothing");
+        Rollout::twice(http).fails().await;
     }
 }
 
-/// All of ten, each once, while charges, which must not be sent twice, and streams never rest.
-#[tokio::test]
+/// Charges, which must not be sent twice, come at their rate whoever is away, and streams never rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_ten_servers_fails_no_request() {
-    let start = Instant::now();
-    let (failed, of, ends) = rolling_restart(10, 10, HttpVersion::Http2, true, false).await;
-    println!("{} of {of} failed in {:?}; ends: {ends:?}", failed.len(), start.elapsed());
+    let RolledOut { failed, of, ends, took } = Rollout::of_ten().run().await;
+    println!("{:.0} requests a second", of as f64 / took.as_secs_f64());
     assert!(failed.is_empty(), "{} of {of}: {:?}", failed.len(), failed.first());
     assert!(ends.iter().all(|took| *took < GRACE), "{ends:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_crash_of_ten_servers_does_fail_requests() {
-    let (failed, of, _) = rolling_restart(10, 10, HttpVersion::Http2, false, false).await;
-    assert!(!failed.is_empty(), "none of {of}: the test above proves nothing");
+    Rollout::of_ten().fails().await;
 }

@@ -7,6 +7,7 @@ mod count;
 mod dos;
 mod examples;
 mod features;
+mod fuzz;
 mod imports;
 mod mutants;
 mod peers;
@@ -14,6 +15,7 @@ mod run;
 mod simulate;
 mod sizes;
 mod suite;
+mod summaries;
 mod tree;
 
 use std::path::{Path, PathBuf};

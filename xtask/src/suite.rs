@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::run::{Counts, Log, Runner, Verdict, cargo};
-use crate::{count, examples, features, imports, peers, sizes, tree};
+use crate::{count, examples, features, fuzz, imports, peers, sizes, summaries, tree};
 
 struct Step {
     name: &'static str,
@@ -20,9 +20,10 @@ enum Peers {
 }
 
 /// One target directory and one set of flags for all of them: nothing is built twice.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step { name: "fmt", run: |root, runner, _| runner.step("fmt", |log| fmt(root, log)) },
     Step { name: "sizes", run: |root, runner, _| runner.step("sizes", |_| sizes::check(root)) },
+    Step { name: "summaries", run: |root, runner, _| runner.step("summaries", |_| summaries::check(root)) },
     Step { name: "imports", run: |root, runner, _| runner.step("imports", |_| imports::check(root)) },
     Step { name: "walls", run: |root, runner, _| runner.step("walls", |log| tree::check(root, log)) },
     Step { name: "peers", run: |root, runner, peers| install(root, runner, peers) },
@@ -32,6 +33,7 @@ const STEPS: [Step; 11] = [
     Step { name: "docs", run: |root, runner, _| runner.step("docs", |log| docs(root, log)) },
     Step { name: "examples", run: |root, runner, _| examples::steps(root, runner) },
     Step { name: "features", run: |root, runner, _| features::steps(root, runner) },
+    Step { name: "fuzz", run: |root, runner, _| runner.step("fuzz", |log| fuzz::check(root, log)) },
 ];
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {

@@ -90,6 +90,15 @@ pub(crate) fn policies(c: &mut Criterion) {
                     BatchSize::NumIterations(64),
                 );
             });
+            // What a client does: it also keeps why.
+            group.bench_function(BenchmarkId::new(format!("{name}_and_why"), endpoints), |b| {
+                let cluster = &*cluster;
+                b.iter_batched(
+                    || keys.next_u64(),
+                    |key| cluster.pick_for(Some(key), &tried, now),
+                    BatchSize::NumIterations(64),
+                );
+            });
         }
     }
 }

@@ -26,7 +26,9 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Opens nothing before there is something to write: judging a configuration must not leave files behind.
+    /// Opens nothing before there is something to write.
+    ///
+    /// Judging a configuration must not leave files behind.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), sync: false, file: None, torn: None }
     }

@@ -133,7 +133,9 @@ impl Audit {
         self.wait(Item::Flush).await;
     }
 
-    /// As [`flush`](Self::flush), and ends the trail with an `audit.stop`, so that its end can be told from a cut.
+    /// As [`flush`](Self::flush), and ends the trail with an `audit.stop`.
+    ///
+    /// So that its end can be told from a cut.
     ///
     /// Records that come later are still written; another `audit.stop` follows them.
     pub async fn stop(&self) {

@@ -201,7 +201,9 @@ impl AuditRecord {
         self.token = Some(token);
     }
 
-    /// Says what path came, without query, where it has no canonical form: by its hash, because it may be anything.
+    /// Says what path came, without query, where it has no canonical form.
+    ///
+    /// By its hash, because it may be anything.
     pub fn set_raw_path(&mut self, path: &str) {
         self.raw_path_sha256 = Some(super::chain::sha256_hex(path.as_bytes()));
     }

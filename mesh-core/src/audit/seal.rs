@@ -95,7 +95,9 @@ impl AuditTrust {
         self.keys.insert(sha256_hex(&spki), spki);
     }
 
-    /// Also takes signatures of this key: a JWK of P-256 or Ed25519. (RFC 7517, RFC 8037 2)
+    /// Also takes signatures of this key.
+    ///
+    /// A JWK of P-256 or Ed25519. (RFC 7517, RFC 8037 2)
     pub fn add_jwk(&mut self, jwk: &[u8]) -> Result<(), String> {
         let jwk = parse_object(jwk)?;
         let text = |name: &str| jwk.get(name).and_then(Value::as_str).unwrap_or_default();

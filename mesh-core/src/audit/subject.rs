@@ -6,7 +6,9 @@ use aws_lc_rs::hmac;
 
 use super::chain::hex;
 
-/// What is written of `sub` and of the subjects in `act`. (GDPR 5(1)(c): no more than is needed)
+/// What is written of `sub` and of the subjects in `act`.
+///
+/// No more than is needed. (GDPR 5(1)(c))
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SubjectMode {

@@ -15,6 +15,7 @@ pub(super) const MAX_CHOICES: usize = 10;
 /// The cheapest of `count` *distinct* eligible endpoints, each drawn in proportion to its weight.
 ///
 /// Constant expected time: a few random indices, and a scan only if most of the set is not eligible or weighs little.
+#[inline(always)]
 pub(super) fn best_of<C>(candidates: &C, rng: &Rng, count: usize, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,
@@ -38,16 +39,19 @@ fn one(index: usize, cost: impl Fn(usize) -> f32) -> Picked {
 
 impl Picked {
     /// The cheaper of this and another one, which it has not been compared to.
+    #[inline(always)]
     fn against(self, other: usize, cost: impl Fn(usize) -> f32) -> Self {
         let (price, compared) = (cost(other), self.compared.saturating_add(1));
+        let other = Self { cost: price, ..Self::by(self.rule, other) };
         if price < self.cost {
-            return Self { index: other, cost: price, rival: Some((self.index, self.cost)), compared, ..self };
+            return Self { rival: Some((self.index, self.cost)), compared, ..other };
         }
-        let rival = self.rival.filter(|(_, rival)| *rival <= price).or(Some((other, price)));
+        let rival = self.rival.filter(|(_, rival)| *rival <= price).or(Some((other.index, price)));
         Self { rival, compared, ..self }
     }
 }
 
+#[inline(always)]
 fn two<C: Candidates + ?Sized>(candidates: &C, rng: &Rng) -> Option<(usize, usize)> {
     let mut first = None;
     for _ in 0..DRAWS {
@@ -104,6 +108,7 @@ fn more<C: Candidates + ?Sized>(
 }
 
 /// The same choice by looking at every candidate.
+#[cold]
 fn scan<C>(candidates: &C, rng: &Rng, cost: impl Fn(usize) -> f32) -> Option<Picked>
 where
     C: Candidates + ?Sized,
@@ -143,7 +148,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     fn pick(group: &Group, count: usize, rng: &Rng) -> Option<usize> {
-        best_of(group, rng, count, |index| group.0[index].cost).map(|picked| picked.index)
+        best_of(group, rng, count, |index| group.0[index].cost).map(|picked| picked.index())
     }
 
     fn shares(group: &Group, count: usize, picks: u32) -> Vec<u32> {

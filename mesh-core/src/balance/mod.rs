@@ -46,7 +46,9 @@ use std::sync::Arc;
 use crate::discover::Endpoint;
 use crate::rng::Rng;
 
-/// What a picker sees of a group of endpoints. Indices run from 0 to `len`, exclusive, and hold for one pick.
+/// What a picker sees of a group of endpoints.
+///
+/// Indices run from 0 to `len`, exclusive, and hold for one pick.
 pub trait Candidates {
     /// How many there are.
     fn len(&self) -> usize;

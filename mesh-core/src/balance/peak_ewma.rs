@@ -100,7 +100,9 @@ impl PeakEwma {
         );
     }
 
-    /// Takes in that an answer would have taken at least this long. Never makes the endpoint look faster.
+    /// Takes in that an answer would have taken at least this long.
+    ///
+    /// Never makes the endpoint look faster.
     pub fn record_at_least(&self, sample: Duration, now: Tick, decay: Decay) {
         let sample = sample.as_secs_f32();
         let (last, at) = unpack(self.packed.load(Relaxed));

@@ -25,22 +25,30 @@ pub enum PickRule {
     Custom,
 }
 
-/// A choice by index, with what it was compared to.
+/// A choice by index, with what it was compared to. Small: it is handed up through every step of a pick.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Picked {
-    pub(crate) index: usize,
+    pub(crate) index: u32,
     pub(crate) rule: PickRule,
     /// How many were looked at; 1: nobody else could be chosen, or nobody was asked for.
     pub(crate) compared: u8,
     pub(crate) cost: f32,
     /// The cheapest of the others.
-    pub(crate) rival: Option<(usize, f32)>,
+    pub(crate) rival: Option<(u32, f32)>,
 }
 
 impl Picked {
     /// A choice without comparison.
     pub(super) fn by(rule: PickRule, index: usize) -> Self {
+        // No group has 2^32 endpoints; a place that there is not chooses nobody.
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
         Self { index, rule, compared: 0, cost: 0.0, rival: None }
+    }
+
+    /// The chosen one's place in its group.
+    #[inline]
+    pub(crate) fn index(&self) -> usize {
+        self.index as usize
     }
 
     /// The same choice by another name.

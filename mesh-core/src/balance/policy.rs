@@ -55,6 +55,7 @@ impl Policy {
     }
 
     /// An eligible index; `None` only if there is none.
+    #[inline(always)]
     pub(crate) fn pick<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         match self {
             Self::PeakEwma => best_of(candidates, request.rng, 2, |index| latency_by_load(candidates, index))
@@ -65,13 +66,11 @@ impl Policy {
             Self::RoundRobin(turns) => {
                 turns.pick(candidates, request.rng).map(|index| Picked::by(PickRule::Turn, index))
             }
-            Self::Random => random::pick(candidates, request.rng).map(|index| Picked::by(PickRule::Chance, index)),
+            Self::Random => by_chance(candidates, request),
             Self::RingHash(ring) => ring.pick(candidates, request),
             Self::Custom(picker) => {
                 let picked = picker.pick(candidates, request).filter(|index| candidates.eligible(*index));
-                picked
-                    .map(|index| Picked::by(PickRule::Custom, index))
-                    .or_else(|| Self::Random.pick(candidates, request))
+                picked.map(|index| Picked::by(PickRule::Custom, index)).or_else(|| by_chance(candidates, request))
             }
         }
     }
@@ -92,6 +91,10 @@ impl Policy {
             _ => self.pick(candidates, request),
         }
     }
+}
+
+fn by_chance<C: Candidates>(candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
+    random::pick(candidates, request.rng).map(|index| Picked::by(PickRule::Chance, index))
 }
 
 /// Load counts for as much as the endpoint is smaller than the mean.

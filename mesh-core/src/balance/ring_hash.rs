@@ -5,7 +5,9 @@ use super::round_robin::coprime;
 use super::xxh64::xxh64;
 use super::{Candidates, PickRequest, PickRule, Picked, random};
 
-/// A consistent-hash ring (Ketama, as Envoy and gRPC A42 build it), with bounded load if it is asked for.
+/// A consistent-hash ring, with bounded load if it is asked for.
+///
+/// Ketama, as Envoy and gRPC A42 build it.
 ///
 /// Every endpoint stands on the ring many times, in proportion to its weight; a key belongs to the first one at or
 /// after its own place. One that is out or was tried already is passed over, so only its own keys go elsewhere, and
@@ -34,7 +36,9 @@ impl RingHash {
     /// The least size of a ring, and the largest. (Envoy)
     pub const SIZES: (u64, u64) = (1_024, 8_388_608);
 
-    /// A ring of endpoints by what they are hashed by and their weights, at least `min` and at most `max` places long.
+    /// A ring of endpoints by what they are hashed by and their weights.
+    ///
+    /// At least `min` and at most `max` places long.
     ///
     /// `min` is a goal: the ring is made so long that the lightest endpoint has a whole number of places.
     pub fn new(endpoints: &[(&str, f64)], min: u64, max: u64, balance_factor: u32) -> Self {
@@ -179,7 +183,7 @@ mod tests {
 
     fn pick(ring: &RingHash, group: &Group, key: u64, active: usize, rng: &Rng) -> usize {
         let hash = Some(xxh64(&key.to_le_bytes(), 0));
-        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index
+        ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index()
     }
 
     /// Envoy's own table of sizes, from its formula.
@@ -224,7 +228,7 @@ mod tests {
         }
         let without = PickRequest::new(&rng);
         let spread: std::collections::BTreeSet<_> =
-            (0..500).map(|_| ring.pick(&group, &without).unwrap().index).collect();
+            (0..500).map(|_| ring.pick(&group, &without).unwrap().index()).collect();
         assert_eq!(spread.len(), 9, "without a key, anywhere");
     }
 
@@ -292,7 +296,7 @@ mod tests {
             let (ring, rng) = (ring(&names(group.0.len()), &weights, MIN, MAX, factor), Rng::seeded(seed));
             let available = [0.25, 0.5, 1.0][available];
             let request = PickRequest { hash: Some(hash), active, available, ..PickRequest::new(&rng) };
-            let picked = ring.pick(&group, &request).map(|picked| picked.index);
+            let picked = ring.pick(&group, &request).map(|picked| picked.index());
             let eligible = |index: &usize| group.0[*index].eligible;
             let start = ring.hashes.iter().position(|place| *place >= hash).unwrap_or(0);
             let round = ring.owners[start..].iter().chain(&ring.owners[..start]).map(|owner| *owner as usize);
@@ -328,7 +332,7 @@ mod tests {
             let group = Group::of(&busy.map(|(weight, in_flight)| Member { weight, in_flight, ..Member::ONE }));
             let ring = ring(&names, &busy.map(|(weight, _)| f64::from(weight)), MIN, MAX, factor);
             let firsts = (0..200)
-                .filter(|_| ring.pick(&group, &PickRequest::new(&rng)).is_some_and(|picked| picked.index == 0))
+                .filter(|_| ring.pick(&group, &PickRequest::new(&rng)).is_some_and(|picked| picked.index() == 0))
                 .count();
             let found = if firsts == 200 {
                 Some(0)

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::millis;
 
-/// How the share of a new endpoint grows: `max(min_weight, (t / window) ^ (1 / aggression))` of its weight.
+/// How the share of a new endpoint grows.
+///
+/// `max(min_weight, (t / window) ^ (1 / aggression))` of its weight.
 ///
 /// A process that has just started has cold caches and connections still to make; with its full share at once it
 /// answers slowly or not at all. (Envoy's `slow_start_config`, Istio's `warmup`)
@@ -17,12 +19,16 @@ pub struct SlowStart {
 }
 
 impl SlowStart {
-    /// `min_weight` is a share of 1. With an `aggression` above 1 the share grows fast first and slowly then.
+    /// `min_weight` is a share of 1.
+    ///
+    /// With an `aggression` above 1 the share grows fast first and slowly then.
     pub fn new(window: Duration, min_weight: f64, aggression: f64) -> Self {
         Self { window: millis(window).max(1), min_weight: min_weight as f32, exponent: (1.0 / aggression) as f32 }
     }
 
-    /// The share of an endpoint's weight that it has so many milliseconds after it came; 1 from the window's end on.
+    /// The share of an endpoint's weight that it has so many milliseconds after it came.
+    ///
+    /// 1 from the window's end on.
     pub fn factor(&self, elapsed: u64) -> f32 {
         if elapsed >= self.window {
             return 1.0;

@@ -29,7 +29,9 @@ impl Count {
         health.min(100) as u32
     }
 
-    /// Whether too few are available to trust the word that the others are not. 0 % is never.
+    /// Whether too few are available to trust the word that the others are not.
+    ///
+    /// 0 % is never.
     pub fn in_panic(self, threshold: u32) -> bool {
         self.available * 100 < u64::from(threshold) * self.total || (self.total == 0 && threshold > 0)
     }
@@ -49,8 +51,9 @@ pub struct Load {
     pub panic: bool,
 }
 
-/// The load of each priority, first to last. The percentages add up to 100, or to 0 where nothing is available and a
-/// threshold of 0 forbids panic.
+/// The load of each priority, first to last.
+///
+/// The percentages add up to 100, or to 0 where nothing is available and a threshold of 0 forbids panic.
 ///
 /// ```
 /// use mesh_core::balance::spread::{Count, priorities};
@@ -109,7 +112,9 @@ pub fn locality(weight: u32, count: Count, overprovisioning: u32) -> f64 {
     f64::from(weight) * (f64::from(overprovisioning) / 100.0 * count.share()).min(1.0)
 }
 
-/// The shares of zones, the caller's own first, from the numbers of callers and of available endpoints in each.
+/// The shares of zones, the caller's own first.
+///
+/// From the numbers of callers and of available endpoints in each.
 ///
 /// `None` where there is nothing to go by: no callers, no endpoints, or none in the own zone on either side.
 pub fn zones(callers: &[u64], available: &[u64]) -> Option<Vec<f64>> {

@@ -6,7 +6,9 @@ const PRIME_3: u64 = 0x1656_67B1_9E37_79F9;
 const PRIME_4: u64 = 0x85EB_CA77_C2B2_AE63;
 const PRIME_5: u64 = 0x27D4_EB2F_1656_67C5;
 
-/// XXH64 of some bytes: fast and evenly spread, and **no** protection against bytes chosen to collide.
+/// XXH64 of some bytes.
+///
+/// Fast and evenly spread, and **no** protection against bytes chosen to collide.
 ///
 /// Envoy and gRPC hash requests and endpoints with it, seed 0, so callers of all three send one key to one endpoint.
 /// (github.com/Cyan4973/xxHash, `doc/xxhash_spec.md`)

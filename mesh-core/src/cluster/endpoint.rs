@@ -22,7 +22,9 @@ const UNREADY: u8 = 2;
 /// Ready again after it was not; the next pick of anybody forgets its past and makes it `READY`.
 const RETURNED: u8 = 3;
 
-/// Whether an endpoint's transport believes that it can be reached. Written by the transport, read by picks.
+/// Whether an endpoint's transport believes that it can be reached.
+///
+/// Written by the transport, read by picks.
 ///
 /// ```text
 ///   unknown ──ready──▶ ready ◀──next pick── returned
@@ -55,7 +57,9 @@ impl Readiness {
         }
     }
 
-    /// The transport lost its last connection or could not make one: the endpoint is out until [`ready`](Self::ready).
+    /// The transport lost its last connection or could not make one.
+    ///
+    /// The endpoint is out until [`ready`](Self::ready).
     pub fn unready(&self) {
         let vitals = &*self.vitals;
         if vitals.readiness.swap(UNREADY, SeqCst) != UNREADY {

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::endpoint::Vitals;
-use super::{EndpointState, Settings, Tried};
+use super::settings::Settings;
+use super::{EndpointState, Tried};
 use crate::balance::{Candidates, PickRequest, Picked, Policy, SlowStart, Tick, Weights};
 use crate::discover::Endpoint;
 use crate::rng::Rng;
@@ -56,6 +57,7 @@ impl Group {
     }
 
     /// The slot chosen on these terms, if any fulfils them.
+    #[inline(always)]
     pub(super) fn pick<'s, T>(&self, slots: &'s [Slot<T>], terms: &Terms<'_>) -> Option<Drawn<'s, T>> {
         let slots = slots.get(self.slots.clone())?;
         let slow = terms.slow.map(|(slow, oldest)| (slow, slow.factor(terms.now.saturating_sub(oldest))));
@@ -63,8 +65,7 @@ impl Group {
         let request = &terms.request;
         let picked =
             if request.preview { self.policy.preview(&view, request) } else { self.policy.pick(&view, request) }?;
-        let rival = picked.rival.and_then(|(index, _)| slots.get(index));
-        slots.get(picked.index).map(|slot| Drawn { slot, rival, picked })
+        slots.get(picked.index()).map(|slot| Drawn { slot, slots, picked })
     }
 
     /// What a slot costs by the policy, where that compares costs.
@@ -78,9 +79,16 @@ impl Group {
 /// A chosen slot, and by what it was chosen.
 pub(super) struct Drawn<'s, T> {
     pub(super) slot: &'s Slot<T>,
-    /// The cheapest of the others that were looked at.
-    pub(super) rival: Option<&'s Slot<T>>,
+    /// Those of its group.
+    slots: &'s [Slot<T>],
     pub(super) picked: Picked,
+}
+
+impl<'s, T> Drawn<'s, T> {
+    /// The cheapest of the others that were looked at, and what it would have cost.
+    pub(super) fn rival(&self) -> Option<(&'s Slot<T>, f32)> {
+        self.picked.rival.and_then(|(index, cost)| Some((self.slots.get(index as usize)?, cost)))
+    }
 }
 
 struct View<'a, T> {
@@ -96,10 +104,12 @@ struct View<'a, T> {
 const DRAWS: usize = 8;
 
 impl<T> Candidates for View<'_, T> {
+    #[inline]
     fn len(&self) -> usize {
         self.slots.len()
     }
 
+    #[inline]
     fn eligible(&self, index: usize) -> bool {
         let Some(slot) = self.slots.get(index) else { return false };
         let admitted = match self.terms.admit {
@@ -114,18 +124,22 @@ impl<T> Candidates for View<'_, T> {
         self.slots.get(index).map(|slot| &slot.state.endpoint)
     }
 
+    #[inline]
     fn weight(&self, index: usize) -> f32 {
         self.slots.get(index).map_or(1.0, |slot| slot.weight)
     }
 
+    #[inline]
     fn in_flight(&self, index: usize) -> usize {
         self.slots.get(index).map_or(0, |slot| slot.vitals.in_flight())
     }
 
+    #[inline]
     fn latency(&self, index: usize) -> f32 {
         self.slots.get(index).map_or(f32::MAX, |slot| slot.vitals.ewma.seconds(self.tick, self.terms.settings.decay))
     }
 
+    #[inline]
     fn draw(&self, rng: &Rng) -> usize {
         let mut index = self.weights.draw(rng.next_u64());
         for _ in 1..DRAWS {
@@ -137,6 +151,7 @@ impl<T> Candidates for View<'_, T> {
         index
     }
 
+    #[inline]
     fn pair(&self, rng: &Rng) -> (usize, usize) {
         if self.slow.is_some() { (self.draw(rng), self.draw(rng)) } else { self.weights.pair(rng.next_u64()) }
     }

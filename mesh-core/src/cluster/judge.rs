@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::endpoint::{Live, since};
+use super::endpoint::{Live, Vitals, since};
 use super::members::Members;
 use super::set::Set;
-use super::{Core, EndpointState, HealthSettings, Vitals};
+use super::settings::HealthSettings;
+use super::{Core, EndpointState};
 use crate::balance::{Tick, millis};
 use crate::config::HealthCheckConfig;
 use crate::health::{CheckVerdict, Claim, Counts, Outcome, Return, Standing, may_eject, outliers};
@@ -48,7 +49,7 @@ impl<T> Core<T> {
         }
         let out = states.iter().filter(|other| !Arc::ptr_eq(other, state) && !other.live.vitals.is_well()).count();
         if !may_eject(out, states.len(), health.outlier.max_ejection_percent) {
-            vitals.outlier.start_anew();
+            vitals.outlier.asked_in_vain();
             self.shared.metrics.ejections_withheld.inc(reason);
             tracing::debug!(
                 cluster = %self.shared.name, endpoint = %vitals.key, reason = reason.as_str(), out,
@@ -244,27 +245,35 @@ impl<T> Core<T> {
     }
 }
 
-/// Whether more than half of the others that are in failed lately, and not a request since. Then it is no endpoint's own
-/// fault - what they all call is broken, or there is more load than all of them bear - and taking out some would drown the
-/// rest. Not where another priority has anybody who is in: there the load can go, and a standby that failed when it was last
-/// asked must not keep a broken primary.
+/// Whether more than half of the others fail as well, and not a request since, or are out for it.
+///
+/// Then it is no endpoint's own fault - what they all call is broken, or there is more load than all of them bear - and
+/// taking out some would drown the rest. Not where another priority has anybody who is in: there the load can go, and a
+/// standby that failed when it was last asked must not keep a broken primary.
 fn is_common<T>(
     reason: EjectReason,
     state: &Arc<EndpointState<T>>,
     states: &[Arc<EndpointState<T>>],
     recently: Tick,
 ) -> bool {
-    if !matches!(reason, EjectReason::ConsecutiveFailures | EjectReason::Timeouts | EjectReason::WindowSuccessRate) {
+    if reason == EjectReason::SuccessRate {
         return false; // found beside the others already
     }
-    let (mut failing, mut all) = (0, 0);
-    for other in states.iter().filter(|other| !Arc::ptr_eq(other, state) && other.live.vitals.is_well()) {
-        if other.endpoint.priority != state.endpoint.priority {
-            return false;
+    let (mut failing, mut out, mut all) = (0, 0, 0);
+    for other in states.iter().filter(|other| !Arc::ptr_eq(other, state)) {
+        let (vitals, near) = (&other.live.vitals, other.endpoint.priority == state.endpoint.priority);
+        if vitals.is_well() {
+            if !near {
+                return false;
+            }
+            let as_well = vitals.outlier.fails_like(&state.live.vitals.outlier);
+            failing += usize::from(as_well && vitals.ewma.changed_since(recently));
+            all += 1;
+        } else if near && vitals.outlier.standing() != Standing::In {
+            out += 1;
         }
-        let vitals = &other.live.vitals;
-        failing += usize::from(vitals.outlier.is_failing() && vitals.ewma.changed_since(recently));
-        all += 1;
     }
-    failing * 2 > all
+    // Who is out fails: not counted, each ejection would make the next one easier. Of the last one that is in nobody can say
+    // that others fail as well; whether it may go is for `max_ejection_percent` to say.
+    all > 0 && (failing + out) * 2 > all + out
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::EndpointState;
 use super::endpoint::{Vitals, since};
-use super::{AttemptSettings, EndpointState};
+use super::settings::AttemptSettings;
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
@@ -83,7 +84,9 @@ impl<T> Pick<T> {
         &self.endpoint
     }
 
-    /// The response headers (or trailers-only) arrived: the latency sample ends here, the load stays until the end.
+    /// The response headers (or trailers-only) arrived.
+    ///
+    /// The latency sample ends here, the load stays until the end.
     pub fn headers(&mut self, outcome: Outcome, now: Instant) {
         if self.headers.replace(outcome).is_some() {
             return;

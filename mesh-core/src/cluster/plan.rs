@@ -1,8 +1,9 @@
 //! What each priority and locality gets of the traffic, computed when an endpoint goes in or out.
 
+use super::balancing::Balancing;
 use super::group::Slot;
 use super::members::{Members, Part, Tier};
-use super::{Balancing, Settings};
+use super::settings::Settings;
 use crate::balance::spread::{self, Count, Load};
 use crate::config::LocalityConfig;
 use crate::telemetry::{BalanceMetrics, Distance, PriorityLabel};

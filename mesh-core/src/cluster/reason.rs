@@ -68,13 +68,12 @@ impl PickScope {
 impl PickReason {
     pub(super) fn new<T>(drawn: &Drawn<'_, T>, scope: PickScope, probe: bool) -> Self {
         let picked = &drawn.picked;
-        let rival = drawn.rival.zip(picked.rival);
         Self {
             rule: picked.rule,
             scope,
             compared: picked.compared,
             cost: picked.cost,
-            rival: rival.map(|(slot, (_, cost))| Rival { address: slot.state.endpoint.address, cost }),
+            rival: drawn.rival().map(|(slot, cost)| Rival { address: slot.state.endpoint.address, cost }),
             probe,
         }
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::balancing::Balancing;
 use super::endpoint::Share;
-use super::group::{Admit, Drawn, Group, Slot, Terms};
+use super::group::{Admit, Drawn, Slot, Terms};
 use super::members::{Members, Tier};
 use super::plan::{PartPlan, Plan, TierPlan};
 use super::reason::PickScope;
-use super::{Balancing, PickError, Settings, Tried};
+use super::settings::Settings;
+use super::{PickError, Tried};
 use crate::balance::{PickRequest, Tick};
 use crate::config::PanicAction;
 
@@ -40,21 +42,35 @@ impl<T> Set<T> {
 
     /// By the plan: a priority, a part of it, an endpoint in that. Where all there were tried already, any untried one
     /// that is in, of the same priority, then of the first that has one; then a tried one that is in; then, unless that is forbidden, one that is out.
+    ///
+    /// The ordinary way is compiled into its caller, so that what was chosen, and by what, stays in registers; the ways
+    /// that are not ordinary are functions of their own.
+    #[inline(always)]
     pub(super) fn choose(&self, tried: &Tried, request: PickRequest<'_>, now: u64) -> Result<Choice<'_, T>, PickError> {
         let tried = Some(tried).filter(|tried| !tried.is_empty());
         let terms = Terms { request, tried, admit: Admit::In, now, slow: None, settings: &self.settings };
-        let (tier, plan) = self.tier(&request).ok_or(self.nobody())?;
-        if plan.load.panic {
+        let Some((tier, plan)) = self.tier(&request) else { return Err(self.nobody()) };
+        if !plan.load.panic
+            && let Some(choice) = self.planned(tier, plan, &terms)
+        {
+            return Ok(choice);
+        }
+        self.unplanned(tier, plan.load.panic, terms)
+    }
+
+    /// In panic, or where the plan's own choice has nobody left.
+    #[cold]
+    #[inline(never)]
+    fn unplanned(&self, tier: &Tier, panic: bool, terms: Terms<'_>) -> Result<Choice<'_, T>, PickError> {
+        if panic {
             if self.settings.panic == PanicAction::Fail {
                 return Err(PickError::Unavailable);
             }
-            let request = PickRequest { available: 1.0, ..request };
+            let request = PickRequest { available: 1.0, ..terms.request };
             let terms = Terms { admit: Admit::Usable, request, ..terms };
             if let Some(drawn) = tier.whole.pick(&self.members.slots, &terms) {
                 return Ok(Choice { drawn, scope: PickScope::Panic });
             }
-        } else if let Some(choice) = self.planned(tier, plan, &terms) {
-            return Ok(choice);
         }
         self.leftover(tier, terms)
     }
@@ -89,38 +105,53 @@ impl<T> Set<T> {
         self.members.tiers.get(index).zip(self.plan.tiers.get(index))
     }
 
+    #[inline(always)]
     fn planned(&self, tier: &Tier, plan: &TierPlan, terms: &Terms<'_>) -> Option<Choice<'_, T>> {
-        let planned = |drawn| Choice { drawn, scope: PickScope::Planned };
-        let of = |group: &Group, available, oldest| {
-            let request = PickRequest { available, ..terms.request };
-            let slow = self.settings.slow_start.filter(|_| terms.now < self.plan.warm_from);
-            let terms = Terms { request, slow: slow.map(|slow| (slow, oldest)), ..*terms };
-            group.pick(&self.members.slots, &terms)
-        };
-        let part = |part: &PartPlan| {
-            let group = &tier.parts.get(part.index)?.group;
-            of(group, part.available, part.oldest)
-        };
-        let chosen = match plan.parts.as_slice() {
-            [] => return of(&tier.whole, plan.available, plan.oldest).map(planned),
-            [one] => one,
+        let part = match plan.parts.as_slice() {
+            [] => None,
+            [one] => Some(one),
             many => {
                 let share = terms.request.rng.unit();
-                many.get(many.partition_point(|part| part.until <= share)).or(many.last())?
+                Some(many.get(many.partition_point(|part| part.until <= share)).or(many.last())?)
             }
         };
-        let drawn = part(chosen)?;
-        if let Some((factor, next)) = plan.spill.as_ref().filter(|(_, next)| next.index > chosen.index) {
-            let (busy, factor) = (drawn.slot.vitals.in_flight() + 1, *factor as usize);
+        let (group, available, oldest) = match part {
+            None => (&tier.whole, plan.available, plan.oldest),
+            Some(part) => (&tier.parts.get(part.index)?.group, part.available, part.oldest),
+        };
+        let drawn = group.pick(&self.members.slots, &self.terms_of(terms, available, oldest))?;
+        if let Some(part) = part
+            && let Some((factor, next)) = plan.spill.as_ref().filter(|(_, next)| next.index > part.index)
             // Looking at the next ring costs a second pick: only where it can matter.
-            if busy > factor
-                && let Some(other) = part(next)
-                && busy > factor * (other.slot.vitals.in_flight() + 1)
-            {
-                return Some(Choice { drawn: other, scope: PickScope::Spilled });
-            }
+            && drawn.slot.vitals.in_flight() >= *factor as usize
+            && let Some(other) = self.spilled(tier, next, &drawn, *factor as usize, terms)
+        {
+            return Some(Choice { drawn: other, scope: PickScope::Spilled });
         }
-        Some(planned(drawn))
+        Some(Choice { drawn, scope: PickScope::Planned })
+    }
+
+    #[inline(always)]
+    fn terms_of<'a>(&self, terms: &Terms<'a>, available: f32, oldest: u64) -> Terms<'a> {
+        let request = PickRequest { available, ..terms.request };
+        let slow = self.settings.slow_start.filter(|_| terms.now < self.plan.warm_from);
+        Terms { request, slow: slow.map(|slow| (slow, oldest)), ..*terms }
+    }
+
+    /// Somebody of the next ring, if this one has that much more to do.
+    #[inline(never)]
+    fn spilled(
+        &self,
+        tier: &Tier,
+        next: &PartPlan,
+        drawn: &Drawn<'_, T>,
+        factor: usize,
+        terms: &Terms<'_>,
+    ) -> Option<Drawn<'_, T>> {
+        let group = &tier.parts.get(next.index)?.group;
+        let other = group.pick(&self.members.slots, &self.terms_of(terms, next.available, next.oldest))?;
+        let busy = drawn.slot.vitals.in_flight() + 1;
+        (busy > factor * (other.slot.vitals.in_flight() + 1)).then_some(other)
     }
 
     /// Somebody, where the plan's own choice has nobody left: all were tried, or went out since. `planned` comes first.

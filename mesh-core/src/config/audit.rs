@@ -12,7 +12,9 @@ use super::{Node, PlugConfig};
 use crate::audit::SubjectMode;
 use crate::identity::PrivateKey;
 
-/// Where audit records go, who vouches for them, and which requests must not go on without.
+/// Where audit records go, and who vouches for them.
+///
+/// And which requests must not go on without.
 ///
 /// ```yaml
 /// audit:
@@ -46,7 +48,9 @@ pub struct AuditConfig {
     pub required_timeout: Duration,
 }
 
-/// When the head of the chain is signed: by what comes first, and when the process starts and stops.
+/// When the head of the chain is signed.
+///
+/// By what comes first, and when the process starts and stops.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CheckpointConfig {

@@ -19,10 +19,10 @@ use super::yaml::Decode;
 #[non_exhaustive]
 pub struct BreakerConfig {
     /// Failures in a row that open it; two timeouts without any answer do as well. Neither does while more
-    /// than half of the others that are in fail too. Default 7, range 1 to 1,000; 0 switches both off. (Linkerd)
+    /// than half of the others fail too. Default 7, range 1 to 1,000; 0 switches both off. (Linkerd)
     pub consecutive_failures: u32,
-    /// It opens when a failure leaves the share of successes in the window below this, unless more than half of the others that
-    /// are in fail too. Default 80 %, range 1 to 100 %; 0 % switches it off. (Linkerd, Finagle)
+    /// It opens when a failure leaves the share of successes in the window below this, unless more than half of the others
+    /// fail too. Default 80 %, range 1 to 100 %; 0 % switches it off. (Linkerd, Finagle)
     pub success_rate: f64,
     /// The window, counted exactly in ten parts: bursts are not smoothed away. Default 10 s, range 100 ms to 10 min.
     /// (Linkerd)

@@ -77,8 +77,8 @@ pub struct PoolConfig {
     pub http: HttpVersion,
     /// TCP connect and TLS handshake together, without the wait for a turn (`limits.max_handshakes`). Default 1 s, range 10 ms to 60 s.
     pub connect_timeout: Duration,
-    /// Connections at most. Default 4 for HTTP/2 (a further one is opened when streams run out); HTTP/1.1 uses
-    /// 64 times as many. Range 1 to 1,024.
+    /// Connections at most. Default 4 for HTTP/2 (further ones are opened when streams run out); HTTP/1.1 uses
+    /// 64 times as many. Those that waiting requests need are made together, 32 at once at most. Range 1 to 1,024.
     pub max_connections: usize,
     /// Requests that may wait for a connection; further ones fail at once with `overloaded`. Default 1,024, range 0 to
     /// 1,000,000.

@@ -28,10 +28,11 @@ pub struct ClusterLimitsConfig {
     pub max_connections: usize,
     /// TLS handshakes under way; further connections wait for their turn once TCP stands. That wait is not part of
     /// `pool.connect_timeout`. When many endpoints are met at once, handshakes that all share the processors would all be too
-    /// late; in turns each is in time. A server that accepts and then says nothing holds a turn for 250 ms. Default
-    /// 64, range 1 to 1,000,000.
+    /// late; in turns each is in time. Whose time is up before its turn blames no endpoint for it. A server
+    /// that accepts and then says nothing holds a turn for 250 ms. Default 64, range 1 to 1,000,000.
     pub max_handshakes: usize,
-    /// Repeated attempts under way or waiting for their turn; absent: as many as the budgets of routes allow. Envoy's 3
+    /// Repeated attempts under way or in a back-off of ours; one that waits because its endpoint asked for it has its place
+    /// only then, and as many as `max_requests` may wait so. Absent: as many as the budgets of routes allow. Envoy's 3
     /// loses requests whenever a connection with four streams breaks (envoyproxy/envoy#10869).
     pub max_retries: Option<MaxRetries>,
 }

@@ -9,8 +9,9 @@ use super::walk::Fields;
 use super::yaml::Decode;
 use super::{Node, PlugConfig};
 
-/// Active health checks of every endpoint, over the connections that requests use: mTLS, and the cluster's identities
-/// required in the handshake. (Envoy's `health_checks`)
+/// Active health checks of every endpoint, over the connections that requests use.
+///
+/// So with mTLS, and the cluster's identities required in the handshake. (Envoy's `health_checks`)
 ///
 /// An endpoint that was never checked is in. `unhealthy_threshold` failures in a row take it out, `healthy_threshold`
 /// successes let it in. Fails open: a check that cannot be made for a reason of our own - no valid SVID, no stream free in
@@ -59,8 +60,9 @@ impl HealthCheckConfig {
     }
 }
 
-/// The settings of the kind `grpc`, which mesh-tonic brings: `{ service: shop.Payments }`. Here, so that tools which know no
-/// protobuf can judge them.
+/// The settings of the kind `grpc`, which mesh-tonic brings: `{ service: shop.Payments }`.
+///
+/// Here, so that tools which know no protobuf can judge them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrpcCheckConfig {

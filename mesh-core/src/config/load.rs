@@ -17,7 +17,9 @@ use crate::policy::{Documents, Mode, parse_file, refuse_duplicates};
 /// Policy files at most, so that a wrong directory cannot exhaust memory; each has at most [`yaml::MAX_TEXT`] bytes.
 const MAX_POLICY_FILES: usize = 1_000;
 
-/// The text of everything that a mesh is configured with, as it was at one moment.
+/// The text of everything that a mesh is configured with.
+///
+/// As it was at one moment.
 ///
 /// Equal sources give equal configurations; a reload compares nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +43,10 @@ impl Sources {
         Self { policies }
     }
 
-    /// The policies as `mode` reads them for requests whose paths are `canonical`, or a note of everything that is wrong
-    /// with them. A file without any policy is a problem: it is more likely torn than meant.
+    /// The policies as `mode` reads them, or a note of all their errors.
+    ///
+    /// For requests whose paths are `canonical`. A file without any policy is a problem: it is more likely torn than
+    /// meant.
     pub fn parse(&self, mode: Mode, canonical: Canonicalization, errors: &mut Errors) -> Documents {
         if let Some(file) = self.policies.get(MAX_POLICY_FILES) {
             errors.push(&Place::file(&file.name), format!("more than {MAX_POLICY_FILES} policy files"));
@@ -120,7 +124,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
 }
 
 impl Config {
-    /// Reads and checks a `mesh.yaml`. Relative paths in it start at its own directory. Blocks on the disk.
+    /// Reads and checks a `mesh.yaml`.
+    ///
+    /// Relative paths in it start at its own directory. Blocks on the disk.
     ///
     /// Policies are only named here; [`Sources::read`] has their text, and [`crate::load`] does both.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {

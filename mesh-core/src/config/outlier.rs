@@ -19,8 +19,7 @@ use super::yaml::Decode;
 #[non_exhaustive]
 pub struct OutlierConfig {
     /// Failures in a row that eject; two timeouts without any answer do as well. Neither does while more than half of the
-    /// others that are in fail too: then it is no endpoint's own fault. Default 5, range 1 to 1,000; 0 switches both off.
-    /// (Envoy, Istio)
+    /// others fail too: then it is no endpoint's own fault. Default 5, range 1 to 1,000; 0 switches both off. (Envoy, Istio)
     pub consecutive_failures: u32,
     /// Compared by success rate.
     pub success_rate: SuccessRateConfig,
@@ -82,8 +81,8 @@ impl Default for SuccessRateConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailurePercentageConfig {
-    /// Failures in a hundred that eject, `>=` (Envoy's reading; gRPC reads `>`). Default 85, which Envoy has too but does not
-    /// enforce unless asked; range 1 to 100; 0 switches it off.
+    /// Failures in a hundred that eject, `>=` (Envoy's reading; gRPC reads `>`), unless more than half of the others fail too.
+    /// Default 85, which Envoy has too but does not enforce unless asked; range 1 to 100; 0 switches it off.
     pub threshold: u32,
     /// Endpoints that must have had `min_requests`, or nobody is judged. Default 5, range 1 to 10,000. (Envoy, A50)
     pub min_hosts: u32,

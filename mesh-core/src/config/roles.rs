@@ -6,7 +6,9 @@ use super::issue::Errors;
 use super::walk::Fields;
 use super::yaml::{Decode, Node, Value};
 
-/// One thing that a role may do. `methods` and `paths` both hold where both are written; `grpc` stands alone.
+/// One thing that a role may do.
+///
+/// `methods` and `paths` both hold where both are written; `grpc` stands alone.
 ///
 /// ```yaml
 /// roles:
@@ -51,8 +53,10 @@ pub struct BindingConfig {
     pub to: SubjectsConfig,
 }
 
-/// Callers. One entry of one list is enough; whoever must be several things at once is bound by one of them, and the route
-/// asks for the other (`mesh_tower::require`), or a policy does.
+/// Callers.
+///
+/// One entry of one list is enough; whoever must be several things at once is bound by one of them, and the route asks
+/// for the other (`mesh_tower::require`), or a policy does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SubjectsConfig {

@@ -5,7 +5,9 @@ use super::issue::Errors;
 use super::walk::Fields;
 use super::yaml::{Decode, Node};
 
-/// What one listener or cluster asks of TLS. The default is the strictest; each opt-in is logged at start.
+/// What one listener or cluster asks of TLS.
+///
+/// The default is the strictest; each opt-in is logged at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TlsConfig {

@@ -10,7 +10,9 @@ use super::{Node, PlugConfig};
 use crate::identity::TrustDomain;
 use crate::policy::canonical::is_stripped;
 
-/// One issuer of JWTs. A token is only ever checked with the keys of the issuer it names.
+/// One issuer of JWTs.
+///
+/// A token is only ever checked with the keys of the issuer it names.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct IssuerConfig {
@@ -143,7 +145,9 @@ impl IssuerConfig {
         }
     }
 
-    /// The trust domain whose JWT-SVIDs are accepted, where the keys are those of `jwt_svid`. (JWT-SVID 3)
+    /// The trust domain whose JWT-SVIDs are accepted.
+    ///
+    /// Where the keys are those of `jwt_svid`. (JWT-SVID 3)
     pub fn trust_domain(&self) -> Option<&str> {
         (self.jwks.kind == "jwt_svid").then(|| self.issuer.strip_prefix("spiffe://")).flatten()
     }

@@ -42,7 +42,9 @@ impl Node {
         }
     }
 
-    /// The entries of a mapping (nothing counts as an empty one), or a note that it is none.
+    /// The entries of a mapping, or a note that it is none.
+    ///
+    /// Nothing counts as an empty one.
     pub fn entries(&self, errors: &mut Errors) -> Option<&[Entry]> {
         match &self.value {
             Value::Map(entries) => Some(entries),
@@ -66,7 +68,9 @@ impl Node {
     }
 }
 
-/// Reads the fields of a mapping, one by one, and finally refuses those that nobody asked for.
+/// Reads the fields of a mapping, and refuses those that nobody asked for.
+///
+/// One by one; [`finish`](Self::finish) refuses.
 ///
 /// ```
 /// use mesh_core::config::{Decode, Errors, Fields, Node};
@@ -114,7 +118,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that may be missing. `None` when it is missing or wrong; wrong has then been noted.
+    /// A field that may be missing.
+    ///
+    /// `None` when it is missing or wrong; wrong has then been noted.
     pub fn optional<T: Decode>(&mut self, name: &'static str) -> Option<T> {
         let node = self.node(name)?;
         T::decode(node, self.errors)
@@ -125,7 +131,9 @@ impl<'a> Fields<'a> {
         self.optional(name).unwrap_or(default)
     }
 
-    /// A quantity that has a default and must lie in `range`; outside it is an error that names the range.
+    /// A quantity that has a default and must lie in `range`.
+    ///
+    /// Outside it is an error that names the range.
     pub fn within<T: Quantity>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T {
         self.optional_within(name, range).unwrap_or(default)
     }

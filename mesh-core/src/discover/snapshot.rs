@@ -31,7 +31,9 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Keeps the last good set in `file`, and starts from it when the resolver has nothing to say.
+    /// Keeps the last good set in `file`.
+    ///
+    /// And starts from it when the resolver has nothing to say.
     #[must_use]
     pub fn snapshot(mut self, file: SnapshotFile) -> Self {
         self.snapshot = Some(file);
@@ -76,8 +78,9 @@ impl SnapshotFile {
     const MAX_BYTES: usize = 16 << 20;
     const FORMAT: &str = "mesh-endpoints/1";
 
-    /// The file of `cluster` in `dir`. One that was written under another `discover` is not used, nor one older than
-    /// `max_age`.
+    /// The file of `cluster` in `dir`.
+    ///
+    /// One that was written under another `discover` is not used, nor one older than `max_age`.
     pub fn new(
         dir: impl Into<PathBuf>,
         cluster: &str,

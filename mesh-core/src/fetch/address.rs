@@ -20,7 +20,9 @@ pub enum Reach {
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 
-/// Judges an address; IPv4 inside of IPv6 (mapped, compatible, NAT64, 6to4) is judged as what it leads to.
+/// Judges an address.
+///
+/// IPv4 inside of IPv6 (mapped, compatible, NAT64, 6to4) is judged as what it leads to.
 pub fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(address) => v4(address),

@@ -79,8 +79,9 @@ impl Fetched {
         Self { status, cache_control: cache_control.into(), body: body.into() }
     }
 
-    /// For how long the server says that the content may be kept; `no-store` and `no-cache` are no time at all. (RFC
-    /// 9111 5.2.2)
+    /// For how long the server says that the content may be kept.
+    ///
+    /// `no-store` and `no-cache` are no time at all. (RFC 9111 5.2.2)
     pub fn max_age(&self) -> Option<Duration> {
         let directives = || self.cache_control.split(',').map(str::trim);
         if directives().any(|one| one.eq_ignore_ascii_case("no-store") || one.eq_ignore_ascii_case("no-cache")) {

@@ -49,9 +49,10 @@
 //! - `max_ejection_percent` is tested as if the ejection had been made, with `<=`: at 50 %, one of two or three may be
 //!   out, two of four, and the only one never (Envoy's reading; gRPC A50 tests before, and so always ejects one).
 //!   Endpoints that their transport holds to be unreachable count as out. So there is always somebody to send to.
-//! - Nobody is ejected for failures in a row, timeouts or a breaker's window while more than half of the others that
-//!   are in failed too when they were last asked, within `outlier.interval`: that is a dependency or an overload, and no
-//!   endpoint's own fault. Where another priority has anybody who is in, this does not hold: the load can go there.
+//! - Nobody is ejected while more than half of the others fail as well, unless it is for a success rate far below theirs:
+//!   that is a dependency or an overload, and no endpoint's own fault. Others fail as well if they are out, if their last
+//!   attempt failed, or of their last sixteen a third as many as of its own, asked within `outlier.interval`. Where another
+//!   priority has anybody who is in, this does not hold: the load can go there.
 //! - A timeout is a failure too. That two of them suffice where nothing else was heard finds black holes, whose
 //!   failures are as slow as the timeout is long.
 //! - A restarted process is back in a second, not after half a minute: where nothing but silence was heard of it - no
@@ -66,6 +67,7 @@
 
 mod check;
 mod http;
+mod latest;
 mod outcome;
 mod outlier;
 mod recent;

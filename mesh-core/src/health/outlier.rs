@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::latest::Latest;
 use super::recent::Recent;
 use super::rules::{Absence, Rules};
 use super::standing::{Claim, StandingCell};
@@ -24,9 +25,10 @@ const TIMEOUTS: u16 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct OutlierDetector {
     standing: StandingCell,
-    failures: AtomicU32,
-    /// 16 bits, and beside the others no more than a word: there are many endpoints, and two timeouts suffice.
+    /// In a row. 16 bits each, and these four no more than a word: there are many endpoints, and a thousand suffice.
+    failures: AtomicU16,
     timeouts: AtomicU16,
+    latest: Latest,
     /// Among the failures in a row there is an answer.
     answered_badly: AtomicBool,
     tally: Tally,
@@ -86,6 +88,7 @@ impl OutlierDetector {
         if !counts {
             return None;
         }
+        self.latest.note(failed);
         if rules.compared {
             self.tally.record(failed);
             if outcome == Outcome::Unreachable {
@@ -116,7 +119,7 @@ impl OutlierDetector {
             return None;
         }
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-        let reason = (failures >= rules.consecutive_failures).then_some(EjectReason::ConsecutiveFailures);
+        let reason = (u32::from(failures) >= rules.consecutive_failures).then_some(EjectReason::ConsecutiveFailures);
         if outcome == Outcome::Timeout {
             let timeouts = self.timeouts.fetch_add(1, Relaxed).saturating_add(1);
             return reason.or((silent || timeouts >= TIMEOUTS).then_some(EjectReason::Timeouts));
@@ -186,14 +189,18 @@ impl OutlierDetector {
         })
     }
 
-    /// Its last attempt failed.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.failures.load(Relaxed) != 0
+    /// Whether it fails as `other` does: its last attempt failed, or of its latest a third as many as of the other's.
+    ///
+    /// The more often the other one fails, the more is asked of its peers: one that is dead goes out beside peers that fail
+    /// now and then, if later than beside peers that never do.
+    pub(crate) fn fails_like(&self, other: &Self) -> bool {
+        let as_many = other.latest.failures().div_ceil(3).max(1);
+        self.failures.load(Relaxed) != 0 || self.latest.failures() >= as_many
     }
 
     /// It stays in because its peers fail as well: goes on failing, and is asked about again as late as at first.
     pub(crate) fn fails_with_others(&self) {
-        self.start_anew();
+        self.asked_in_vain();
         self.failures.store(1, Relaxed);
     }
 
@@ -294,9 +301,14 @@ impl OutlierDetector {
         self.standing.give_back(probe)
     }
 
-    /// Forgets failures; also after an ejection that was withheld, so that the next one is asked for as late as the
-    /// first.
-    pub(crate) fn start_anew(&self) {
+    /// Forgets failures.
+    fn start_anew(&self) {
+        self.asked_in_vain();
+        self.latest.clear();
+    }
+
+    /// Its ejection was withheld: the next one is asked for as late as the first.
+    pub(crate) fn asked_in_vain(&self) {
         self.failures.store(0, Relaxed);
         self.timeouts.store(0, Relaxed);
         self.answered_badly.store(false, Relaxed);

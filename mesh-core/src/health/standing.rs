@@ -5,7 +5,9 @@
 
 use crate::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-/// Where an endpoint stands. Times are milliseconds since an epoch of the caller's choosing, below 2^62.
+/// Where an endpoint stands.
+///
+/// Times are milliseconds since an epoch of the caller's choosing, below 2^62.
 ///
 /// ```text
 ///               trip                    half_open                 claim

@@ -55,7 +55,9 @@ impl TrustBundle {
         Ok(Self { domain, authorities, validity, anchors })
     }
 
-    /// Reads every certificate in a PEM text; at least one, and nothing that is no certificate.
+    /// Reads every certificate in a PEM text.
+    ///
+    /// At least one, and nothing that is no certificate.
     pub fn from_pem(domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
         let mut authorities = Vec::new();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {

@@ -113,7 +113,9 @@ pub enum SvidError {
 }
 
 impl SvidError {
-    /// Whether a newer trust bundle could change the verdict: its authority may have been added since ours was read.
+    /// Whether a newer trust bundle could change the verdict.
+    ///
+    /// Its authority may have been added since ours was read.
     pub fn is_about_trust(&self) -> bool {
         matches!(
             self,

@@ -12,7 +12,9 @@
 
 use super::{SpiffeId, SpiffeIdError};
 
-/// Bytes of the whole header at most. A chain in PEM may be 8 KiB, and more once its bytes are percent-encoded.
+/// Bytes of the whole header at most.
+///
+/// A chain in PEM may be 8 KiB, and more once its bytes are percent-encoded.
 pub const MAX_FORWARDED: usize = 16 * 1024;
 /// Elements at most: hops that a request may have taken.
 const MAX_ELEMENTS: usize = 32;
@@ -59,7 +61,9 @@ impl ForwardedError {
     }
 }
 
-/// The client that `gateway` names in `header`, the whole value of the one such header of a request.
+/// The client that `gateway` names in `header`.
+///
+/// That is the whole value of the one such header of a request.
 ///
 /// Proves nothing: the caller must know that `gateway` is who sent it, and may say so. Fails closed on anything odd.
 pub fn forwarded_identity(header: &[u8], gateway: &SpiffeId) -> Result<SpiffeId, ForwardedError> {

@@ -53,7 +53,9 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
-    /// Parses a SPIFFE ID of at most 2,048 bytes. A path is optional here; an SVID needs one.
+    /// Parses a SPIFFE ID of at most 2,048 bytes.
+    ///
+    /// A path is optional here; an SVID needs one.
     pub fn parse(uri: &str) -> Result<Self, SpiffeIdError> {
         if uri.is_empty() {
             return Err(SpiffeIdError::Empty);
@@ -176,7 +178,9 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// Why a text is no SPIFFE ID or trust domain. Positions are byte offsets, from 0.
+/// Why a text is no SPIFFE ID or trust domain.
+///
+/// Positions are byte offsets, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpiffeIdError {

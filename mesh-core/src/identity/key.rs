@@ -43,7 +43,9 @@ const RSA: &[SignatureScheme] = &[
 ];
 
 impl PrivateKey {
-    /// Reads the one private key in a PEM file: PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`).
+    /// Reads the one private key in a PEM file.
+    ///
+    /// PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`).
     ///
     /// A file with two keys is refused: which of them is meant would be a guess.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {

@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use super::{Identity, IdentityError, IdentitySource, IdentityUpdates, Looked, Looks};
 use crate::stream::unfold;
 
-/// Identity from code: for tests, and for programs that get their SVID in a way of their own.
+/// Identity from code.
+///
+/// For tests, and for programs that get their SVID in a way of their own.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -48,7 +50,9 @@ impl MemorySource {
         self.current.send_modify(|current| *current = Current { identity, failure: None, offered: None });
     }
 
-    /// Lays `identity` ready for the next refresh, as a file that is read at its turn would be; nobody is told before.
+    /// Lays `identity` ready for the next refresh.
+    ///
+    /// As a file that is read at its turn would be; nobody is told before.
     pub fn offer(&self, identity: Identity) {
         self.current.send_if_modified(|current| {
             current.offered = Some(identity);

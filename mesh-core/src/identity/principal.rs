@@ -32,7 +32,9 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A caller of whom this was proved, or said by its gateway; of an anonymous one, nothing.
+    /// A caller of whom this was proved, or said by its gateway.
+    ///
+    /// Of an anonymous one, nothing.
     pub fn new(
         svid: Option<Arc<VerifiedSvid>>,
         forwarded: Option<SpiffeId>,
@@ -46,13 +48,17 @@ impl Principal {
         self.svid.is_none() && self.token.is_none()
     }
 
-    /// The caller's SPIFFE ID, which policy judges: that in its certificate, or the one that a pinned gateway names.
+    /// The caller's SPIFFE ID, which policy judges.
+    ///
+    /// That in its certificate, or the one that a pinned gateway names.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         let own = self.svid.as_deref().map(|svid| &svid.id)?;
         Some(self.forwarded.as_ref().unwrap_or(own))
     }
 
-    /// The gateway that names the caller, if one does; its certificate is that of the connection.
+    /// The gateway that names the caller, if one does.
+    ///
+    /// Its certificate is that of the connection.
     pub fn via(&self) -> Option<&SpiffeId> {
         self.svid.as_deref().map(|svid| &svid.id).filter(|_| self.forwarded.is_some())
     }

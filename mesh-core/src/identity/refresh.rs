@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Ends when the source has looked and what it found was taken from its stream. Dropping it withdraws nothing.
+/// Ends when the source has looked and what it found was taken from its stream.
+///
+/// Dropping it withdraws nothing.
 pub type Looked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The wishes of those who want a source to look, by number, and the last one that was fulfilled.
+/// The wishes of those who want a source to look.
+///
+/// By number, with the last one that was fulfilled.
 ///
 /// Asking is free and wishes merge: a source looks once for all that were made while it looked. It does not limit how
 /// often it is asked; [`Mesh::refresh_identity`](crate::Mesh::refresh_identity) does.
@@ -29,7 +33,9 @@ impl Default for Looks {
 }
 
 impl Looks {
-    /// Ends the wait of every [`Watcher`]. The future ends when one of them has looked since.
+    /// Ends the wait of every [`Watcher`].
+    ///
+    /// The future ends when one of them has looked since.
     pub fn ask(&self) -> Looked {
         let mut wish = 0;
         self.asked.send_modify(|asked| {

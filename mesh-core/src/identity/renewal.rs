@@ -37,7 +37,9 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// The longest wait between two attempts, 4 s: an issuer that is back is found within 5 s.
+    /// The longest wait between two attempts, 4 s.
+    ///
+    /// So an issuer that is back is found within 5 s.
     pub const LONGEST_PAUSE: Duration = Duration::from_secs(4);
     /// The shortest wait between two attempts, 100 ms, whatever clock or issuer say.
     pub const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -47,8 +49,10 @@ impl Renewal {
         Self { calm: None, life: Duration::MAX, failures: 0, rng }
     }
 
-    /// A certificate came at `now`. The next is due when half of what is left of it has passed, less up to 10 % of that
-    /// half, so that workloads which started together do not renew together.
+    /// A certificate came at `now`.
+    ///
+    /// The next is due when half of what is left of it has passed, less up to 10 % of that half, so that workloads
+    /// which started together do not renew together.
     ///
     /// What is left counts, not the whole: issuers begin certificates in the past, for clocks that differ. One that has
     /// ended already is a [failure](Self::failed).
@@ -65,7 +69,9 @@ impl Renewal {
         self.failures = 0;
     }
 
-    /// Whether to ask the issuer now. A clock that was set back before the certificate's beginning makes it due, too.
+    /// Whether to ask the issuer now.
+    ///
+    /// A clock that was set back before the certificate's beginning makes it due, too.
     pub fn is_due(&self, now: SystemTime) -> bool {
         self.calm.is_none_or(|(from, until)| !(from..until).contains(&now))
     }

@@ -23,7 +23,9 @@ impl Identity {
     }
 }
 
-/// Revisions and hiccups. An error does not end the stream: the source keeps trying, the last revision stays in force.
+/// Revisions and hiccups.
+///
+/// An error does not end the stream: the source keeps trying, the last revision stays in force.
 pub type IdentityUpdates = Pin<Box<dyn Stream<Item = Result<Identity, IdentityError>> + Send>>;
 
 /// A source of identity: files, a development CA, an agent.

@@ -22,7 +22,9 @@ pub struct X509Svid {
 }
 
 impl X509Svid {
-    /// Checks that the leaf is an SVID (leaf rules, one URI SAN) and that `key` belongs to it.
+    /// Checks that the leaf is an SVID and that `key` belongs to it.
+    ///
+    /// An SVID keeps the leaf rules and has one URI SAN.
     ///
     /// Whether anybody vouches for it, and whether it is valid now, is for the peer to judge.
     pub fn new(chain: Vec<Arc<[u8]>>, key: Arc<dyn Signer>) -> Result<Self, SvidError> {

@@ -63,7 +63,9 @@ pub struct VerifiedSvid {
     pub fingerprint: [u8; 32],
 }
 
-/// Judges `chain` (DER, leaf first) against the bundle of the trust domain that its own SVID names.
+/// Judges `chain` against the bundle of the trust domain that its SVID names.
+///
+/// The chain is DER, leaf first.
 ///
 /// Fails closed: anything that cannot be parsed or is not understood is an error. That the peer holds the leaf's key
 /// is for the handshake to prove; that it is *the* peer we meant, for the caller to check.
@@ -189,7 +191,7 @@ fn path_error(error: &webpki::Error) -> SvidError {
     }
 }
 
-/// The name in a leaf that keeps the rules of an X.509-SVID and is valid at `now`.
+/// The name in a leaf that keeps an X.509-SVID's rules at `now`.
 ///
 /// Proves nothing, because nobody has vouched for it: for tools that show a certificate. A peer is judged by
 /// [`verify_svid`].
@@ -197,7 +199,9 @@ pub fn check_leaf(leaf: &[u8], now: SystemTime) -> Result<SpiffeId, SvidError> {
     valid_leaf(leaf, now).map(|leaf| leaf.id)
 }
 
-/// The name that a leaf gives itself, whether or not it keeps any other rule; its path may be empty.
+/// The name that a leaf gives itself.
+///
+/// Whether or not it keeps any other rule; its path may be empty.
 ///
 /// Proves nothing at all: for tools that say whose certificate they refuse.
 pub fn claimed_id(leaf: &[u8]) -> Result<SpiffeId, SvidError> {

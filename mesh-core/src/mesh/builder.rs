@@ -70,8 +70,9 @@ impl MeshBuilder {
         self
     }
 
-    /// Accepts the tokens of one more issuer. Where configuration or documents have it already, only the keys change: the
-    /// rest is what they say.
+    /// Accepts the tokens of one more issuer.
+    ///
+    /// Where configuration or documents have it already, only the keys change: the rest is what they say.
     ///
     /// Added after all [edits](Self::edit); at start and at each reload.
     pub fn issuer(mut self, issuer: IssuerConfig) -> Self {
@@ -79,7 +80,9 @@ impl MeshBuilder {
         self
     }
 
-    /// Lets CUSTOM policies ask `authorizer` under this name; a later one takes the place of an earlier one.
+    /// Lets CUSTOM policies ask `authorizer` under this name.
+    ///
+    /// A later one takes the place of an earlier one.
     ///
     /// A policy that names somebody who is not registered denies what it would ask about.
     pub fn authorizer(mut self, name: impl Into<Arc<str>>, authorizer: impl ExternalAuthorizer + 'static) -> Self {
@@ -123,7 +126,9 @@ impl MeshBuilder {
         self
     }
 
-    /// Validates everything, waits for the first identity (10 s at most) and starts to watch files.
+    /// Validates everything, waits for the first identity and starts to watch files.
+    ///
+    /// The wait is 10 s at most.
     ///
     /// Fails closed: without a valid configuration, the first keys of every issuer and an identity there is no mesh.
     /// Cancel safe: a dropped start leaves nothing running.

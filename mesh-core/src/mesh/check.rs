@@ -48,7 +48,9 @@ pub fn load(path: impl AsRef<Path>) -> Result<(Config, Vec<AuthorizationPolicy>)
     Ok((loaded.config, loaded.policies))
 }
 
-/// Judges a `mesh.yaml` with its policies, key sets and endpoint files, as a start would, and starts nothing.
+/// Judges a `mesh.yaml` as a start would, and starts nothing.
+///
+/// With its policies, key sets and endpoint files.
 ///
 /// The kinds of other crates are known only to [`MeshBuilder::check`]. Identity is not asked for: that needs the
 /// workload's own place to run.

@@ -71,13 +71,17 @@ pub struct Revision {
     pub routes: Arc<RouteTable>,
 }
 
-/// The mesh of one process. Clones are handles; background work ends when the last one is dropped.
+/// The mesh of one process.
+///
+/// Clones are handles; background work ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Mesh {
     inner: Arc<Inner>,
 }
 
-/// A [`Mesh`] that may be gone: for what is kept beside it and must not keep it alive.
+/// A [`Mesh`] that may be gone.
+///
+/// For what is kept beside it and must not keep it alive.
 #[derive(Debug, Clone)]
 pub struct WeakMesh {
     inner: Weak<Inner>,
@@ -137,9 +141,10 @@ impl Mesh {
         self.inner.authorizers.get(name)
     }
 
-    /// Says that something is served here whose routes nobody knows, until the guard is dropped. While there is one, a
-    /// policy that names a `route` is a problem of the configuration: its DENY rules would match everything, its ALLOW
-    /// rules nothing.
+    /// Says that something is served here whose routes nobody knows, until the guard is dropped.
+    ///
+    /// While there is one, a policy that names a `route` is a problem of the configuration: its DENY rules would match
+    /// everything, its ALLOW rules nothing.
     ///
     /// # Errors
     ///
@@ -157,7 +162,9 @@ impl Mesh {
         &self.inner.identity
     }
 
-    /// Has the source of identity look now, not at its next turn: for who met a peer whose issuer nobody knows.
+    /// Has the source of identity look now, not at its next turn.
+    ///
+    /// For who met a peer whose issuer nobody knows.
     ///
     /// Looks begin at least 1 s apart, whoever asks; those who ask meanwhile share the next one. The future ends when a
     /// newer identity is in force, when the source has looked, or 2 s after the look began; it is `true` if a newer
@@ -192,12 +199,16 @@ impl Mesh {
         &self.inner.context.rng
     }
 
-    /// Why the last reload was refused, while the last good configuration stays in force; `None` after a good one.
+    /// Why the last reload was refused, while the last good configuration stays in force.
+    ///
+    /// `None` after a good one.
     pub fn reload_error(&self) -> Option<Arc<ConfigError>> {
         self.inner.reload_error.load_full()
     }
 
-    /// Whether this process can prove who it is, now. Fails closed: an expired SVID is not ready.
+    /// Whether this process can prove who it is, now.
+    ///
+    /// Fails closed: an expired SVID is not ready.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.readiness()()
     }
@@ -213,8 +224,9 @@ impl Mesh {
         self.build(cluster, |config, context, errors| self.inner.registry.resolver(&config.discover, context, errors))
     }
 
-    /// What a configured cluster follows: its resolver, with a snapshot on disk where `discovery.snapshot_dir` is set. A
-    /// `static` cluster needs none.
+    /// What a configured cluster follows.
+    ///
+    /// Its resolver, with a snapshot on disk where `discovery.snapshot_dir` is set. A `static` cluster needs none.
     pub fn feed(&self, cluster: &str) -> Result<Feed, ConfigError> {
         self.build(cluster, |config, context, errors| {
             let feed = Feed::from(self.inner.registry.resolver(&config.discover, context, errors)?);
@@ -273,14 +285,18 @@ impl Mesh {
         errors.finish(made)
     }
 
-    /// The one `T` of this mesh, made by `init` at first use. For crates that keep state of their own beside a mesh.
+    /// The one `T` of this mesh, made by `init` at first use.
+    ///
+    /// For crates that keep state of their own beside a mesh.
     ///
     /// A `T` that owns a `Mesh` would keep it alive for ever. `init` may ask for other types, not for its own.
     pub fn extension<T: Any + Send + Sync>(&self, init: impl FnOnce() -> T) -> Arc<T> {
         self.inner.extensions.of(init)
     }
 
-    /// Runs a background task that ends when the last handle of this mesh is dropped; a panic is logged and counted.
+    /// Runs a background task that ends when the last handle of this mesh is dropped.
+    ///
+    /// A panic is logged and counted.
     ///
     /// The future must not own a `Mesh`, which would keep it alive for ever: take what it needs out of it first.
     /// Needs a Tokio runtime.
@@ -288,7 +304,9 @@ impl Mesh {
         self.inner.tasks.spawn(name, task);
     }
 
-    /// Sends what audit and exporter still hold, 5 s each at most, and ends the audit trail. Call it after the last server has drained.
+    /// Sends what audit and exporter still hold, and ends the audit trail.
+    ///
+    /// 5 s each at most. Call it after the last server has drained.
     ///
     /// Cancel safe; what was not sent by then may be lost.
     pub async fn shutdown(&self) {

@@ -35,7 +35,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// What a mesh of this workload gives its factories by default: for tests of a factory of your own.
+    /// What a mesh of this workload gives its factories by default.
+    ///
+    /// For tests of a factory of your own.
     pub fn new(workload: Workload, trust_domain: TrustDomain) -> Self {
         Self {
             base_dir: Path::new(".").into(),

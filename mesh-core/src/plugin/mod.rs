@@ -98,7 +98,9 @@ kinds! {
 }
 
 impl Plugin {
-    /// A plugin without any kind yet. The name is that of the crate; errors show it.
+    /// A plugin without any kind yet.
+    ///
+    /// The name is that of the crate; errors show it.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -114,7 +116,9 @@ impl Plugin {
         }
     }
 
-    /// Brings what fetches documents over HTTP, for the kinds of all plugins. A mesh has one.
+    /// Brings what fetches documents over HTTP, for the kinds of all plugins.
+    ///
+    /// A mesh has one.
     pub fn fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.fetch = Some(fetch);
         self

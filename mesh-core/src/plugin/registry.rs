@@ -30,7 +30,9 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("redis", "a Redis plugin, crate `mesh-redis`"),
 ];
 
-/// Every kind that a mesh knows. A kind that nobody registered is an error that names the crate that has it.
+/// Every kind that a mesh knows.
+///
+/// A kind that nobody registered is an error that names the crate that has it.
 #[derive(Debug)]
 pub struct Registry {
     identity_sources: Family<Arc<dyn IdentitySource>>,
@@ -45,7 +47,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The kinds of this crate and those of `plugins`. Two of one name are a problem: neither can be meant.
+    /// The kinds of this crate and those of `plugins`.
+    ///
+    /// Two of one name are a problem: neither can be meant.
     pub fn new(plugins: &[Plugin], errors: &mut Errors) -> Self {
         let mut registry = Self {
             identity_sources: Family::new("identity source"),
@@ -84,8 +88,9 @@ impl Registry {
         registry
     }
 
-    /// Makes the policy of the program's own that a cluster is balanced by, or notes why it cannot; nothing to make of one
-    /// that this crate brings.
+    /// Makes the policy of the program's own that a cluster is balanced by.
+    ///
+    /// Or notes why it cannot; nothing to make of one that this crate brings.
     pub fn balancer(&self, config: &BalancePolicy, context: &Context, errors: &mut Errors) -> Option<Arc<dyn Picker>> {
         let BalancePolicy::Custom(plug) = config else { return None };
         if self.balancers.kinds.contains_key(plug.kind.as_str()) {

@@ -66,8 +66,9 @@ impl CallerPolicy {
         self.engine.custom_of(request, self.known(request))
     }
 
-    /// Whether policy could allow any request of whoever makes this one, as [`PolicyEngine::reach`]: asked once of the
-    /// caller, and of anybody else each time.
+    /// Whether policy could allow any request of whoever makes this one.
+    ///
+    /// As [`PolicyEngine::reach`]: asked once of the caller, and of anybody else each time.
     pub fn may_allow(&self, request: &Request<'_>) -> bool {
         let ask = || self.engine.reach(&request.peer_view()).is_possible();
         if self.is_of_caller(request) { *self.open.get_or_init(ask) } else { ask() }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::{Reason, Request};
 
-/// Judges requests that a CUSTOM policy names it for; registered with
-/// [`MeshBuilder::authorizer`](crate::MeshBuilder::authorizer) under the name in `spec.provider.name`.
+/// Judges requests that a CUSTOM policy names it for.
+///
+/// Registered with [`MeshBuilder::authorizer`](crate::MeshBuilder::authorizer) under the name in `spec.provider.name`.
 ///
 /// ```
 /// use mesh_core::policy::{Authorizing, ExternalAuthorizer, ExternalVerdict, Request};

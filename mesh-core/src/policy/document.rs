@@ -74,8 +74,10 @@ pub struct AuthorizationPolicy {
 }
 
 impl AuthorizationPolicy {
-    /// Whether it holds for `workload`: its namespace (or the root's) and every label of the selector, or its name and
-    /// its own namespace where services are targeted.
+    /// Whether it holds for `workload`.
+    ///
+    /// Its namespace (or the root's) and every label of the selector, or its name and its own namespace where services
+    /// are targeted.
     pub fn selects(&self, workload: &Workload, root_namespace: &str) -> bool {
         self.scope().selects(workload, root_namespace)
     }

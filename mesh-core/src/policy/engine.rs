@@ -151,8 +151,10 @@ impl PolicyEngine {
         self.decide_with(request, &CustomAnswers::NONE)
     }
 
-    /// The verdict: any CUSTOM rule whose provider did not allow denies, and any DENY rule; else without ALLOW policies
-    /// `no_policy` or allow; else any ALLOW rule allows; else deny.
+    /// The verdict, by the order of actions.
+    ///
+    /// Any CUSTOM rule whose provider did not allow denies, and any DENY rule; else without ALLOW policies `no_policy`
+    /// or allow; else any ALLOW rule allows; else deny.
     ///
     /// Does not allocate unless an AUDIT rule matches or a policy is under trial. The first matching rule in the order
     /// of the documents is the one that is named.
@@ -299,8 +301,10 @@ impl PolicyEngine {
         if self.rules.allow.opens(caller) { Reach::Possible } else { impossible(Reason::NoAllowRule, None) }
     }
 
-    /// Whether a caller has a role of `mesh.yaml`, whatever it calls: what some binding of the role says of its SPIFFE ID
-    /// and its verified token. Nobody has a role that there is none of.
+    /// Whether a caller has a role of `mesh.yaml`, whatever it calls.
+    ///
+    /// What some binding of the role says of its SPIFFE ID and its verified token. Nobody has a role that there is none
+    /// of.
     pub fn role(&self, role: &str, peer: Option<&SpiffeId>, token: Option<&VerifiedToken>) -> RoleAnswer {
         self.roles.answer(role, &Request { peer, token, ..Request::UNKNOWN })
     }
@@ -354,9 +358,10 @@ impl PolicyEngine {
         self.naming_routes.iter().filter_map(|policy| self.policies.get(*policy))
     }
 
-    /// Rules that every caller is held against, as policy and 0-based index: they name nobody, or name callers only by
-    /// `*`, by trust domains, addresses, negative lists or headers, or to keep them out by the end of a namespace, which cannot
-    /// be looked up.
+    /// Rules that every caller is held against, as policy and 0-based index.
+    ///
+    /// They name nobody, or name callers only by `*`, by trust domains, addresses, negative lists or headers, or to
+    /// keep them out by the end of a namespace, which cannot be looked up.
     ///
     /// Each connection tests them once; what its peer decides costs its requests nothing.
     pub fn unindexed(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {

@@ -21,7 +21,9 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Istio's defaults, except that a workload that no policy selects denies; every field may be set after.
+    /// Istio's defaults, except that a workload that no policy selects denies.
+    ///
+    /// Every field may be set after.
     pub fn new(trust_domain: TrustDomain) -> Self {
         Self {
             root_namespace: Config::ROOT_NAMESPACE.to_owned(),

@@ -39,7 +39,9 @@ impl Pattern {
         if fixed.contains('*') { Err(PatternError::Star(text.to_owned())) } else { Ok(pattern) }
     }
 
-    /// Reads a pattern as `mode` does. [`Compat`](Mode::Compat) takes a `*` elsewhere for a literal star, as Istio does.
+    /// Reads a pattern as `mode` does.
+    ///
+    /// [`Compat`](Mode::Compat) takes a `*` elsewhere for a literal star, as Istio does.
     pub fn parse_as(mode: Mode, text: &str) -> Result<Self, PatternError> {
         if mode == Mode::Strict {
             return Self::parse(text);

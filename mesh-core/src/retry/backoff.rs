@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::rng::Rng;
 
-/// Exponential with full jitter: uniform in `0..min(base * 2^n, max)`. (Envoy; AWS "Exponential Backoff And Jitter")
+/// Exponential backoff with full jitter.
+///
+/// Uniform in `0..min(base * 2^n, max)`. (Envoy; AWS "Exponential Backoff And Jitter")
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The first upper bound.

@@ -129,8 +129,10 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// What holds without a `retry:` section: only what provably never was begun is sent again, twice at most, with
-    /// Envoy's waits. 64 KiB of a body are kept for it, because a server that goes away refuses what it has received.
+    /// What holds without a `retry:` section.
+    ///
+    /// Only what provably never was begun is sent again, twice at most, with Envoy's waits. 64 KiB of a body are kept
+    /// for it, because a server that goes away refuses what it has received.
     pub const UNSENT_ONLY: Self = Self {
         attempts: 3,
         per_try_timeout: None,

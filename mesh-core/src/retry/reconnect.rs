@@ -35,7 +35,9 @@ impl Reconnects {
         Self { patience: rng.unit().exp2() }
     }
 
-    /// The wait after this many failures in a row: none after none, because the endpoint may have been there all along.
+    /// The wait after this many failures in a row.
+    ///
+    /// None after none, because the endpoint may have been there all along.
     #[must_use]
     pub fn wait(self, failures: u32) -> Duration {
         if failures == 0 {

@@ -50,8 +50,10 @@ struct Entry {
 }
 
 impl RouteTable {
-    /// Compiles the `routes:` section; every cluster without routes gets a default one of its own name. Budgets of
-    /// unchanged routes are taken over from `previous`.
+    /// Compiles the `routes:` section.
+    ///
+    /// Every cluster without routes gets a default one of its own name. Budgets of unchanged routes are taken over from
+    /// `previous`.
     pub fn compile(config: &Config, previous: Option<&RouteTable>) -> Self {
         let mut services = BTreeMap::new();
         for (service, routes) in &config.routes {

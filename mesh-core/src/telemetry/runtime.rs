@@ -183,7 +183,9 @@ impl RuntimeMetrics {
         self.identity_updates.get_or_create(&ResultLabel { result: result.as_str() }).inc();
     }
 
-    /// Counts an SVID, or bundles, that were not put in force; `reason` is a stable word.
+    /// Counts an SVID, or bundles, that were not put in force.
+    ///
+    /// `reason` is a stable word.
     pub fn identity_held(&self, reason: &'static str) {
         self.identity_held.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -213,7 +215,9 @@ impl RuntimeMetrics {
         self.key_updates.get_or_create(&ResultLabel { result: result.as_str() }).get()
     }
 
-    /// Notes that an issuer's keys were confirmed at `now`, or that they are trusted no more.
+    /// Notes that an issuer's keys were confirmed at `now`.
+    ///
+    /// Or that they are trusted no more.
     pub fn keys_state(&self, issuer: &str, confirmed: Option<SystemTime>) {
         let label = IssuerLabel { issuer: issuer.to_owned() };
         self.keys_stale.get_or_create(&label).set(i64::from(confirmed.is_none()));

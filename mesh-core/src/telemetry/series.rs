@@ -12,7 +12,9 @@ use arc_swap::ArcSwap;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// At most `limit` label sets, each with its metric; further ones are counted under one `overflow` set.
+/// At most `limit` label sets, each with its metric.
+///
+/// Further ones are counted under one `overflow` set.
 pub struct Series<L, M> {
     shared: Arc<Shared<L, M>>,
 }

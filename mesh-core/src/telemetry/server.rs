@@ -115,7 +115,9 @@ impl ServerMetrics {
         self.requests.with(labels, |latency| latency.observe(took));
     }
 
-    /// Counts a denial by policy, or by what a route requires in code, whose name stands for the policy's.
+    /// Counts a denial by policy, or by what a route requires in code.
+    ///
+    /// The name of the latter stands for the policy's.
     pub fn denied(&self, labels: &DenialLabels) {
         self.denied.with(labels, |counter| {
             counter.inc();

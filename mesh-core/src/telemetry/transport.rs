@@ -96,8 +96,10 @@ impl TransportMetrics {
         self.handshakes.get_or_create(&ResultLabel { result }).get()
     }
 
-    /// Counts a connection that may send requests. `listener` is one of the configuration; `security` is `plaintext`,
-    /// `tls12`, `tls13`, `tls12_resumed` or `tls13_resumed`.
+    /// Counts a connection that may send requests.
+    ///
+    /// `listener` is one of the configuration; `security` is `plaintext`, `tls12`, `tls13`, `tls12_resumed` or
+    /// `tls13_resumed`.
     pub fn accepted(&self, listener: &str, security: &'static str) {
         self.accepted.get_or_create(&AcceptedLabels { listener: listener.to_owned(), security }).inc();
     }
@@ -139,8 +141,10 @@ impl TransportMetrics {
         self.unreadable.get_or_create(&ReasonLabel { reason }).get()
     }
 
-    /// Counts a connection that was closed because its address (`per_ip`) or peer (`per_peer`) has too many, because those in
-    /// plaintext have half of the places (`plaintext_limit`), or because its peer is in debt (`reset_budget`).
+    /// Counts a connection that was closed because of a limit.
+    ///
+    /// Because its address (`per_ip`) or peer (`per_peer`) has too many, because those in plaintext have half of the
+    /// places (`plaintext_limit`), or because its peer is in debt (`reset_budget`).
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -150,8 +154,10 @@ impl TransportMetrics {
         self.refused.get_or_create(&ReasonLabel { reason }).get()
     }
 
-    /// Counts that somebody waits because of `limit`: a handshake for `max_handshakes`, and newcomers, each time that
-    /// places run out, for `max_connections` (`health`: for a place at the health listener).
+    /// Counts that somebody waits because of `limit`.
+    ///
+    /// A handshake for `max_handshakes`, and newcomers, each time that places run out, for `max_connections` (`health`:
+    /// for a place at the health listener).
     pub fn waited(&self, limit: &'static str) {
         self.waits.get_or_create(&LimitLabel { limit }).inc();
     }

@@ -65,8 +65,9 @@ impl Jwks {
         Self::parse_for(json, Purpose::Jwt)
     }
 
-    /// The keys of a SPIFFE bundle that sign JWT-SVIDs: those with `use: jwt-svid`, each of which must have a `kid`.
-    /// (SPIFFE Trust Domain and Bundle 4.2)
+    /// The keys of a SPIFFE bundle that sign JWT-SVIDs.
+    ///
+    /// Those with `use: jwt-svid`, each of which must have a `kid`. (SPIFFE Trust Domain and Bundle 4.2)
     pub fn parse_jwt_svid(json: &[u8]) -> Result<Self, JwksError> {
         Self::parse_for(json, Purpose::JwtSvid)
     }

@@ -20,8 +20,10 @@ use super::{JwksError, TokenError};
 /// The longest JWS that is read, its detached payload aside.
 const MAX_JWS: usize = 1 << 20;
 
-/// One key of any type that signs: RSA from 2048 bits, P-256, P-384, P-521, Ed25519, or a secret of at least the length of
-/// its hash. Of a private key the public half is taken.
+/// One key of any type that signs.
+///
+/// RSA from 2048 bits, P-256, P-384, P-521, Ed25519, or a secret of at least the length of its hash. Of a private key
+/// the public half is taken.
 pub struct JwsKey(Kind);
 
 enum Kind {

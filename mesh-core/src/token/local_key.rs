@@ -116,8 +116,9 @@ impl fmt::Debug for LocalKey {
 }
 
 impl LocalKey {
-    /// Reads the key now, looks at it again every `interval`, and makes tokens until this source is dropped. Needs a Tokio
-    /// runtime.
+    /// Reads the key, and makes tokens until this source is dropped.
+    ///
+    /// Looks at it again every `interval`. Needs a Tokio runtime.
     pub fn open(config: LocalKeyConfig, interval: Duration, clock: Arc<dyn WallClock>, rng: Rng) -> Self {
         let mut minter = Minter { config, clock, rng, key: None, seen: None, renew: UNIX_EPOCH };
         let first = minter.look().unwrap_or_else(|| Err(minter.refuse("was not read")));

@@ -69,7 +69,9 @@ impl Locations {
         found
     }
 
-    /// Headers to look at beside `Authorization: Bearer`, by name in lower case; one name may come with several prefixes.
+    /// Headers to look at beside `Authorization: Bearer`, by name in lower case.
+    ///
+    /// One name may come with several prefixes.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = &str> {
         self.headers.iter().map(|header| &*header.name)
     }
@@ -84,7 +86,9 @@ impl Locations {
         self.cookies.iter().map(|cookie| &*cookie.name)
     }
 
-    /// Headers that claims are written to, in lower case: no caller may bring them, in no spelling.
+    /// Headers that claims are written to, in lower case.
+    ///
+    /// No caller may bring them, in no spelling.
     pub fn is_output(&self, header: &str) -> bool {
         !self.outputs.is_empty()
             && (self.outputs.contains(header)
@@ -169,7 +173,9 @@ impl Locations {
     }
 }
 
-/// The name and the value of one pair of a `Cookie` header, without the quotes that a value may have. (RFC 6265 4.2.1)
+/// The name and the value of one pair of a `Cookie` header.
+///
+/// Without the quotes that a value may have. (RFC 6265 4.2.1)
 pub fn cookie_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     let pair = pair.trim_ascii();
     let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());

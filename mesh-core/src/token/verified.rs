@@ -21,8 +21,10 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// The scopes it grants: the words of `scope` and `scp`, each a string with spaces between words or a list of strings.
-    /// Anything else grants nothing. (RFC 8693 4.2, RFC 9068 2.2.3)
+    /// The scopes it grants.
+    ///
+    /// The words of `scope` and `scp`, each a string with spaces between words or a list of strings. Anything else
+    /// grants nothing. (RFC 8693 4.2, RFC 9068 2.2.3)
     ///
     /// Every accepted issuer can grant every scope: a scope says nothing of who granted it.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {

@@ -176,8 +176,9 @@ impl TokenVerifier {
     }
 }
 
-/// Whether a token with these claims is one of `issuers` and for their audiences, whatever signed it: for tools that ask what
-/// would be. An `aud` that was not given is not looked at.
+/// Whether a token with these claims is one of `issuers` and their audiences.
+///
+/// Whatever signed it: for tools that ask what would be. An `aud` that was not given is not looked at.
 pub fn accepts_claims(issuers: &[IssuerConfig], token: &VerifiedToken) -> Result<(), TokenError> {
     let named = |issuer: &&IssuerConfig| issuer.trust_domain().is_none() && *issuer.issuer == *token.issuer;
     let signs = |issuer: &&IssuerConfig| {

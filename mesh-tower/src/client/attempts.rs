@@ -13,7 +13,9 @@ use mesh_core::retry::StopReason;
 use mesh_core::telemetry::{Label, RetryReason};
 use serde::{Serialize, Serializer};
 
-/// Every attempt of one call, oldest first. An extension of each response, and part of each [`Error`](crate::Error).
+/// Every attempt of one call, oldest first.
+///
+/// An extension of each response, and part of each [`Error`](crate::Error).
 ///
 /// There are never more than the route's `retry.attempts`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,6 +60,10 @@ pub struct ConnectionWait {
     pub connecting: bool,
     /// It ended with a connection, or with an error of its own. Else the attempt's time was up before.
     pub over: bool,
+    /// Meanwhile a connection to the endpoint waited for this process: for its turn to shake hands
+    /// (`limits.max_handshakes`), or for a place (`limits.max_connections`). An attempt whose time was up in such a wait says
+    /// nothing against its endpoint.
+    pub held_up: bool,
 }
 
 /// How an attempt ended, as far as its headers tell.
@@ -97,6 +103,13 @@ impl AttemptNext {
     /// Whether nobody above should repeat it either, after so many earlier attempts.
     pub(super) fn is_in_vain(self, earlier: usize) -> bool {
         matches!(self, Self::Stopped(reason) if earlier > 0 || reason.is_in_vain())
+    }
+}
+
+impl ConnectionWait {
+    /// Its time was up, and not for the endpoint's sake.
+    pub(super) fn is_innocent(&self) -> bool {
+        self.held_up && !self.over
     }
 }
 
@@ -217,7 +230,8 @@ impl fmt::Display for ConnectionWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.connecting { "to connect" } else { "for a free connection" };
         write!(f, "waited {:.1?} {what}", self.length)?;
-        if self.over { Ok(()) } else { f.write_str(" in vain") }
+        f.write_str(if self.over { "" } else { " in vain" })?;
+        f.write_str(if self.held_up { ", held up by limits of the cluster" } else { "" })
     }
 }
 

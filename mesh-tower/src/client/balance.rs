@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use mesh_core::cluster::PickError;
@@ -97,6 +98,17 @@ pin_project! {
         grpc: bool,
         #[pin]
         state: State<S::Future>,
+    }
+
+    impl<S: Service<Request<B>>, B> PinnedDrop for ResponseFuture<S, B> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let (Some(flight), Some(course)) = (this.flight, this.course)
+                && course.wait(Duration::ZERO).is_some_and(|wait| wait.is_innocent())
+            {
+                flight.is_innocent();
+            }
+        }
     }
 }
 

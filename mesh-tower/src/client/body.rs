@@ -84,7 +84,7 @@ impl Body {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        Self { source: Source::Boxed(super::replay::boxed(body)), ..Self::default() }
+        Self { source: Source::Boxed(super::request_body::boxed(body)), ..Self::default() }
     }
 
     pub(crate) fn incoming(body: Incoming, lease: Lease) -> Self {

@@ -15,7 +15,9 @@ use crate::context::TraceContext;
 use crate::error::Error;
 use crate::places::Place;
 
-/// How long this call may take, headers and body; a request extension. The nearest deadline wins.
+/// How long this call may take, headers and body; a request extension.
+///
+/// The nearest deadline wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallTimeout(pub Duration);
 
@@ -23,7 +25,9 @@ pub struct CallTimeout(pub Duration);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Idempotent;
 
-/// This request must be sent at most once, because somebody else repeats it; a request extension.
+/// This request must be sent at most once.
+///
+/// Because somebody else repeats it; a request extension.
 ///
 /// Of the request alone: what an answer says to whoever is above is [`classify::forbid_retry`](crate::classify::forbid_retry).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -23,7 +23,8 @@ use super::agenda::Agenda;
 use super::authenticate::attach_token;
 use super::pool::{self, Pool, Progress};
 use super::registry::RuntimeCluster;
-use super::replay::{ReplayBody, RequestBody};
+use super::replay::ReplayBody;
+use super::request_body::RequestBody;
 use crate::error::{Error, ErrorKind};
 
 /// The longest answer that is read.
@@ -115,9 +116,14 @@ async fn ask(
         Ok(request) => request,
         Err(error) => return CheckVerdict::Inconclusive(error.to_string()),
     };
-    let lease = match timeout_at(give_up, Pool::acquire(endpoint, &Progress::default())).await {
+    let (asked, progress) = (Instant::now(), Progress::default());
+    let lease = match timeout_at(give_up, Pool::acquire(endpoint, &progress)).await {
         Ok(Ok(lease)) => lease,
         Ok(Err(error)) => return failed(&error),
+        Err(_) if endpoint.transport().held_up_since(asked) => {
+            let limits = "limits.max_handshakes, limits.max_connections";
+            return CheckVerdict::Inconclusive(format!("no turn to connect within {timeout:?} ({limits})"));
+        }
         Err(_) if endpoint.transport().connections() > 0 => {
             return CheckVerdict::Inconclusive(format!("no stream was free within {timeout:?}"));
         }

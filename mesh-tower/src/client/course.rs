@@ -7,7 +7,7 @@ use mesh_core::cluster::PickReason;
 use mesh_core::deadline::Deadline;
 use tokio::time::Instant;
 
-use super::attempts::{AttemptNext, AttemptOutcome, AttemptReport};
+use super::attempts::{AttemptNext, AttemptOutcome, AttemptReport, ConnectionWait};
 use super::call::Call;
 use super::deadline::unanswered;
 use super::pool::Chosen;
@@ -44,6 +44,12 @@ impl Course {
         self.chosen.progress.is_waiting()
     }
 
+    /// The wait for a connection of an attempt that has taken so long.
+    pub(super) fn wait(&self, took: Duration) -> Option<ConnectionWait> {
+        let pool = self.chosen.endpoint.transport();
+        self.chosen.progress.wait(took, || pool.held_up_since(self.started))
+    }
+
     pub(super) fn report(&self, outcome: AttemptOutcome, now: Instant) -> AttemptReport {
         let endpoint = self.chosen.endpoint.endpoint();
         let took = now.saturating_duration_since(self.started);
@@ -51,7 +57,7 @@ impl Course {
             endpoint: Some(endpoint.key.clone()),
             address: Some(endpoint.address),
             reason: Some(self.reason),
-            wait: self.chosen.progress.wait(took),
+            wait: self.wait(took),
             took,
             outcome,
             next: AttemptNext::Answered,

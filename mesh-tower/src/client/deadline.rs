@@ -18,7 +18,9 @@ use crate::context::RequestContext;
 use crate::error::{Error, ErrorKind};
 use crate::grpc;
 
-/// Ends a call at the nearest of three: the route's timeout, the caller's deadline, the call's own timeout.
+/// Ends a call at the nearest of three.
+///
+/// The route's timeout, the caller's deadline, the call's own timeout.
 ///
 /// The route's timeout covers everything up to the response headers. The caller's deadline
 /// ([`RequestContext::deadline`]) and the call's own timeout ([`CallTimeout`], or `grpc-timeout` as a gRPC client sets

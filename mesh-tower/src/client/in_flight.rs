@@ -29,6 +29,11 @@ impl InFlight {
         Self { pick: Some(pick), deadline, _held: held }
     }
 
+    /// Says nothing about the endpoint if it is dropped now, however late.
+    pub(super) fn is_innocent(&mut self) {
+        self.deadline = None;
+    }
+
     /// The headers came.
     pub(super) fn answered(&mut self, outcome: Outcome, now: Instant) {
         // The headers have told the latency; from here on an expired deadline is the body's affair.
@@ -42,6 +47,8 @@ impl InFlight {
     pub(super) fn failed(mut self, error: Error, report: AttemptReport, now: Instant) -> Error {
         let Some(pick) = self.pick.take() else { return error };
         let outcome = match error.kind() {
+            // Whoever is kept from connecting by this process has asked nothing of the endpoint.
+            ErrorKind::Timeout if report.wait.is_some_and(|wait| wait.is_innocent()) => Outcome::Cancelled,
             ErrorKind::Timeout => Outcome::Timeout,
             ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
             ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => Outcome::Unreachable,

@@ -18,6 +18,8 @@ pub(crate) struct ClusterLimits {
     requests: Arc<Places>,
     connections: Arc<Places>,
     retries: Arc<Places>,
+    /// Retries that wait as long as an endpoint asked for.
+    postponed: Arc<Places>,
     /// Whose turn it is to shake hands.
     pub(super) handshakes: Arc<Handshakes>,
     config: ArcSwap<ClusterLimitsConfig>,
@@ -33,9 +35,9 @@ pub(crate) struct Held {
 
 impl ClusterLimits {
     pub(crate) fn new(config: ClusterLimitsConfig, metrics: Arc<ClusterMetrics>) -> Self {
-        let (requests, connections, retries) = Default::default();
+        let (requests, connections, retries, postponed) = Default::default();
         let handshakes = Arc::new(Handshakes::new(config.max_handshakes, Arc::clone(&metrics)));
-        Self { requests, connections, retries, handshakes, config: ArcSwap::from_pointee(config), metrics }
+        Self { requests, connections, retries, postponed, handshakes, config: ArcSwap::from_pointee(config), metrics }
     }
 
     /// Other limits from now on; nobody is put out.
@@ -83,6 +85,16 @@ impl ClusterLimits {
     pub(crate) fn retry(&self) -> Result<Option<Place>, Overflow> {
         let Some(max) = self.config.load().max_retries else { return Ok(None) };
         Place::take(&self.retries, max.of(self.requests.held())).map(Some).ok_or(Overflow)
+    }
+
+    /// A place to wait in as long as an endpoint asked for. Whoever waits so long sends nothing, and would keep the places of
+    /// retries from all who call other endpoints: these have as many as there are for requests.
+    pub(crate) fn postpone(&self) -> Result<Option<Place>, Overflow> {
+        let config = self.config.load();
+        if config.max_retries.is_some_and(|max| max.of(usize::MAX) == 0) {
+            return Err(Overflow);
+        }
+        Place::take(&self.postponed, config.max_requests).map(Some).ok_or(Overflow)
     }
 
     /// Counts a retry that is not made for want of a place.
@@ -153,6 +165,13 @@ impl fmt::Display for LimitUse {
     }
 }
 
-/// As many retries are under way as may be.
+/// As many retries are under way, or wait, as may be.
 #[derive(Debug)]
 pub(crate) struct Overflow;
+
+impl From<Overflow> for Error {
+    fn from(Overflow: Overflow) -> Self {
+        let message = "as many attempts are repeated ones as may be (limits.max_retries)";
+        Self::new(ErrorKind::LimitReached, message).never_sent()
+    }
+}

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tower_service::Service;
 
 use super::call::{CallTimeout, Idempotent, NoRetry};
-use super::replay::RequestBody;
+use super::request_body::RequestBody;
 use super::{Client, Explanation, Response};
 use crate::error::{BoxError, Error, ErrorKind};
 
@@ -18,7 +18,9 @@ use crate::error::{BoxError, Error, ErrorKind};
 /// (IETF draft-ietf-httpapi-idempotency-key-header)
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// One call in the making. A mistake in a header or body is reported by [`send`](Self::send).
+/// One call in the making.
+///
+/// A mistake in a header or body is reported by [`send`](Self::send).
 #[derive(Debug)]
 #[must_use = "nothing is sent until `send`"]
 pub struct RequestBuilder {
@@ -77,7 +79,9 @@ impl RequestBuilder {
         self.stream(Full::new(bytes.into()))
     }
 
-    /// Sends any body, as it comes. It can be repeated while it is shorter than the route's `max_replay_bytes`.
+    /// Sends any body, as it comes.
+    ///
+    /// It can be repeated while it is shorter than the route's `max_replay_bytes`.
     pub fn stream<B>(self, body: B) -> Self
     where
         B: http_body::Body + Send + 'static,
@@ -90,7 +94,9 @@ impl RequestBuilder {
         })
     }
 
-    /// Waits at most this long for the whole answer, body included. Default: the route's timeout, to the headers.
+    /// Waits at most this long for the whole answer, body included.
+    ///
+    /// Default: the route's timeout, to the headers.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|request| {
             request.extensions_mut().insert(CallTimeout(timeout));

@@ -8,10 +8,14 @@ use serde::de::DeserializeOwned;
 use super::{Attempts, Body};
 use crate::error::{Error, ErrorKind};
 
-/// Bytes of a body that [`Response::bytes`] and its kin read: 4 MiB, unless [`Response::limit`] says otherwise.
+/// Bytes of a body that [`Response::bytes`] and its kin read.
+///
+/// 4 MiB, unless [`Response::limit`] says otherwise.
 pub const DEFAULT_BODY_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The answer to a call: headers that are here, and a body that is still to be read.
+/// The answer to a call.
+///
+/// Headers that are here, and a body that is still to be read.
 #[derive(Debug)]
 pub struct Response {
     inner: http::Response<Body>,
@@ -39,15 +43,18 @@ impl Response {
         self.inner.extensions().get()
     }
 
-    /// Reads at most this many bytes of body; a longer one is an error, never cut.
+    /// Reads at most this many bytes of body.
+    ///
+    /// A longer one is an error, never cut.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// The answer itself if its status is neither 4xx nor 5xx, else an error of kind
-    /// [`Status`](ErrorKind::Status).
+    /// The answer itself if its status is neither 4xx nor 5xx.
+    ///
+    /// Else an error of kind [`Status`](ErrorKind::Status).
     pub fn error_for_status(self) -> Result<Self, Error> {
         let status = self.status();
         if status.is_client_error() || status.is_server_error() {
@@ -94,7 +101,9 @@ impl Response {
         })
     }
 
-    /// The whole body as JSON. An error status is an error here too: its body is hardly a `T`.
+    /// The whole body as JSON.
+    ///
+    /// An error status is an error here too: its body is hardly a `T`.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let this = self.error_for_status()?;
         let service = std::sync::Arc::clone(&this.service);

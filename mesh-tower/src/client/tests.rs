@@ -31,15 +31,17 @@ use super::balance::BalanceLayer;
 use super::call::Call;
 use super::deadline::DeadlineLayer;
 use super::endpoint::EndpointLayer;
-use super::pool::{Dial, DialFailure, Dialed, Transport};
+use super::pool::{Dial, DialFailure, DialFuture, Dialed, Transport};
 use super::registry::RuntimeCluster;
-use super::replay::RequestBody;
+use super::request_body::RequestBody;
 use super::retry::RetryLayer;
 use super::*;
+use crate::connect::Dialing;
 use crate::context::{RequestContext, TraceContext};
 use crate::error::{Error, ErrorKind};
 
 mod attempts;
+mod bursts;
 mod cancelled;
 mod checks;
 mod connections;
@@ -64,7 +66,20 @@ struct Host {
     /// Connections end when it changes; `true` also refuses new ones.
     kill: watch::Sender<bool>,
     dialed: Arc<AtomicUsize>,
+    /// Dials under way.
+    dialing: Arc<AtomicUsize>,
+    /// How long a dial waits for its turn, and then takes.
+    times: (Duration, Duration),
     frozen: bool,
+}
+
+/// Gives back what was counted.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Net {
@@ -83,6 +98,8 @@ impl Net {
             streams: 100,
             kill: watch::Sender::new(false),
             dialed: Arc::default(),
+            dialing: Arc::default(),
+            times: Default::default(),
             frozen: false,
         };
         self.0.lock().unwrap().insert(address, host);
@@ -101,18 +118,32 @@ impl Net {
         self.edit(address, |host| _ = host.kill.send_replace(false));
     }
 
+    fn dialing(&self, address: SocketAddr) -> usize {
+        self.0.lock().unwrap()[&address].dialing.load(SeqCst)
+    }
+
     fn dialed(&self, address: SocketAddr) -> usize {
         self.0.lock().unwrap()[&address].dialed.load(SeqCst)
     }
 }
 
 impl Dial for Net {
-    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+    fn dial<'a>(&'a self, address: SocketAddr, dialing: &'a Dialing) -> DialFuture<'a> {
         let host = self.0.lock().unwrap().get(&address).cloned();
         Box::pin(async move {
             let refused = || DialFailure::new(ErrorKind::Connect, ConnectFailure::Tcp, "refused");
             let host = host.ok_or_else(refused)?;
             host.dialed.fetch_add(1, SeqCst);
+            host.dialing.fetch_add(1, SeqCst);
+            let _counted = Counted(Arc::clone(&host.dialing));
+            let (turn, handshake) = host.times;
+            if !turn.is_zero() {
+                let _here = dialing.stand();
+                tokio::time::sleep(turn).await;
+            }
+            if !handshake.is_zero() {
+                tokio::time::sleep(handshake).await;
+            }
             if host.frozen {
                 std::future::pending::<()>().await;
             }

@@ -33,7 +33,9 @@ impl TraceContext {
         Self { span_id: rng.next_u64().max(1), ..self.clone() }
     }
 
-    /// The trace and span with these ids, for bridges to other tracers. `None` if an id is zero. (2.2.2.1)
+    /// The trace and span with these ids, for bridges to other tracers.
+    ///
+    /// `None` if an id is zero. (2.2.2.1)
     pub fn from_ids(trace_id: u128, span_id: u64, sampled: bool) -> Option<Self> {
         (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: u8::from(sampled), state: None })
     }
@@ -44,8 +46,10 @@ impl TraceContext {
         Self { state: other.and_then(|other| other.state.clone()), ..self }
     }
 
-    /// Reads the caller's span. `None` where there is none, more than one, or one that is not well formed: the trace
-    /// then starts anew. (3.2.2.3, 4.3)
+    /// Reads the caller's span.
+    ///
+    /// `None` where there is none, more than one, or one that is not well formed: the trace then starts anew. (3.2.2.3,
+    /// 4.3)
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let (Some(parent), None) = (parents.next(), parents.next()) else { return None };

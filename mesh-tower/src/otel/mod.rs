@@ -48,7 +48,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a span waits for company.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The bridge from `tracing` to an OTLP collector, switched on by a mesh whose configuration names `otlp`.
+/// The bridge from `tracing` to an OTLP collector.
+///
+/// Switched on by a mesh whose configuration names `otlp`.
 ///
 /// One for each mesh: make it, put [`layer`](Self::layer) into the process's subscriber and [`plugin`](Self::plugin)
 /// into the mesh. Until the mesh has started, and where the configuration names no exporter, spans go nowhere.

@@ -42,22 +42,27 @@ impl<L, A> Serve<L, A> {
         Self { mesh: mesh.clone(), listener, name: DEFAULT.to_owned(), app, signal: None, cut: None }
     }
 
-    /// Takes limits and timeouts from this entry of `listeners:`. Default: `default`, or every default value where
-    /// there is no such entry. Any other name must be configured.
+    /// Takes limits and timeouts from this entry of `listeners:`.
+    ///
+    /// Default: `default`, or every default value where there is no such entry. Any other name must be configured.
     pub fn listener(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Stops when `signal` is ready: is not ready any more and serves on for `shutdown_delay`; then accepts nothing more,
-    /// asks all peers to go, lets requests in flight finish for `drain_timeout`, and cuts. Ends a second later at most.
+    /// Stops when `signal` is ready.
+    ///
+    /// Is not ready any more and serves on for `shutdown_delay`; then accepts nothing more, asks all peers to go, lets
+    /// requests in flight finish for `drain_timeout`, and cuts. Ends a second later at most.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.signal = Some(Box::pin(signal));
         self
     }
 
-    /// Cuts everything at once when `signal` is ready. It is asked for only after stopping has begun, so with
-    /// [`shutdown_signal`] here and in [`with_graceful_shutdown`](Self::with_graceful_shutdown), the second ctrl-c ends.
+    /// Cuts everything at once when `signal` is ready.
+    ///
+    /// It is asked for only after stopping has begun, so with [`shutdown_signal`] here and in
+    /// [`with_graceful_shutdown`](Self::with_graceful_shutdown), the second ctrl-c ends.
     pub fn with_forced_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.cut = Some(Box::pin(signal));
         self

@@ -15,8 +15,10 @@ use super::audit::record;
 use super::exchange::{Exchange, unwired};
 use crate::reject::{Kind, Reject};
 
-/// Lets a request of a route with `mode: required` reach its handler only when its audit record is written. Fails closed:
-/// 503 / UNAVAILABLE, reason `audit_unavailable`, after `required_timeout` at the latest. (NIST SP 800-53 AU-5)
+/// Holds a request of a `required` route until its audit record is written.
+///
+/// Only then it reaches its handler. Fails closed: 503 / UNAVAILABLE, reason `audit_unavailable`, after
+/// `required_timeout` at the latest. (NIST SP 800-53 AU-5)
 ///
 /// The record says that the request was let in, not yet how it ended: nothing can be undone when the answer is known. Any
 /// other request passes at once.

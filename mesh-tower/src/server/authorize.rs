@@ -19,8 +19,10 @@ use super::exchange::{Exchange, unwired};
 use super::remote;
 use crate::reject::{Kind, Reject};
 
-/// Lets a request on if policy allows it; else 403 / PERMISSION_DENIED, or 401 / UNAUTHENTICATED where only a token
-/// was missing. Fails closed: no policy denies unless the configuration says otherwise.
+/// Lets a request on if policy allows it.
+///
+/// Else 403 / PERMISSION_DENIED, or 401 / UNAUTHENTICATED where only a token was missing. Fails closed: no policy
+/// denies unless the configuration says otherwise.
 ///
 /// Where a CUSTOM rule matches, its external authorizer is asked first, within `authorization.custom_timeout`; no answer
 /// denies. The answers hold as long as the permit: a stream that a newer policy judges again is judged with them, and a

@@ -17,7 +17,9 @@ use tower_service::Service;
 use super::exchange::{Exchange, unwired};
 use crate::reject::{Kind, Reject};
 
-/// Refuses expired requests before any work, and drops the handler when the deadline passes: 504 / DEADLINE_EXCEEDED.
+/// Refuses expired requests, and drops the handler when the deadline passes.
+///
+/// Before any work; 504 / DEADLINE_EXCEEDED.
 ///
 /// Only the caller sets a deadline; without one nothing is bounded here. A gRPC response that has begun is cut at the
 /// deadline by the stack's response body; an HTTP response that has begun may finish, because what HTTP callers send

@@ -25,7 +25,9 @@ pub(crate) trait Gate {
     fn pass(&self, exchange: &Arc<Exchange>, request: &mut Request<Body>) -> Result<(), Reject>;
 }
 
-/// A service behind one check of the mesh, named by the layer that put it there.
+/// A service behind one check of the mesh.
+///
+/// Named by the layer that put it there.
 ///
 /// Ready when the inner service is. A refused request never reaches it.
 #[derive(Debug, Clone)]

@@ -49,15 +49,18 @@ pub fn scope(scope: impl Into<String>) -> RequireLayer {
     RequireLayer::new(format!("require::scope({scope})"), Wants::AnyScope(vec![scope]))
 }
 
-/// Refuses callers whose token grants none of these scopes; of no scopes, everybody. For all of several, layer
-/// [`scope`] several times.
+/// Refuses callers whose token grants none of these scopes; of no scopes, everybody.
+///
+/// For all of several, layer [`scope`] several times.
 pub fn any_scope<T: Into<String>>(scopes: impl IntoIterator<Item = T>) -> RequireLayer {
     let scopes: Vec<String> = scopes.into_iter().map(Into::into).collect();
     RequireLayer::new(format!("require::any_scope({})", scopes.join(", ")), Wants::AnyScope(scopes))
 }
 
-/// Refuses callers that do not have this role of `mesh.yaml`: no [binding](mesh_core::config::BindingConfig) of it names
-/// their SPIFFE ID, or the principal, a group or a scope of their token. What the role itself allows does not matter here.
+/// Refuses callers that do not have this role of `mesh.yaml`.
+///
+/// No [binding](mesh_core::config::BindingConfig) of it names their SPIFFE ID, or the principal, a group or a scope of
+/// their token. What the role itself allows does not matter here.
 ///
 /// Nobody has a role that is not in the configuration: everybody is refused, and the log says why.
 pub fn role(role: impl Into<Arc<str>>) -> RequireLayer {
@@ -65,8 +68,10 @@ pub fn role(role: impl Into<Arc<str>>) -> RequireLayer {
     RequireLayer::new(format!("require::role({role})"), Wants::Role(role))
 }
 
-/// Refuses a request whose caller is not what the route requires: 403 / PERMISSION_DENIED, or 401 / UNAUTHENTICATED where
-/// no token came and one could have helped. Made by [`scope`], [`any_scope`] and [`role`].
+/// Refuses a request whose caller is not what the route requires.
+///
+/// 403 / PERMISSION_DENIED, or 401 / UNAUTHENTICATED where no token came and one could have helped. Made by [`scope`],
+/// [`any_scope`] and [`role`].
 ///
 /// Each refusal is counted, logged and recorded once, with reason `require_scope` or `require_role`, the route, and the
 /// requirement in the place of the policy: `require::scope(orders:write)`. The caller learns its status alone.

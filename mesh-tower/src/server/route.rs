@@ -11,8 +11,9 @@ use tower_service::Service;
 use super::authorize::{ResponseFuture, authorize};
 use super::exchange::Exchange;
 
-/// Tells the server stack which route matched, for labels, spans and audit records, and asks policy where it had to wait
-/// for the route.
+/// Tells the server stack which route matched.
+///
+/// For labels, spans and audit records; asks policy where it had to wait for the route.
 ///
 /// A fallback, a service nested as a whole, and a router inside of it have no route that is known here: policy judges
 /// them without. No ALLOW rule that names a route lets them in, every DENY rule that names one keeps them out.

@@ -21,8 +21,9 @@ use crate::connection::Connection;
 use crate::context::TraceContext;
 use crate::reject::Reject;
 
-/// Starts the exchange of a request, and a span, and counts how it ended. Fails open: nothing here refuses, except a
-/// request without a [`Connection`], and a response that nobody decided on.
+/// Starts the exchange of a request, and a span, and counts how it ended.
+///
+/// Fails open: nothing here refuses, except a request without a [`Connection`], and a response that nobody decided on.
 ///
 /// Labels are bounded: method class, route template, status class, gRPC status. The latency reaches to the end of the
 /// response body.

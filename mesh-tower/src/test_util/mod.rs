@@ -77,7 +77,9 @@ impl TestMesh {
         Self::default()
     }
 
-    /// The trust domain of all identities. Services with a `mesh.yaml` of their own must name the same.
+    /// The trust domain of all identities.
+    ///
+    /// Services with a `mesh.yaml` of their own must name the same.
     pub fn trust_domain(mut self, name: impl Into<String>) -> Self {
         self.trust_domain = name.into();
         self
@@ -89,7 +91,9 @@ impl TestMesh {
         self
     }
 
-    /// Adds a service that every identity of the trust domain may call. For policies, see [`with`](Self::with).
+    /// Adds a service that every identity of the trust domain may call.
+    ///
+    /// For policies, see [`with`](Self::with).
     pub fn service(self, name: impl Into<String>, app: Router) -> Self {
         self.with(TestService::new(name).app(move |_mesh| Ok(app)))
     }
@@ -100,7 +104,9 @@ impl TestMesh {
         self
     }
 
-    /// Binds every service to a free port of loopback, starts it, and makes each callable by the others under its name.
+    /// Binds every service to a free port of loopback, and starts it.
+    ///
+    /// Each is callable by the others under its name.
     ///
     /// Everything ends when the result is dropped.
     pub async fn start(self) -> Result<RunningTestMesh, TestError> {

@@ -64,7 +64,9 @@ impl RunningTestMesh {
         Client::new(&self.mesh_as(id).await?, service).map_err(boxed)
     }
 
-    /// The mesh of a caller with the identity `id`, in which every service can be called by its name.
+    /// The mesh of a caller with the identity `id`.
+    ///
+    /// Every service can be called by its name in it.
     ///
     /// For clients of another kind: `mesh_tonic::Channel::new(&mesh, "payments")`.
     pub async fn mesh_as(&self, id: &str) -> Result<Mesh, TestError> {
@@ -132,7 +134,9 @@ impl RunningTestMesh {
         Ok(())
     }
 
-    /// Ends `service` as a crash would: its port is closed and every connection cut, while its audit records stay.
+    /// Ends `service` as a crash would.
+    ///
+    /// Its port is closed and every connection cut, while its audit records stay.
     pub fn stop(&self, service: &str) -> Result<(), TestError> {
         self.running(service)?.server.abort();
         Ok(())

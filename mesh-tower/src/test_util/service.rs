@@ -23,7 +23,9 @@ type Server = Pin<Box<dyn Future<Output = Result<(), ServeError>> + Send>>;
 type Serving = Box<dyn FnOnce(&Mesh, TcpListener) -> Result<Server, BoxError> + Send>;
 type Edit = Arc<dyn Fn(&mut Config) + Send + Sync>;
 
-/// One service: its routes, and as much of its real configuration as the test should cover.
+/// One service of a test.
+///
+/// Its routes, and as much of its real configuration as the test should cover.
 ///
 /// With [`config_file`](Self::config_file) everything in that file holds - policies, limits, tokens, routes - but for
 /// what a test must replace: where certificates come from, listeners and the health port, and the addresses and
@@ -59,7 +61,9 @@ impl TestService {
         }
     }
 
-    /// Makes it one endpoint of the cluster `name`, beside all that say the same. Default: a cluster of its own name.
+    /// Makes it one endpoint of the cluster `name`, beside all that say the same.
+    ///
+    /// Default: a cluster of its own name.
     pub fn endpoint_of(mut self, cluster: impl Into<String>) -> Self {
         self.cluster = Some(cluster.into());
         self
@@ -100,14 +104,18 @@ impl TestService {
         self
     }
 
-    /// One or more `AuthorizationPolicy` documents, as YAML. Once there is one, what it does not allow is denied.
+    /// One or more `AuthorizationPolicy` documents, as YAML.
+    ///
+    /// Once there is one, what it does not allow is denied.
     pub fn policy(mut self, yaml: impl Into<String>) -> Self {
         self.policies.push(yaml.into());
         self
     }
 
-    /// Accepts the tokens of `issuer` for `audience`. If its configuration, or a `RequestAuthentication`, has an issuer of
-    /// that name, only the keys change: the rest of it is what the test is for.
+    /// Accepts the tokens of `issuer` for `audience`.
+    ///
+    /// If its configuration, or a `RequestAuthentication`, has an issuer of that name, only the keys change: the rest
+    /// of it is what the test is for.
     pub fn issuer(mut self, issuer: &TestIssuer, audience: &str) -> Self {
         self.issuers.push(issuer.config(audience));
         self

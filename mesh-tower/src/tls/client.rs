@@ -70,7 +70,9 @@ impl ClientTls {
         Self { versions, template: Arc::default(), ..self.clone() }
     }
 
-    /// Handshakes over `io`. The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
+    /// Handshakes over `io`.
+    ///
+    /// The caller bounds its time. `address` is never checked: the SPIFFE ID is the name.
     ///
     /// Success means that the server is who it should be, not yet that it accepted us: its refusal comes with the first
     /// read. Fails closed. Dropping the future drops `io`.

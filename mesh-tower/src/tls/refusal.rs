@@ -39,7 +39,9 @@ impl PeerRefused {
     }
 }
 
-/// Why we have nothing to show to a peer. Fails closed: an SVID that has ended is presented to nobody.
+/// Why we have nothing to show to a peer.
+///
+/// Fails closed: an SVID that has ended is presented to nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OwnRefused {

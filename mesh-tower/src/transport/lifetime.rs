@@ -17,6 +17,7 @@ use mesh_core::rng::Rng;
 use tokio::time::Instant;
 
 use super::activity::Quiet;
+use crate::ages::spread;
 
 /// Calendar time may jump while timers do not: it is looked at this often.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
@@ -119,8 +120,7 @@ impl Lifetime {
         wall: SystemTime,
         rng: &Rng,
     ) -> Self {
-        // Up to 10 % less, so that peers which came together do not all come back together.
-        let age = config.max_connection_age.mul_f64(1.0 - 0.1 * rng.unit());
+        let age = spread(config.max_connection_age, rng);
         let left = time_left(not_after, wall);
         Self {
             header_timeout: config.header_timeout,

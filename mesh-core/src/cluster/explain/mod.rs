@@ -26,7 +26,9 @@ use crate::discover::EndpointKey;
 use crate::health::Standing;
 use crate::telemetry::{Distance, Label};
 
-/// Endpoints, priorities, and localities of a priority that are listed at most; the rest is counted.
+/// Endpoints, priorities, and localities of a priority that are listed at most.
+///
+/// The rest is counted.
 pub const MAX_LISTED: usize = 32;
 
 /// A cluster as a pick finds it, and what that pick would choose.
@@ -97,7 +99,9 @@ pub struct PriorityExplanation {
     pub localities: Vec<LocalityExplanation>,
 }
 
-/// What one locality of a priority gets, or all that are as near as each other.
+/// What one locality of a priority gets.
+///
+/// Or all that are as near as each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LocalityExplanation {

@@ -21,7 +21,9 @@ use build::Builder;
 /// Bytes of one file.
 pub const MAX_TEXT: usize = 1024 * 1024;
 
-/// Parses every document of `text`. Problems go to `errors`; a broken file yields the documents before the break.
+/// Parses every document of `text`.
+///
+/// Problems go to `errors`; a broken file yields the documents before the break.
 ///
 /// Bounded: 1 MiB of text, 64 levels, 100,000 nodes after aliases are expanded. Duplicate and non-string keys are
 /// errors. A document that is empty or null is left out.

@@ -2,7 +2,9 @@
 
 use crate::config::issue::{Errors, Place, join};
 
-/// One node of the tree. Equality is that of the values: moved text is no change.
+/// One node of the tree.
+///
+/// Equality is that of the values: moved text is no change.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Where it starts.
@@ -11,7 +13,9 @@ pub struct Node {
     pub value: Value,
 }
 
-/// What a [`Node`] holds. Plain scalars are typed by YAML 1.2's core schema; quoted ones are strings.
+/// What a [`Node`] holds.
+///
+/// Plain scalars are typed by YAML 1.2's core schema; quoted ones are strings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `null`, `~` or nothing.

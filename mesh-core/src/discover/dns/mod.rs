@@ -66,7 +66,9 @@ pub struct DnsResolver {
 }
 
 impl DnsResolver {
-    /// Asks as `config` says. `rng` spreads the times of lookups, and chooses where there are too many endpoints.
+    /// Asks as `config` says.
+    ///
+    /// `rng` spreads the times of lookups, and chooses where there are too many endpoints.
     pub fn new(config: DnsConfig, rng: Rng) -> Self {
         let config = Arc::new(config);
         let lookup = Arc::new(NameServers::new(Arc::clone(&config)));

@@ -149,7 +149,9 @@ impl DevCa {
         Self::over(trust_domain, store, clock)
     }
 
-    /// Signs a fresh SVID that is valid for `ttl` (2 s to 24 h) from now.
+    /// Signs a fresh SVID that is valid for `ttl` from now.
+    ///
+    /// Range 2 s to 24 h.
     pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<X509Svid, DevCaError> {
         let pem = self.issue_pem(id, ttl)?;
         X509Svid::from_pem(pem.certificate.as_bytes(), pem.key.as_bytes())
@@ -181,7 +183,9 @@ impl DevCa {
         Ok(SvidPem { certificate: certificate.pem(), key: key.pem(), bundle: self.store.bundle() })
     }
 
-    /// What is trusted now: the root that signs, its successor, and old roots until all that they signed has ended.
+    /// What is trusted now.
+    ///
+    /// The root that signs, its successor, and old roots until all that they signed has ended.
     pub fn bundle(&self) -> Result<TrustBundle, DevCaError> {
         TrustBundle::new(self.trust_domain.clone(), self.store.roots()).map_err(|error| DevCaError(error.to_string()))
     }
@@ -282,7 +286,9 @@ impl fmt::Debug for DevCa {
     }
 }
 
-/// An SVID as the text of three files, for programs outside the mesh and for the `files` source.
+/// An SVID as the text of three files.
+///
+/// For programs outside the mesh and for the `files` source.
 pub struct SvidPem {
     /// The leaf.
     pub certificate: String,
@@ -293,8 +299,9 @@ pub struct SvidPem {
 }
 
 impl SvidPem {
-    /// Writes `svid.pem`, `svid.key` (0600) and `bundle.pem` into `dir`, each atomically. Makes `dir` (0700) if need
-    /// be, and refuses one that other users can write to.
+    /// Writes `svid.pem`, `svid.key` (0600) and `bundle.pem` into `dir`, each atomically.
+    ///
+    /// Makes `dir` (0700) if need be, and refuses one that other users can write to.
     pub fn write(&self, dir: &Path) -> Result<(), DevCaError> {
         disk::secure_directory(dir)?;
         disk::write(dir, disk::BUNDLE, self.bundle.as_bytes(), disk::PUBLIC)?;

@@ -35,7 +35,9 @@ pub struct DevCaConfig {
 }
 
 impl DevCaConfig {
-    /// SVIDs of 1 h for `id` from the authority in `dir`, which is looked at every 500 ms.
+    /// SVIDs of 1 h for `id` from the authority in `dir`.
+    ///
+    /// The directory is looked at every 500 ms.
     pub fn new(dir: impl Into<PathBuf>, trust_domain: TrustDomain, id: SpiffeId) -> Self {
         let poll_interval = Config::POLL_INTERVAL;
         Self { dir: dir.into(), trust_domain, id, svid_ttl: DEFAULT_SVID_TTL, poll_interval }

@@ -44,7 +44,9 @@ pub struct FilesConfig {
 }
 
 impl FilesConfig {
-    /// One certificate with its key, and the roots of its own trust domain; the files are compared every 500 ms.
+    /// One certificate with its key, and the roots of its own trust domain.
+    ///
+    /// The files are compared every 500 ms.
     pub fn new(
         trust_domain: TrustDomain,
         certificate: impl Into<PathBuf>,

@@ -24,7 +24,9 @@ const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 const NAME_CONSTRAINTS: &[u64] = &[2, 5, 29, 30];
 
-/// A chain with the key of its leaf, and the verdict that it must get at [`noon`].
+/// A chain, the key of its leaf, and the verdict that it must get.
+///
+/// At [`noon`].
 pub struct Forgery {
     /// What is wrong with it, or what is odd and right.
     pub name: &'static str,
@@ -60,7 +62,9 @@ impl Workshop {
         trust
     }
 
-    /// Every attack, each with a reason of its own, and the control without which they would prove nothing.
+    /// Every attack, each with a reason of its own, and the control.
+    ///
+    /// Without the control they would prove nothing.
     pub fn attacks(&self) -> Vec<Forgery> {
         let leaves: [(_, _, Change); 16] = [
             ("control", ACCEPTED, |_| {}),
@@ -111,7 +115,9 @@ impl Workshop {
         attacks
     }
 
-    /// More of the same, which may share a reason; and what is odd and must be let in.
+    /// More of the same, which may share a reason.
+    ///
+    /// And what is odd and must be let in.
     pub fn variants(&self) -> Vec<Forgery> {
         let leaves: [(_, _, Change); 27] = [
             ("no extended key usage", ACCEPTED, |p| p.extended_key_usages.clear()),

@@ -37,8 +37,10 @@ pub fn is_stripped(name: &str) -> bool {
     }
 }
 
-/// Whether this field (lower case) has no place in trailers: what frames, routes, authenticates or reads the message
-/// may not change behind the body, and nobody may claim an identity there. (RFC 9110 6.5.1)
+/// Whether this field (lower case) has no place in trailers.
+///
+/// What frames, routes, authenticates or reads the message may not change behind the body, and nobody may claim an
+/// identity there. (RFC 9110 6.5.1)
 pub fn is_forbidden_trailer(name: &str) -> bool {
     const HEAD_ONLY: [&str; 16] = [
         "authorization",

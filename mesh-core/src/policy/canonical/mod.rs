@@ -86,7 +86,9 @@ impl Canonicalization {
         Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("reject", |(name, _)| name)
     }
 
-    /// Reads the path of a request target, without its query, or says by a stable code why it is refused.
+    /// Reads the path of a request target, without its query.
+    ///
+    /// Or says by a stable code why it is refused.
     ///
     /// Does not allocate for a path in its plainest form.
     pub fn path(self, raw: &str) -> Result<CanonicalPath<'_>, &'static str> {
@@ -109,7 +111,9 @@ impl Canonicalization {
         }
     }
 
-    /// The path as a handler reads it that decodes its parts, whatever mode; `None` where that is the path itself or none.
+    /// The path as a handler reads it that decodes its parts, whatever mode.
+    ///
+    /// `None` where that is the path itself or none.
     pub fn decoded(path: &str) -> Option<String> {
         path.contains('%').then(|| dual::decode(path).ok()).flatten().map(Cow::into_owned)
     }

@@ -18,11 +18,13 @@ use mesh_core::telemetry::ConnectFailure;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cancellations::{self, REMEMBERED};
+use super::drive::{Driven, Protocol, Sender};
 use super::last_words::LastWords;
-use super::link::{Driven, Failure, Protocol, Sender};
+use super::link::Failure;
 use super::trust::Judged;
+use crate::ages::spread;
 use crate::client::upload::Uploads;
-use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Io};
+use crate::connect::{BoxIo, ConnectCause, ConnectError, Dialer, Dialing, Io};
 use crate::error::{ErrorKind, chain};
 use crate::tls::{HandshakeRefused, PeerRefused};
 
@@ -35,13 +37,17 @@ const MIN_BUFFER: usize = 64 * 1024;
 
 /// Opens verified byte streams to endpoints. The seam that lets tests go without TLS.
 pub(crate) trait Dial: Send + Sync + 'static {
-    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>>;
+    /// Tells by `dialing` when it waits for something else than the endpoint.
+    fn dial<'a>(&'a self, address: SocketAddr, dialing: &'a Dialing) -> DialFuture<'a>;
 
     /// Whether it keeps to `pool.connect_timeout` by itself. It may wait for its turn beside that.
     fn is_bounded(&self) -> bool {
         false
     }
 }
+
+/// What [`Dial::dial`] returns.
+pub(crate) type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + 'a>>;
 
 /// A byte stream to an endpoint that is who it should be.
 pub(crate) struct Dialed {
@@ -66,16 +72,16 @@ pub(crate) struct MeshDial {
 }
 
 impl Dial for MeshDial {
-    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send + '_>> {
+    fn dial<'a>(&'a self, address: SocketAddr, dialing: &'a Dialing) -> DialFuture<'a> {
         Box::pin(async move {
             let mut generation = self.identity.generation();
             // One limit for both.
             let mut give_up = Instant::now() + self.timeout;
-            let mut dialed = self.dialer.dial_by(address, &mut give_up).await;
+            let mut dialed = self.dialer.dial_by(address, &mut give_up, dialing).await;
             // Once: whoever is unknown to the newest bundle stays so.
             if dialed.as_ref().is_err_and(is_about_trust) && self.newer_than(generation, give_up).await {
                 generation = self.identity.generation();
-                dialed = self.dialer.dial_by(address, &mut give_up).await;
+                dialed = self.dialer.dial_by(address, &mut give_up, dialing).await;
             }
             let connected = dialed.map_err(|error| failure(&error))?;
             let own = self.identity.load();
@@ -85,8 +91,7 @@ impl Dial for MeshDial {
                 http2: connected.peer.http == http::Version::HTTP_2,
                 io: Box::new(connected.io) as Box<dyn Io>,
                 peer: Some(Judged { peer: connected.peer, generation }),
-                // Up to 10 % less, so that what was connected together is not replaced together.
-                retire_at: Instant::now().checked_add(wait.mul_f64(1.0 - 0.1 * self.rng.unit())),
+                retire_at: Instant::now().checked_add(spread(wait, &self.rng)),
             })
         })
     }
@@ -148,16 +153,17 @@ pub(super) async fn connect(
     dial: &dyn Dial,
     address: SocketAddr,
     settings: &PoolConfig,
+    dialing: &Dialing,
 ) -> Result<Connection, Failure> {
     let late = |_| {
         let message = format!("not connected after {:?} (pool.connect_timeout)", settings.connect_timeout);
         Failure::new(ErrorKind::Connect, ConnectFailure::Timeout, message)
     };
-    let dialing = dial.dial(address);
+    let dial_future = dial.dial(address, dialing);
     let dialed = if dial.is_bounded() {
-        dialing.await?
+        dial_future.await?
     } else {
-        timeout(settings.connect_timeout, dialing).await.map_err(late)??
+        timeout(settings.connect_timeout, dial_future).await.map_err(late)??
     };
     let handshake = handshake(dialed.io, dialed.http2, settings);
     let halves = timeout(settings.connect_timeout, handshake).await.map_err(late)??;

@@ -10,7 +10,7 @@
 //!            request                 streams run out, or none
 //!   ready ------------> claim stream ------------------------> pending queue (bounded)
 //!     ^                                                             |
-//!     | connected                                              one connect for all who wait
+//!     | connected                                              connects for all who wait
 //!     |                                                             |
 //!   unready <-------- last connection broke, or connect failed <----+
 //!     |    reconnects in the background, with backoff
@@ -29,26 +29,31 @@
 
 mod cancellations;
 mod claim;
+mod connecting;
 mod dial;
+mod drive;
 mod last_words;
 mod lease;
+mod life;
 mod link;
 mod progress;
+mod queue;
+mod returning;
 mod service;
 mod trust;
 
-#[cfg(test)]
-pub(crate) use dial::Dialed;
 pub(crate) use dial::{Dial, MeshDial};
+#[cfg(test)]
+pub(crate) use dial::{DialFuture, Dialed};
 pub(crate) use lease::Lease;
 #[cfg(test)]
 pub(crate) use link::Failure as DialFailure;
 pub(crate) use progress::{Chosen, Progress};
+pub(crate) use queue::overloaded;
 pub use service::Transport;
 pub(crate) use service::send;
 
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -59,23 +64,18 @@ use mesh_core::clock::WallClock;
 use mesh_core::cluster::{EndpointState, Readiness, TransportReport};
 use mesh_core::config::PoolConfig;
 use mesh_core::identity::Identity;
-use mesh_core::retry::{FAIL_FAST, Reconnects};
 use mesh_core::rng::Rng;
 use mesh_core::snapshot::Snapshot;
-use mesh_core::telemetry::{ClusterMetrics, ConnectFailure};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use mesh_core::telemetry::ClusterMetrics;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::limits::ClusterLimits;
 use super::replay::ReplayBody;
-use crate::error::{Error, ErrorKind};
-use crate::places::Place as ConnectionPlace;
-use link::{End, Failure, Link, Sender};
-
-/// HTTP/1.1 carries one request at a time and so needs more connections than HTTP/2. (`PoolConfig::max_connections`)
-const HTTP1_FACTOR: usize = 64;
-/// By how much a connection may be replaced before its greatest age.
-const AGE_JITTER: f64 = 0.1;
+use crate::connect::Line;
+use crate::error::Error;
+use drive::Sender;
+use link::{Failure, Link};
 
 /// The connections to one endpoint. Dropped, it takes no more requests; those under way finish.
 ///
@@ -111,6 +111,10 @@ pub(crate) struct Shared {
     wake: Notify,
     /// One permit: whose turn it is among those who wait. Fair.
     turn: Semaphore,
+    /// Connects that wait for limits of this process.
+    line: Arc<Line>,
+    /// Tells them that they may be of no use any more.
+    eased: Notify,
     epoch: Instant,
     /// Milliseconds after `epoch`.
     last_used: AtomicU64,
@@ -139,11 +143,14 @@ struct Lists {
     connecting: usize,
     /// What the last handshake agreed on.
     http1: bool,
-    /// Connects in a row that failed, or led to a connection without a single answer.
+    /// How many streams the last HTTP/2 connection was allowed; `None` until one was told.
+    streams: Option<usize>,
+    /// Rounds in a row of connects that failed, or led to a connection without a single answer.
     failures: u32,
     failed_at: Option<Instant>,
     failure: Option<Failure>,
-    /// Grows with each failed connect, so that a waiter knows that its own failed.
+    /// Grows with each failure, so that a waiter knows that its own connect failed, and of connects that were begun
+    /// together and all fail, one counts.
     round: u64,
     reconnecting: bool,
     next_id: u64,
@@ -173,6 +180,8 @@ impl Pool {
                 pending: AtomicUsize::new(0),
                 wake: Notify::new(),
                 turn: Semaphore::new(1),
+                line: Line::new(),
+                eased: Notify::new(),
                 epoch: Instant::now(),
                 last_used: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
@@ -193,25 +202,14 @@ impl Pool {
         }
         progress.waits(shared.lock().alive.is_empty());
         let since = Instant::now();
-        let result = Self::wait(shared).await;
+        let result = Shared::wait(shared).await;
         progress.over(since.elapsed());
         result
     }
 
-    async fn wait(shared: &Arc<Shared>) -> Result<Lease, Error> {
-        let _place = shared.enqueue()?;
-        let round = shared.lock().round;
-        let _turn = Shared::turn(shared, round).await?;
-        // Whoever comes to their turn looks for themselves first, so a wake-up is never lost with one who left.
-        loop {
-            let mut woken = pin!(shared.wake.notified());
-            woken.as_mut().enable();
-            if let Some(lease) = Shared::claim(shared) {
-                return Ok(lease);
-            }
-            Shared::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
-            woken.await;
-        }
+    /// Whether, at some time from `since` to now, a connection waited for a limit of this process and not for the endpoint.
+    pub(crate) fn held_up_since(&self, since: Instant) -> bool {
+        self.shared.get().is_some_and(|shared| shared.line.held_up_since(since))
     }
 
     /// Its connections, for people.
@@ -240,27 +238,13 @@ impl Drop for Pool {
         let idle = std::mem::take(&mut shared.lock().idle);
         drop(idle);
         shared.wake.notify_waiters();
+        shared.eased.notify_waiters();
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("connections", &self.connections()).finish_non_exhaustive()
-    }
-}
-
-/// The error of a request that finds the queue full.
-pub(crate) fn overloaded(max: usize) -> Error {
-    let message = format!("{max} requests wait for a connection already (pool.max_pending)");
-    Error::new(ErrorKind::Overloaded, message).never_sent()
-}
-
-/// A place in the pending queue.
-struct Place<'a>(&'a Shared);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, SeqCst);
     }
 }
 
@@ -277,27 +261,6 @@ impl Shared {
     /// Whether a request came within `span`.
     fn used_within(&self, span: Duration) -> bool {
         self.epoch + Duration::from_millis(self.last_used.load(Relaxed)) + span > Instant::now()
-    }
-
-    fn enqueue(&self) -> Result<Place<'_>, Error> {
-        let max = self.context.settings.load().max_pending;
-        match self.pending.fetch_update(SeqCst, SeqCst, |pending| (pending < max).then_some(pending + 1)) {
-            Ok(_) => Ok(Place(self)),
-            Err(_) => {
-                self.context.limits.pending_refused();
-                Err(overloaded(max))
-            }
-        }
-    }
-
-    /// Waits for the front of the queue. Connects are begun from every place in it.
-    async fn turn(shared: &Arc<Self>, round: u64) -> Result<SemaphorePermit<'_>, Error> {
-        if let Ok(turn) = shared.turn.try_acquire() {
-            return Ok(turn);
-        }
-        Self::connect_on_demand(shared, round).map_err(|failure| failure.error())?;
-        let turn = shared.turn.acquire().await;
-        turn.map_err(|closed| Error::new(ErrorKind::Connection, "nobody is served").caused_by(closed).never_sent())
     }
 
     /// Claims what is free now. HTTP/2 takes the connection with the fewest streams and touches no lock.
@@ -322,120 +285,6 @@ impl Shared {
             }
         }
         None
-    }
-
-    /// Starts connects for those who wait, unless enough are under way. Fails fast where one has just failed.
-    fn connect_on_demand(shared: &Arc<Self>, since: u64) -> Result<(), Failure> {
-        let mut lists = shared.lock();
-        if shared.closed.load(Relaxed) {
-            return Err(Failure::new(ErrorKind::Connect, ConnectFailure::Tcp, "the endpoint has left the cluster"));
-        }
-        if let Some(failure) = &lists.failure {
-            let just_failed = lists.failed_at.is_some_and(|at| at.elapsed() < FAIL_FAST);
-            if lists.round != since || (just_failed && lists.connecting == 0) {
-                return Err(failure.clone());
-            }
-        }
-        // Most often it has room for all, once its peer has said so; then they wake.
-        if shared.http2.load().iter().any(|connection| connection.link.is_unsettled()) {
-            return Ok(());
-        }
-        let settings = shared.context.settings.load();
-        let (max, wanted) = if lists.http1 {
-            (settings.max_connections.saturating_mul(HTTP1_FACTOR), shared.pending.load(Relaxed))
-        } else {
-            (settings.max_connections, 1)
-        };
-        let room = max.saturating_sub(lists.alive.len() + lists.connecting);
-        for _ in 0..wanted.saturating_sub(lists.connecting).min(room) {
-            let Some(place) = shared.context.limits.connection(lists.alive.len() + lists.connecting == 0) else {
-                break;
-            };
-            lists.connecting += 1;
-            let shared = Arc::clone(shared);
-            // Not the waiter's task: a waiter that gives up must not take the others' connection with it. Bounded by
-            // `connect_timeout`, and by the wait for its turn to shake hands.
-            tokio::spawn(async move { _ = shared.finish_connect(Some(place)).await });
-        }
-        Ok(())
-    }
-
-    /// Makes one connection; `None` if that failed. Boxed, because a connection's own task calls it for its successor.
-    fn connect(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
-        self.lock().connecting += 1;
-        self.connect_counted()
-    }
-
-    fn connect_counted(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = Option<Arc<Link>>> + Send>> {
-        let shared = Arc::clone(self);
-        // The only one of its endpoint, or the successor of one that goes.
-        let place = self.context.limits.connection(true);
-        Box::pin(async move { shared.finish_connect(place).await })
-    }
-
-    /// Whether a request can be taken, after one connect where there was none: that of a request under way will do.
-    async fn comes_back(self: &Arc<Self>) -> bool {
-        let mut woken = pin!(self.wake.notified());
-        woken.as_mut().enable();
-        let under_way = {
-            let mut lists = self.lock();
-            if lists.serves() {
-                return true;
-            }
-            let under_way = lists.connecting > 0;
-            lists.connecting += usize::from(!under_way);
-            under_way
-        };
-        if !under_way {
-            return self.connect_counted().await.is_some();
-        }
-        woken.await;
-        self.lock().serves()
-    }
-
-    /// The second half of a connect that is counted already.
-    async fn finish_connect(self: &Arc<Self>, place: Option<ConnectionPlace>) -> Option<Arc<Link>> {
-        struct Counted<'a>(&'a Shared);
-        impl Drop for Counted<'_> {
-            fn drop(&mut self) {
-                self.0.lock().connecting -= 1;
-            }
-        }
-        let counted = Counted(self);
-        let settings = self.context.settings.load_full();
-        let result = dial::connect(&**self.context.dial.load_full(), self.address, &settings).await;
-        let connected = match result {
-            Ok(((send, driven), http2, peer, retire_at)) => {
-                let max = if http2 { dial::INITIAL_STREAMS } else { 1 };
-                let link = Link::new(self.next_id(), max, retire_at, self.grows_old(&settings), peer);
-                self.add(Arc::clone(&link), send);
-                let metrics = Arc::clone(&self.context.metrics);
-                // Not in an async block: it would hold the future twice, as given and as awaited.
-                tokio::spawn(link::drive(driven, Arc::clone(&link), Arc::downgrade(self), metrics, place));
-                Some(link)
-            }
-            Err(failure) => {
-                self.context.metrics.connections_failed.inc(failure.counted);
-                self.failed(failure);
-                None
-            }
-        };
-        drop(counted);
-        // After the count went down, so that whoever wakes may connect again.
-        self.wake.notify_waiters();
-        connected
-    }
-
-    /// When a connection that is made now has reached its greatest age.
-    fn grows_old(&self, settings: &PoolConfig) -> Option<Instant> {
-        let age = Some(settings.max_connection_age).filter(|age| !age.is_zero())?;
-        Instant::now().checked_add(age.mul_f64(1.0 - AGE_JITTER * self.context.rng.unit()))
-    }
-
-    fn next_id(&self) -> u64 {
-        let mut lists = self.lock();
-        lists.next_id += 1;
-        lists.next_id
     }
 
     fn add(self: &Arc<Self>, link: Arc<Link>, send: Sender) {
@@ -471,105 +320,6 @@ impl Shared {
         self.http2.store(Arc::new(connections));
         drop(lists);
         drop(idle);
-    }
-
-    /// A connect failed, or a connection broke before it carried one answer.
-    fn failed(self: &Arc<Self>, failure: Failure) {
-        tracing::debug!(endpoint = %self.address, error = %failure.message, "connect failed");
-        let alone = {
-            let mut lists = self.lock();
-            lists.failures = lists.failures.saturating_add(1);
-            lists.failed_at = Some(Instant::now());
-            lists.failure = Some(failure);
-            lists.round += 1;
-            !lists.serves()
-        };
-        if alone {
-            self.readiness.unready();
-            self.reconnect();
-        }
-    }
-
-    /// A connection carried its first answer.
-    fn proven(&self) {
-        let mut lists = self.lock();
-        lists.failures = 0;
-        lists.failure = None;
-        lists.failed_at = None;
-    }
-
-    /// A connection ended; `expected` if we wanted it to.
-    fn lost(self: &Arc<Self>, link: &Link, end: &End, expected: bool) {
-        self.remove(link);
-        if !expected {
-            let cause = end.error.as_deref().unwrap_or("closed by the peer");
-            tracing::debug!(endpoint = %self.address, %cause, "connection lost");
-            // A server that goes away in good order while it works on our first request has accepted us.
-            let working = end.error.is_none() && link.open() > 0;
-            if link.is_spare() {
-                // Most often it has grown too old for the server, which then cuts it.
-                if self.lock().alive.is_empty() && self.used_within(self.context.settings.load().idle_timeout) {
-                    self.reconnect();
-                }
-            } else if !link.is_proven() && !working {
-                // It took the handshake and then hung up on us.
-                let (kind, counted) = if end.refused_us {
-                    (ErrorKind::PeerIdentity, ConnectFailure::Identity)
-                } else {
-                    (ErrorKind::Connect, ConnectFailure::Http)
-                };
-                self.context.metrics.connections_failed.inc(counted);
-                self.failed(Failure::new(kind, counted, cause));
-            } else if self.lock().alive.is_empty() {
-                if end.error.is_some() {
-                    self.readiness.unready();
-                }
-                if end.error.is_some() || self.used_within(self.context.settings.load().idle_timeout) {
-                    self.reconnect();
-                }
-            }
-        }
-        self.wake.notify_waiters();
-    }
-
-    /// Tries to connect until it succeeds, in the background, so that an endpoint returns by itself.
-    fn reconnect(self: &Arc<Self>) {
-        if std::mem::replace(&mut self.lock().reconnecting, true) || self.closed.load(Relaxed) {
-            return;
-        }
-        let (weak, reconnects) = (Arc::downgrade(self), Reconnects::new(&self.context.rng));
-        tokio::spawn(async move {
-            loop {
-                let Some(pool) = weak.upgrade() else { return };
-                let wait = reconnects.wait(pool.lock().failures);
-                let changes = pool.context.identity.as_ref().map(Snapshot::subscribe);
-                drop(pool);
-                // A newer identity may be what was missing: here, or where the same authority serves the peer.
-                let renewed = async {
-                    match changes {
-                        Some(mut changes) => drop(changes.changed().await),
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(wait) => {}
-                    () = renewed => {}
-                }
-                let Some(pool) = weak.upgrade() else { return };
-                if pool.closed.load(Relaxed) {
-                    return;
-                }
-                if pool.comes_back().await {
-                    let mut lists = pool.lock();
-                    // It may be gone again already, and then `failed` found this task still running.
-                    if !lists.alive.is_empty() {
-                        lists.reconnecting = false;
-                        return;
-                    }
-                }
-            }
-        });
     }
 }
 

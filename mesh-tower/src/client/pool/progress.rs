@@ -53,11 +53,13 @@ impl Progress {
         self.0.load(Relaxed) & (WAITS | OVER) == WAITS
     }
 
-    /// The wait, if there was one; one that is not over began with the attempt, `elapsed` ago.
-    pub(crate) fn wait(&self, elapsed: Duration) -> Option<ConnectionWait> {
+    /// The wait, if there was one; one that is not over began with the attempt, `elapsed` ago. `held_up` is asked whether
+    /// limits of this process had to do with it.
+    pub(crate) fn wait(&self, elapsed: Duration, held_up: impl FnOnce() -> bool) -> Option<ConnectionWait> {
         let word = self.0.load(Relaxed);
         let over = word & OVER != 0;
         let length = if over { Duration::from_micros(word >> MICROS) } else { elapsed };
-        (word & WAITS != 0).then_some(ConnectionWait { length, connecting: word & CONNECTING != 0, over })
+        let connecting = word & CONNECTING != 0;
+        (word & WAITS != 0).then(|| ConnectionWait { length, connecting, over, held_up: held_up() })
     }
 }

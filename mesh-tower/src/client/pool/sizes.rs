@@ -1,9 +1,11 @@
 //! What endpoints and connections take, whatever becomes of them. It grows unnoticed.
 
+use std::future::Future;
 use std::sync::Weak;
 
-use super::link::{Driven, drive};
+use super::drive::{Driven, drive};
 use super::*;
+use crate::places::Place as ConnectionPlace;
 
 fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
     size_of::<F>()

@@ -86,6 +86,48 @@ async fn a_call_that_ran_out_of_time_tells_where_it_hung() {
     }
 }
 
+/// Whose time is up while a connection waits for its turn to shake hands says nothing against the endpoint, whoever notices
+/// it; whose time is up because the endpoint does not answer the handshake does.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_turn_is_not_the_endpoints_fault() {
+    const LONG: Duration = Duration::from_secs(40);
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Ends {
+        PerTry,
+        Deadline,
+        Dropped,
+    }
+    for ends in [Ends::PerTry, Ends::Deadline, Ends::Dropped] {
+        for in_line in [true, false] {
+            let net = Net::default();
+            let host = net.host(1, ok);
+            net.edit(host, |host| host.times = if in_line { (LONG, Duration::ZERO) } else { (Duration::ZERO, LONG) });
+            let config = retry(|retry| {
+                retry.attempts = 1;
+                retry.per_try_timeout = (ends == Ends::PerTry).then(|| Duration::from_secs(2));
+            });
+            let rig = Rig::with(&net, &[host], Some(config), |config| config.pool.connect_timeout = 2 * LONG);
+            if ends == Ends::Dropped {
+                // Past its deadline, which nobody looked at.
+                let mut call = Box::pin(rig.get());
+                assert!(futures_util::poll!(&mut call).is_pending());
+                tokio::time::sleep(Duration::from_secs(16)).await;
+                drop(call);
+            } else {
+                let answer = rig.get().await;
+                let [report] = &reports(&answer)[..] else { panic!("{answer:?}") };
+                let error = answer.as_ref().unwrap_err();
+                assert_eq!((error.kind(), error.is_never_sent()), (ErrorKind::Timeout, true), "{error}");
+                assert_eq!(report.wait.map(|wait| (wait.over, wait.held_up)), Some((false, in_line)), "{report}");
+                assert_eq!(report.to_string().contains("held up by limits of the cluster"), in_line, "{report}");
+            }
+            let blamed = rig.cluster.cluster.metrics().attempts.count(mesh_core::telemetry::AttemptOutcome::Timeout);
+            assert_eq!(blamed, u64::from(!in_line), "{ends:?}, in line: {in_line}");
+            rig.until(|rig| rig.in_flight() == 0).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_repeated_says_why() {
     type Edit = fn(&mut RetryConfig);

@@ -88,7 +88,7 @@ fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Dial for Late {
-    fn dial(&self, _: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+    fn dial<'a>(&'a self, _: SocketAddr, _: &'a Dialing) -> DialFuture<'a> {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(64 * 1024);
             let nth = self.dialed.fetch_add(1, SeqCst);

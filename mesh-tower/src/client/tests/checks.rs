@@ -113,6 +113,24 @@ async fn what_hangs_or_is_gone_is_unhealthy_and_what_is_busy_is_not() {
     task.abort();
 }
 
+/// A check that found no turn to shake hands has asked nobody; the same wait for the endpoint itself makes it unhealthy.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_had_no_turn_to_connect_says_nothing() {
+    const LONG: Duration = Duration::from_secs(40);
+    for in_line in [true, false] {
+        let net = Net::default();
+        let host = net.host(1, ok);
+        net.edit(host, |host| host.times = if in_line { (LONG, Duration::ZERO) } else { (Duration::ZERO, LONG) });
+        let rig = Rig::with(&net, &[host], None, |config| config.pool.connect_timeout = 2 * LONG);
+        let task = start(&rig, |config| config.timeout = Duration::from_millis(500));
+        let result = if in_line { CheckResult::Inconclusive } else { CheckResult::Unhealthy };
+        rig.until(|rig| rig.checks(result) >= 5).await;
+        let other = if in_line { CheckResult::Unhealthy } else { CheckResult::Inconclusive };
+        assert_eq!((rig.healthy(), rig.checks(other)), (vec![in_line], 0), "in line: {in_line}");
+        task.abort();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn checks_are_few_at_once_and_not_all_at_the_same_time() {
     let net = Net::default();

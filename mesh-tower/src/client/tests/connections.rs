@@ -97,7 +97,7 @@ async fn greatest_ages_are_spread() {
 struct Dead(Arc<Mutex<Vec<Instant>>>);
 
 impl Dial for Dead {
-    fn dial(&self, _: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+    fn dial<'a>(&'a self, _: SocketAddr, _: &'a Dialing) -> DialFuture<'a> {
         self.0.lock().unwrap().push(Instant::now());
         Box::pin(async { Err(DialFailure::new(ErrorKind::Connect, ConnectFailure::Tcp, "refused")) })
     }

@@ -2,9 +2,11 @@
 
 use mesh_core::config::{BreakerConfig, MaxRetries};
 use mesh_core::health::Standing;
+use mesh_core::retry::StopReason;
 use mesh_core::telemetry::{BreakerEvent, ClusterLimit};
 
 use super::*;
+use crate::client::attempts::AttemptNext;
 
 /// Two of two places are held by bodies that nobody has read.
 #[tokio::test(start_paused = true)]
@@ -59,6 +61,85 @@ async fn retries_have_places_of_their_own() {
             u64::from(limit == Some(MaxRetries::Count(0)))
         );
     }
+}
+
+/// One endpoint asks for 10 s before a retry: that keeps no place from the retries of others, as a back-off of our own does.
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_an_endpoint_postponed_holds_no_place() {
+    for (asks, expected) in [(true, "10.0.0.2:80 503, 10.0.0.3:80 200"), (false, "10.0.0.2:80 503")] {
+        let net = Net::default();
+        let busy = net.host(1, move |_| {
+            let mut answer = answer(503, "");
+            if asks {
+                answer.headers_mut().insert("retry-after", "10".parse().unwrap());
+            }
+            answer
+        });
+        let config =
+            retry(|retry| (retry.backoff, retry.max_backoff) = (Duration::from_secs(10), Duration::from_secs(10)));
+        let mut rig = Rig::with(&net, &[busy], Some(config), |config| {
+            config.limits.max_retries = Some(MaxRetries::Count(1));
+            config.limits.max_requests = 3;
+        });
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let rig = rig.clone();
+                tokio::spawn(async move { rig.get().await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(rig.in_flight(), 0, "all have their first answer");
+        let waiting = calls.iter().filter(|call| !call.is_finished()).count();
+        assert_eq!(waiting, if asks { 3 } else { 1 }, "postponed by the endpoint: {asks}");
+        // As many as `max_requests` may wait so.
+        let refused = rig.get().await.unwrap();
+        assert_eq!(attempts(&refused), "10.0.0.1:80 503");
+        // Others have their retries.
+        let (one, mut two) = (Address::new(net.host(2, |_| answer(503, ""))), Address::new(net.host(3, ok)));
+        two.priority = 1;
+        rig.cluster.cluster.update(vec![one, two], Instant::now());
+        rig.route = Rig::new(&net, &[], Some(retry(|_| {}))).route;
+        assert_eq!(attempts(&rig.get().await.unwrap()), expected);
+        for call in calls {
+            call.abort();
+        }
+    }
+}
+
+/// Three that an endpoint sent away to the same moment, and one place for them: the others learn that, and what was before.
+#[tokio::test(start_paused = true)]
+async fn postponed_retries_take_their_places_when_the_wait_is_over() {
+    let net = Net::default();
+    let first = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&first);
+    let host = net.slow_host(1, move |_| {
+        let early = count.fetch_add(1, SeqCst) < 3;
+        async move {
+            if early {
+                let mut answer = answer(503, "");
+                answer.headers_mut().insert("retry-after", "10".parse().unwrap());
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            answer(200, "ok")
+        }
+    });
+    let rig = Rig::with(&net, &[host], Some(retry(|_| {})), |config| {
+        config.limits.max_retries = Some(MaxRetries::Count(1));
+    });
+    let ended = futures_util::future::join_all((0..3).map(|_| rig.get())).await;
+    let (good, bad): (Vec<_>, Vec<_>) = ended.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len(), first.load(SeqCst)), (1, 2, 4));
+    for error in bad.into_iter().map(Result::unwrap_err) {
+        assert_eq!((error.kind(), error.is_never_sent(), error.is_in_vain()), (ErrorKind::LimitReached, false, true));
+        assert!(error.to_string().contains("limits.max_retries"), "{error}");
+        assert_eq!(error.attempts().to_string(), "10.0.0.1:80 503");
+        let next = error.attempts().iter().next().unwrap().next;
+        assert_eq!(next, AttemptNext::Stopped(StopReason::Limit));
+    }
+    let metrics = rig.cluster.cluster.metrics();
+    assert_eq!(metrics.retries.count(RetryReason::Failure), 1);
+    assert_eq!(metrics.limit_overflows.count(ClusterLimit::MaxRetries), 2);
 }
 
 /// Three connections for two endpoints: whoever has none gets its first, and nobody opens a fourth.

@@ -150,7 +150,7 @@ impl RefusesUs {
 }
 
 impl Dial for RefusesUs {
-    fn dial(&self, _: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+    fn dial<'a>(&'a self, _: SocketAddr, _: &'a Dialing) -> DialFuture<'a> {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(64 * 1024);
             tokio::spawn(self.0.accept(far));
@@ -181,9 +181,9 @@ async fn a_connection_that_grows_old_is_replaced_without_failing_a_request() {
     /// Connections that retire after a minute.
     struct Aging(Net);
     impl Dial for Aging {
-        fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+        fn dial<'a>(&'a self, address: SocketAddr, dialing: &'a Dialing) -> DialFuture<'a> {
             Box::pin(async move {
-                let dialed = self.0.dial(address).await?;
+                let dialed = self.0.dial(address, dialing).await?;
                 Ok(Dialed { retire_at: Some(Instant::now() + Duration::from_secs(60)), ..dialed })
             })
         }

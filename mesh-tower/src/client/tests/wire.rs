@@ -41,7 +41,7 @@ impl Scripted {
 }
 
 impl Dial for Scripted {
-    fn dial(&self, _: SocketAddr) -> Pin<Box<dyn Future<Output = Result<Dialed, DialFailure>> + Send + '_>> {
+    fn dial<'a>(&'a self, _: SocketAddr, _: &'a Dialing) -> DialFuture<'a> {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(64 * 1024);
             let (nth, script) = (self.dialed.fetch_add(1, SeqCst), Arc::clone(&self.script));

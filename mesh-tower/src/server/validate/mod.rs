@@ -90,15 +90,18 @@ impl ValidateLayer {
         self.with(|limits| limits.body = bytes)
     }
 
-    /// The media types that a body may have, without parameters: `application/json`, or `image/*`. A body without
-    /// `Content-Type` has none of them.
+    /// The media types that a body may have, without parameters: `application/json`, or `image/*`.
+    ///
+    /// A body without `Content-Type` has none of them.
     #[must_use]
     pub fn content_types<T: Into<String>>(self, types: impl IntoIterator<Item = T>) -> Self {
         let types = types.into_iter().map(|name| name.into().to_ascii_lowercase()).collect();
         self.with(|limits| limits.types = Some(types))
     }
 
-    /// How deep arrays and objects may be nested in a body that says it is JSON.
+    /// How deep arrays and objects may be nested in a JSON body.
+    ///
+    /// One that says it is JSON.
     #[must_use]
     pub fn max_json_depth(self, depth: u32) -> Self {
         self.with(|limits| limits.depth = depth)

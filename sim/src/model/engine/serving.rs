@@ -115,7 +115,9 @@ impl Engine<'_> {
     /// Its caller is gone.
     pub(super) fn give_up(&mut self, server: usize, job: Id) {
         let of = &mut self.servers[server];
-        if self.scenario.servers[of.group].finishes_cancelled {
+        let group = &self.scenario.servers[of.group];
+        let begun = of.jobs.get(job).is_some_and(|job| job.running);
+        if if begun { group.finishes_cancelled } else { group.begins_cancelled } {
             return;
         }
         let Some(job) = of.jobs.remove(job) else { return };

@@ -34,8 +34,11 @@ pub struct ServerGroup {
     pub weight: u32,
     /// The service that they call, once for each request, after their own work and before their answer.
     pub calls: Option<String>,
-    /// What becomes of work whose caller is gone. Default false: it is given up, as a dropped handler's is.
+    /// What becomes of begun work whose caller is gone. Default false: it is given up, as a dropped handler's is.
     pub finishes_cancelled: bool,
+    /// Whether work is begun for callers who went while it waited. Default false: what waits in a handler of ours is
+    /// dropped with it.
+    pub begins_cancelled: bool,
 }
 
 impl ServerGroup {
@@ -56,6 +59,14 @@ impl ServerGroup {
         let (priority, weight) = (fields.within("priority", 0, 0..=15), fields.within("weight", 1, 1..=65_535));
         let calls = fields.optional("calls");
         let finishes_cancelled = fields.or("finishes_cancelled", false);
+        let begins_cancelled = fields.or("begins_cancelled", false);
+        if begins_cancelled && !finishes_cancelled {
+            let place = fields.place("begins_cancelled");
+            fields.errors().push(
+                &place,
+                "work that is given up with its caller is not begun without him: set `finishes_cancelled` too",
+            );
+        }
         fields.finish();
         let name = name?;
         Some(Self {
@@ -71,6 +82,7 @@ impl ServerGroup {
             weight,
             calls,
             finishes_cancelled,
+            begins_cancelled,
         })
     }
 }

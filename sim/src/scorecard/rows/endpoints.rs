@@ -1,10 +1,8 @@
 //! Single servers that fail, and how soon they are left alone.
 
-use std::time::Duration;
-
 use mesh_core::config::BalancePolicy;
 
-use super::{Change as _, scenario, sized};
+use super::{Change as _, each, scenario, sized};
 use crate::model::{Report, Scenario, run};
 use crate::scorecard::{Row, Seen};
 
@@ -39,23 +37,25 @@ pub(super) const ROWS: [Row; 8] = [
     },
     Row {
         name: "fast-error-sink",
-        target: "1 of 10 answers 503 at once beside peers that take 20 ms: its share is at most fair, 10 %",
-        mesh: |seed| sink(scenario(SINK), seed),
+        target: "1 of 10 answers 503 at once beside peers that take 20 ms, all settings default, then ejection alone, then a breaker alone: its share is at most fair, 10 %",
+        mesh: |seed| each(judges(scenario(SINK)), seed, sink),
         without: "failures counted as fast as they are, no ejection",
         control: |seed| sink(scenario(SINK).without_judging(), seed),
     },
     Row {
         name: "flapping",
-        target: "1 of 10 up for 1 s and down for 1 s, 60 s: at most 0.1 % failed, at most 8 ejections",
-        mesh: |seed| flapping(flaps(), seed),
+        target: "1 of 10 up for 1 s and down for 1 s, 60 s, all settings default, then ejection alone, then a breaker alone: at most 0.1 % failed, at most 8 ejections",
+        mesh: |seed| each(judges(flaps()), seed, flapping),
         without: "failures counted as fast as they are, no ejection",
         control: |seed| flapping(flaps().without_judging(), seed),
     },
     Row {
         name: "mostly-sick",
-        target: "8 of 10 fail half of their requests, ejection alone: never an empty set, nobody above twice his fair load (10 % for chance)",
-        mesh: |seed| most_sick(sick(), seed),
-        without: "each judged alone, by a threshold of 40 %; any number may be ejected, no panic",
+        target: "8 of 10 fail half of their requests, all settings default, without retries and with them, then the same with a breaker: never an empty set, nobody gets more than twice a tenth of the attempts (10 % for chance)",
+        mesh: |seed| {
+            each([sick(), sick().retried(), sick().with_breaker(), sick().retried().with_breaker()], seed, most_sick)
+        },
+        without: "whoever is a little worse than the mean is ejected, however many that are; no panic",
         control: |seed| most_sick(unbounded(sick()), seed),
     },
     Row {
@@ -106,6 +106,7 @@ servers:
   - { name: well, cluster: web, count: 2, service_time: { exponential: 20ms } }
 faults: [{ servers: sick, errors: { rate: 50% } }]
 clusters: { web: { discover: { static: ["10.0.0.1:1"] }, identities: ["spiffe://shop.example/web"] } }
+routes: { web: [{ cluster: web }] }
 "#;
 
 const PARTLY: &str = r#"
@@ -137,17 +138,21 @@ fn flaps() -> Scenario {
 }
 
 fn sick() -> Scenario {
-    let sick = Scenario { duration: sized(60, 40), ..scenario(SICK) };
-    // With the penalty the picker itself knows who is well, and prefers them as long as they are not busy.
-    sick.clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
+    Scenario { duration: sized(60, 40), ..scenario(SICK) }
 }
 
 fn unbounded(scenario: Scenario) -> Scenario {
     scenario.clusters(|cluster| {
-        cluster.outlier.failure_percentage.threshold = 40;
+        let rule = &mut cluster.outlier.success_rate;
+        (rule.stdev_factor, rule.significance) = (0.1, 0.0);
         cluster.outlier.max_ejection_percent = 100;
         cluster.balance.panic.threshold_percent = 0;
     })
+}
+
+/// As it is shipped, where the picker takes failures for slow and is fastest; and what is left to ejection, and to a breaker.
+fn judges(scenario: Scenario) -> [Scenario; 3] {
+    [scenario.clone(), scenario.clone().without_penalty(), scenario.without_penalty().with_breaker()]
 }
 
 /// Nobody failed, and the failed server was left alone in time.
@@ -189,7 +194,7 @@ fn most_sick(scenario: Scenario, seed: u64) -> Seen {
     let nobody = report.failures.get(&crate::model::Failed::NoEndpoints).copied().unwrap_or_default();
     Seen {
         met: nobody == 0 && times <= 2.2,
-        text: format!("{nobody} requests without an endpoint, at most {times:.2} x the fair load"),
+        text: format!("{nobody} without an endpoint, at most {times:.2} x a tenth"),
         badness: nobody as f64 + times,
     }
 }
@@ -210,8 +215,5 @@ fn partly_broken(scenario: Scenario, seed: u64) -> Seen {
 
 /// Only the comparison finds it: five in a row would happen by chance, and failures are not taken for slow.
 fn without_streaks() -> Scenario {
-    scenario(PARTLY).clusters(|cluster| {
-        cluster.outlier.consecutive_failures = 0;
-        cluster.balance.failure_penalty = Duration::ZERO;
-    })
+    scenario(PARTLY).without_penalty().clusters(|cluster| cluster.outlier.consecutive_failures = 0)
 }

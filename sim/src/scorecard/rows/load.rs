@@ -2,11 +2,11 @@
 
 use mesh_core::rng::Rng;
 
-use super::{Change as _, scenario, sized};
+use super::{Change as _, each, scenario, sized};
 use crate::model::{Report, Scenario, run};
 use crate::scorecard::{Row, Seen};
 
-pub(super) const ROWS: [Row; 4] = [
+pub(super) const ROWS: [Row; 5] = [
     Row {
         name: "retry-amplification",
         target: "every request fails, budget 10 % and nothing a second: at most 1.10 x the load, at any time",
@@ -23,10 +23,17 @@ pub(super) const ROWS: [Row; 4] = [
     },
     Row {
         name: "metastable",
-        target: "80 % load, 10 s at half capacity: 95 % goodput again within 10 s after that",
+        target: "80 % load, 10 s at half capacity, servers that work for callers who are gone and queue for 0.5 s: 95 % goodput again within 10 s after that",
         mesh: |seed| recovers(overload(), seed),
         without: "retries without a budget, no ejection, which sheds load as well",
         control: |seed| recovers(overload().without_budget().without_ejection(), seed),
+    },
+    Row {
+        name: "metastable-long-queues",
+        target: "the same with queues of 0.5, 1 and 2 s, of servers that finish what they began, and begin nothing for callers who are gone",
+        mesh: |seed| each(QUEUES.map(ours), seed, recovers),
+        without: "the same servers, retries without a budget, no ejection",
+        control: |seed| each(QUEUES.map(|queue| ours(queue).without_budget().without_ejection()), seed, recovers),
     },
     Row {
         name: "determinism",
@@ -88,6 +95,16 @@ fn tiers() -> Scenario {
 
 fn overload() -> Scenario {
     Scenario { duration: sized(50, 35), ..scenario(METASTABLE) }
+}
+
+/// Requests that take half a second, one and two, at full speed.
+const QUEUES: [usize; 3] = [250, 500, 1000];
+
+/// As a handler of ours is, if its work cannot be broken off: what only waits is dropped when its caller has left.
+fn ours(queue: usize) -> Scenario {
+    let mut ours = Scenario { duration: sized(50, 31), ..scenario(METASTABLE) };
+    ours.servers.iter_mut().for_each(|group| (group.queue, group.begins_cancelled) = (queue, false));
+    ours
 }
 
 /// Attempts at the servers called `leaf`, for each request of the load: over the run, and in the worst ten seconds.

@@ -5,9 +5,9 @@ mod load;
 
 use std::time::Duration;
 
-use mesh_core::config::{BalancePolicy, ClusterConfig, PlugConfig, RetryConfig, RouteConfig};
+use mesh_core::config::{BalancePolicy, BreakerConfig, ClusterConfig, PlugConfig, RetryConfig, RouteConfig};
 
-use super::Row;
+use super::{Row, Seen};
 use crate::model::{Scenario, TOWER_POLICY};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -31,6 +31,17 @@ fn sized(whole: u64, part: u64) -> Duration {
     Duration::from_secs(if cfg!(debug_assertions) { part } else { whole })
 }
 
+/// The same seen of each of several runs: all have to meet the target, and the worst of them speaks.
+fn each(scenarios: impl IntoIterator<Item = Scenario>, seed: u64, look: fn(Scenario, u64) -> Seen) -> Seen {
+    let seen: Vec<Seen> = scenarios.into_iter().map(|scenario| look(scenario, seed)).collect();
+    let texts: Vec<&str> = seen.iter().map(|seen| seen.text.as_str()).collect();
+    Seen {
+        met: seen.iter().all(|seen| seen.met),
+        text: texts.join("; "),
+        badness: seen.iter().map(|seen| seen.badness).fold(f64::NEG_INFINITY, f64::max),
+    }
+}
+
 trait Change: Sized {
     /// Every cluster, changed.
     fn clusters(self, change: impl Fn(&mut ClusterConfig)) -> Self;
@@ -39,7 +50,16 @@ trait Change: Sized {
 
     /// No server is ever judged by how it answers, and a failure counts as fast as it came.
     fn without_judging(self) -> Self {
-        self.without_ejection().clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
+        self.without_ejection().without_penalty()
+    }
+
+    /// The picker takes a failure for as fast as it was.
+    fn without_penalty(self) -> Self {
+        self.clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
+    }
+
+    fn with_breaker(self) -> Self {
+        self.clusters(|cluster| cluster.breaker = Some(BreakerConfig::default()))
     }
 
     fn without_ejection(self) -> Self {
@@ -61,6 +81,11 @@ trait Change: Sized {
 
     fn without_retries(self) -> Self {
         self.routes(|route| route.retry = None)
+    }
+
+    /// Retries as they come.
+    fn retried(self) -> Self {
+        self.routes(|route| route.retry = Some(RetryConfig::default()))
     }
 
     /// As many retries as the attempts of a route allow.

@@ -14,24 +14,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::world::{self, cluster, mesh, network, servers};
 
 /// Requests at once that the server admits.
 const PLACES: usize = 64;
 const CALLERS: usize = 16;
-
-pub(super) fn rows() -> Vec<Row> {
-    vec![Row {
-        name: "cancelled",
-        target: "5,000 requests, 90 % cancelled: every counter and permit back to 0 (10^6 over sockets: MESH_CANCELLED)",
-        mesh: |seed| seen(cancelled(seed, Arm::Mesh, Scale::FULL)),
-        without: "the destructor of one caller in a hundred",
-        control: |seed| seen(cancelled(seed, Arm::Control, Scale::FULL)),
-    }]
-}
 
 /// Answers after so many microseconds.
 async fn answer(Path(micros): Path<u64>) {

@@ -18,8 +18,8 @@ use mesh_tower::{Client, context};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::world::{self, address, cluster, mesh, network, now, servers};
 
@@ -30,16 +30,6 @@ const WORK: f64 = 0.1;
 const PATH: &str = "/sim.Hop/Work";
 /// When the caller stops waiting, in microseconds of the simulation. Only this row reads it.
 const UNTIL: HeaderName = HeaderName::from_static("x-until");
-
-pub(super) fn rows() -> Vec<Row> {
-    vec![Row {
-        name: "deadline-five-hops",
-        target: "deadline through 5 hops (500 ms): at most 1 % of work begun after expiry",
-        mesh: |seed| seen(deadline(seed, Arm::Mesh, Scale::FULL)),
-        without: "the request's context in the tasks that do its work",
-        control: |seed| seen(deadline(seed, Arm::Control, Scale::FULL)),
-    }]
-}
 
 /// Work that was begun.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use mesh_core::rng::Rng;
 use mesh_tower::Client;
 use turmoil::hold;
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::load::open_loop;
 use crate::stack::world::{self, CLIENT, cluster, mesh, network, now, servers};
@@ -18,25 +18,6 @@ use crate::stack::world::{self, CLIENT, cluster, mesh, network, now, servers};
 const RATE: f64 = 2_000.0;
 const ENDPOINTS: usize = 10;
 const VICTIM: usize = 3;
-
-pub(super) fn rows() -> Vec<Row> {
-    vec![
-        Row {
-            name: "kill-one-of-ten",
-            target: "kill 1 of 10 at 2,000 rps (idempotent): 0 failed requests, out of rotation within 250 ms",
-            mesh: |seed| seen(killed(seed, Arm::Mesh, Scale::FULL)),
-            without: "retries and ejection",
-            control: |seed| seen(killed(seed, Arm::Control, Scale::FULL)),
-        },
-        Row {
-            name: "black-hole-one-of-ten",
-            target: "black-hole 1 of 10 at 2,000 rps (idempotent): 0 failed requests, out of rotation within 1 s",
-            mesh: |seed| seen(silent(seed, Arm::Mesh, Scale::FULL)),
-            without: "a timeout for each attempt, retries and ejection",
-            control: |seed| seen(silent(seed, Arm::Control, Scale::FULL)),
-        },
-    ]
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Death {

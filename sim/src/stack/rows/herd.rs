@@ -12,8 +12,8 @@ use mesh_tower::Client;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::world::{self, cluster, mesh, network, now, servers};
 
@@ -25,16 +25,6 @@ const BACK: Duration = Duration::from_secs(15);
 const SPAN: Duration = Duration::from_millis(100);
 /// Over how many of them the mean is taken at least.
 const LEAST_SPANS: usize = 10;
-
-pub(super) fn rows() -> Vec<Row> {
-    vec![Row {
-        name: "reconnect-herd",
-        target: "1,000 clients whose server restarts: peak handshakes (per 100 ms) at most 3x the mean, all back within 15 s",
-        mesh: |seed| seen(herd(seed, Arm::Mesh, Scale::FULL)),
-        without: "jitter: all clients draw the same waits",
-        control: |seed| seen(herd(seed, Arm::Control, Scale::FULL)),
-    }]
-}
 
 pub(super) fn herd(seed: u64, arm: Arm, scale: Scale) -> Result<Seen, Fault> {
     let clients = scale.pick(1_000, 100);

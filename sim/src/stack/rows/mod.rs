@@ -11,20 +11,63 @@ mod tiers;
 use super::Fault;
 use crate::scorecard::{Row, Seen};
 
+/// Of each run its row, and the test that plays it in short.
+macro_rules! table {
+    ($($test:ident: $file:ident::$run:ident is $name:literal, $target:literal, without $without:literal;)*) => {
+        fn table() -> Vec<Row> {
+            vec![$(Row {
+                name: $name,
+                target: $target,
+                mesh: |seed| seen($file::$run(seed, Arm::Mesh, Scale::FULL)),
+                without: $without,
+                control: |seed| seen($file::$run(seed, Arm::Control, Scale::FULL)),
+            }),*]
+        }
+
+        #[cfg(test)]
+        mod tests {
+            $(
+                #[test]
+                fn $test() {
+                    super::holds(super::$file::$run);
+                }
+            )*
+
+            #[test]
+            fn a_seed_that_is_run_twice() {
+                super::holds(super::determinism::twice);
+            }
+        }
+    };
+}
+
+table! {
+    an_endpoint_that_is_killed: endpoint_dies::killed is "kill-one-of-ten",
+        "kill 1 of 10 at 2,000 rps (idempotent): 0 failed requests, out of rotation within 250 ms",
+        without "retries and ejection";
+    an_endpoint_that_goes_silent: endpoint_dies::silent is "black-hole-one-of-ten",
+        "black-hole 1 of 10 at 2,000 rps (idempotent): 0 failed requests, out of rotation within 1 s",
+        without "a timeout for each attempt, retries and ejection";
+    a_herd_that_comes_back: herd::herd is "reconnect-herd",
+        "1,000 clients whose server restarts: peak handshakes (per 100 ms) at most 3x the mean, all back within 15 s",
+        without "jitter: all clients draw the same waits";
+    a_deadline_that_passes: deadline::deadline is "deadline-five-hops",
+        "deadline through 5 hops (500 ms): at most 1 % of work begun after expiry",
+        without "the request's context in the tasks that do its work";
+    streams_that_run_out: streams::streams is "stream-limit",
+        "stream limit 10 with 200 in flight and 20 connections: at least 90 % of unlimited throughput",
+        without "more than one connection";
+    callers_who_leave: cancelled::cancelled is "cancelled",
+        "5,000 requests, 90 % cancelled: every counter and permit back to 0 (10^6 over sockets: MESH_CANCELLED)",
+        without "the destructor of one caller in a hundred";
+    three_tiers_that_try_again: tiers::amplification is "amplification-three-tiers-stack",
+        "retry amplification at the leaf of three tiers, all of whose answers are 503: at most 1.15x",
+        without "budgets, and the word that somebody below has retried already";
+}
+
 /// Every row, each with its control arm.
 pub fn rows() -> Vec<Row> {
-    [
-        endpoint_dies::rows(),
-        herd::rows(),
-        deadline::rows(),
-        streams::rows(),
-        cancelled::rows(),
-        tiers::rows(),
-        determinism::rows(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    table().into_iter().chain(determinism::rows()).collect()
 }
 
 /// How much of a run is done: all of it, or as little as a test needs.
@@ -56,59 +99,14 @@ fn seen(run: Result<Seen, Fault>) -> Seen {
     run.unwrap_or_else(|fault| Seen { met: false, text: format!("broken off: {fault}"), badness: f64::INFINITY })
 }
 
+/// Five seeds of a row and of its control arm, shortened.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Five seeds of a row and of its control arm, shortened.
-    fn holds(run: fn(u64, Arm, Scale) -> Result<Seen, Fault>) {
-        let first = 1;
-        for seed in first..first + 5 {
-            let mesh = seen(run(seed, Arm::Mesh, Scale::SHORT));
-            assert!(mesh.met, "seed {seed}: {}", mesh.text);
-            let control = seen(run(seed, Arm::Control, Scale::SHORT));
-            assert!(!control.met && control.badness.is_finite(), "control, seed {seed}: {}", control.text);
-            println!("seed {seed}: {}; control: {}", mesh.text, control.text);
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_is_killed() {
-        holds(endpoint_dies::killed);
-    }
-
-    #[test]
-    fn an_endpoint_that_goes_silent() {
-        holds(endpoint_dies::silent);
-    }
-
-    #[test]
-    fn a_herd_that_comes_back() {
-        holds(herd::herd);
-    }
-
-    #[test]
-    fn streams_that_run_out() {
-        holds(streams::streams);
-    }
-
-    #[test]
-    fn a_deadline_that_passes() {
-        holds(deadline::deadline);
-    }
-
-    #[test]
-    fn callers_who_leave() {
-        holds(cancelled::cancelled);
-    }
-
-    #[test]
-    fn three_tiers_that_try_again() {
-        holds(tiers::amplification);
-    }
-
-    #[test]
-    fn a_seed_that_is_run_twice() {
-        holds(determinism::twice);
+fn holds(run: fn(u64, Arm, Scale) -> Result<Seen, Fault>) {
+    for seed in 1..6 {
+        let mesh = seen(run(seed, Arm::Mesh, Scale::SHORT));
+        assert!(mesh.met, "seed {seed}: {}", mesh.text);
+        let control = seen(run(seed, Arm::Control, Scale::SHORT));
+        assert!(!control.met && control.badness.is_finite(), "control, seed {seed}: {}", control.text);
+        println!("seed {seed}: {}; control: {}", mesh.text, control.text);
     }
 }

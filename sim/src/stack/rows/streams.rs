@@ -10,30 +10,22 @@ use mesh_tower::Client;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::load::call;
 use crate::stack::world::{self, cluster, mesh, network, now, servers};
 
 const LIMIT: u32 = 10;
 const IN_FLIGHT: usize = 200;
+/// As many as they need, and no more.
+const CONNECTIONS: usize = IN_FLIGHT / LIMIT as usize;
 /// Until connections are made.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-pub(super) fn rows() -> Vec<Row> {
-    vec![Row {
-        name: "stream-limit",
-        target: "stream limit 10 with 200 in flight: at least 90 % of unlimited throughput",
-        mesh: |seed| seen(streams(seed, Arm::Mesh, Scale::FULL)),
-        without: "more than one connection",
-        control: |seed| seen(streams(seed, Arm::Control, Scale::FULL)),
-    }]
-}
-
 pub(super) fn streams(seed: u64, arm: Arm, scale: Scale) -> Result<Seen, Fault> {
     let length = scale.pick(Duration::from_secs(2), Duration::from_millis(200));
-    let connections = if arm == Arm::Mesh { 32 } else { 1 };
+    let connections = if arm == Arm::Mesh { CONNECTIONS } else { 1 };
     let unlimited = throughput(seed, 1_000, connections, length)?;
     let limited = throughput(seed, LIMIT, connections, length)?;
     let share = 100.0 * limited as f64 / unlimited as f64;

@@ -13,23 +13,13 @@ use mesh_core::rng::Rng;
 use mesh_core::{Config, Mesh};
 use mesh_tower::Client;
 
-use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use super::{Arm, Scale};
+use crate::scorecard::Seen;
 use crate::stack::Fault;
 use crate::stack::load::open_loop;
 use crate::stack::world::{self, address, cluster, mesh, network, now, servers};
 
 const RATE: f64 = 500.0;
-
-pub(super) fn rows() -> Vec<Row> {
-    vec![Row {
-        name: "amplification-three-tiers-stack",
-        target: "retry amplification at the leaf of three tiers, all of whose answers are 503: at most 1.15x",
-        mesh: |seed| seen(amplification(seed, Arm::Mesh, Scale::FULL)),
-        without: "budgets, and the word that somebody below has retried already",
-        control: |seed| seen(amplification(seed, Arm::Control, Scale::FULL)),
-    }]
-}
 
 /// Calls `next` with three attempts, one retry in ten requests and no more than one a second beside that.
 fn calls(config: &mut Config, arm: Arm, next: &[std::net::SocketAddr]) -> Result<(), Fault> {

@@ -3,13 +3,17 @@
 //! Repeating is how one lost endpoint goes unnoticed, and how a struggling service is finished off. So all of these must
 //! hold before anything is sent again:
 //!
-//! 1. it is *safe*: provably never begun, or idempotent by method or declaration ([`RetrySafety`]);
+//! 1. it is *safe*: provably never begun, or idempotent by method or declaration ([`RetrySafety`](mesh_core::retry::RetrySafety));
 //! 2. it *may help*: the failure was the endpoint's, and nobody behind it has said that repeating is in vain ([`classify`]);
 //! 3. the request body is still there, whole;
 //! 4. attempts and time are left, after the wait that the endpoint asked for;
-//! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`).
+//! 5. the route's budget pays, and the cluster has a place for one more (`limits.max_retries`): held through a back-off of our
+//!    own, which is short, as in Envoy. A wait that the endpoint asked for holds none, because it may be long and nothing is
+//!    sent meanwhile; the place is taken afterwards.
 //!
 //! Where one does not hold, the last answer or error is what the caller gets.
+
+mod rules;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,13 +22,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response};
+use http::{Request, Response};
 use mesh_core::Mesh;
-use mesh_core::health::Outcome;
-use mesh_core::retry::{FailedAttempt, Pushback, RetryDecision, RetryPolicy, RetrySafety, StopReason};
+use mesh_core::retry::StopReason;
 use mesh_core::rng::Rng;
-use mesh_core::route::Route;
-use mesh_core::telemetry::RetryReason;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_layer::Layer;
@@ -32,13 +33,15 @@ use tower_service::Service;
 
 use super::Body;
 use super::attempts::{AttemptNext, AttemptOutcome, AttemptReport, Attempts};
-use super::call::{Call, Idempotent, NoRetry, call};
+use super::call::{NoRetry, call};
 use super::events;
 use super::future::CallOr;
-use super::replay::{Replay, ReplayBody, RequestBody};
-use crate::classify::{self, Class, NO_RETRY};
-use crate::error::{Error, ErrorKind};
-use crate::places::Place;
+use super::replay::{Replay, ReplayBody};
+use super::request_body::RequestBody;
+use crate::classify;
+use crate::error::Error;
+pub(super) use rules::is_idempotent;
+use rules::{Again, Answer, Rules};
 
 /// How long headers are held back to see whether a gRPC stream fails at once.
 const PEEK: Duration = Duration::from_millis(10);
@@ -122,30 +125,6 @@ where
     }
 }
 
-/// One more attempt: when, why it is safe, and its place among the repeated ones.
-struct Again {
-    wait: Duration,
-    reason: RetryReason,
-    place: Option<Place>,
-}
-
-/// Whether a request may be sent again although it may have been processed.
-pub(super) fn is_idempotent(route: &Route, method: &Method, extensions: &Extensions) -> bool {
-    let declared = extensions.get::<Idempotent>().is_some();
-    // Without rules of its own a route repeats only what was never sent, whatever the caller vouches for.
-    route.retry.as_ref().is_some_and(|retry| declared || retry.idempotent(method.as_str()))
-}
-
-struct Rules {
-    call: Call,
-    /// Sent at most once, come what may.
-    once: bool,
-    /// May be sent again although it may have been processed.
-    idempotent: bool,
-}
-
-type Answer = Result<Response<Body>, Error>;
-
 pin_project! {
     /// The future of [`Retry`].
     ///
@@ -173,7 +152,7 @@ pin_project! {
     enum State<F> {
         Attempt { #[pin] future: F },
         Peek { response: Option<Response<Body>>, #[pin] limit: Sleep },
-        Wait { #[pin] timer: Sleep, place: Option<Place> },
+        Wait { #[pin] timer: Sleep, again: Again },
     }
 }
 
@@ -238,13 +217,22 @@ where
                         }
                     }
                 }
-                StateProj::Wait { timer, place } => {
+                StateProj::Wait { timer, again } => {
                     ready!(timer.poll(cx));
+                    let place = match this.rules.place(again) {
+                        Ok(place) => place,
+                        Err(overflow) => {
+                            if let Some(last) = this.made.last_mut() {
+                                last.next = AttemptNext::Stopped(StopReason::Limit);
+                            }
+                            return Poll::Ready(finish(this.made, *this.sent, Err(overflow.into())));
+                        }
+                    };
                     let Some(body) = this.replay.attempt() else { return Poll::Pending };
                     let mut head = this.head.clone();
                     let mut call = this.rules.call.clone();
                     call.tried = this.made.tried();
-                    call.retry = place.take().map(Arc::new);
+                    call.retry = place.map(Arc::new);
                     head.extensions.insert(call);
                     let future = this.inner.call(Request::from_parts(head, body));
                     this.state.set(State::Attempt { future });
@@ -266,7 +254,7 @@ where
                 classify::forbid_retry(response.headers_mut());
             }
             events::attempt(&this.rules.call.route.name, made, record(&answer), next);
-            let Ok(Again { wait, place, .. }) = decision else {
+            let Ok(again) = decision else {
                 return Poll::Ready(finish(this.made, *this.sent, answer));
             };
             // An attempt that picked no endpoint counts all the same.
@@ -276,7 +264,7 @@ where
             *this.made = attempts.after(std::mem::take(this.made));
             *this.sent |= !matches!(&answer, Err(error) if error.is_never_sent());
             drop(answer);
-            this.state.set(State::Wait { timer: sleep(wait), place });
+            this.state.set(State::Wait { timer: sleep(again.wait), again });
         }
     }
 }
@@ -328,85 +316,4 @@ fn finish(made: &mut Attempts, sent: bool, answer: Answer) -> Answer {
             Err(error.with_attempts(last.after(made)))
         }
     }
-}
-
-impl Rules {
-    fn policy(&self) -> &RetryPolicy {
-        self.call.route.retry_policy()
-    }
-
-    /// Whether to send again, after which wait. Core decides; here it is found out what happened.
-    fn repeat(
-        &self,
-        answer: &Answer,
-        class: Option<Class>,
-        made: usize,
-        replay: &Replay,
-        rng: &Rng,
-    ) -> Result<Again, AttemptNext> {
-        const NOT_RETRYABLE: AttemptNext = AttemptNext::Stopped(StopReason::NotRetryable);
-        // Somebody further down has said so, for all who are above: also where it is not repeated here for other reasons.
-        if class.is_some_and(|class| class.pushback == Pushback::Never && class.outcome != Outcome::Success) {
-            return Err(AttemptNext::Stopped(told(answer)));
-        }
-        let (safety, outcome, pushback) = match (answer, class) {
-            (Err(error), _) => {
-                let safety = if error.is_never_sent() { RetrySafety::NotSent } else { self.processed() };
-                (safety, of_error(error.kind()).ok_or(NOT_RETRYABLE)?, Pushback::None)
-            }
-            (Ok(_), Some(class)) if class.retryable => (self.processed(), class.outcome, class.pushback),
-            (Ok(_), Some(class)) if class.outcome != Outcome::Success => return Err(NOT_RETRYABLE),
-            (Ok(_), _) => return Err(AttemptNext::Answered),
-        };
-        if self.once {
-            return Err(AttemptNext::Stopped(StopReason::Once));
-        }
-        if !replay.is_whole() {
-            return Err(AttemptNext::Stopped(StopReason::Committed));
-        }
-        let attempts = u32::try_from(made).unwrap_or(u32::MAX).saturating_add(1);
-        let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
-        let route = &self.call.route;
-        let metrics = self.call.cluster.cluster.metrics();
-        match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
-            RetryDecision::Retry { after, reason } => {
-                let limits = &self.call.cluster.limits;
-                let Ok(place) = limits.retry() else {
-                    limits.retry_refused();
-                    return Err(AttemptNext::Stopped(StopReason::Limit));
-                };
-                metrics.retries.inc(reason);
-                Ok(Again { wait: after, reason, place })
-            }
-            RetryDecision::Stop(reason) => {
-                if reason == StopReason::Budget {
-                    metrics.budget_exhausted.inc();
-                }
-                Err(AttemptNext::Stopped(reason))
-            }
-        }
-    }
-
-    fn processed(&self) -> RetrySafety {
-        if self.idempotent { RetrySafety::Idempotent } else { RetrySafety::MaybeProcessed }
-    }
-}
-
-/// How an answer says that it is not to be repeated: it is marked, or its sender asks not to.
-fn told(answer: &Answer) -> StopReason {
-    let marked = answer.as_ref().is_ok_and(|response| {
-        response.headers().contains_key(NO_RETRY)
-            || response.body().peeked_trailers().is_some_and(|trailers| trailers.contains_key(NO_RETRY))
-    });
-    if marked { StopReason::Marked } else { StopReason::Pushback }
-}
-
-/// `None` for what another attempt cannot mend.
-fn of_error(kind: ErrorKind) -> Option<Outcome> {
-    Some(match kind {
-        ErrorKind::Timeout => Outcome::Timeout,
-        ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
-        ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection | ErrorKind::Body => Outcome::Unreachable,
-        _ => return None,
-    })
 }
