@@ -184,6 +184,12 @@ impl ClusterConfig {
                 format!("{id} names a trust domain, not a workload: add its path"),
             );
         }
+        if !self.residency.is_empty() && self.discover.kind == "dns" {
+            at.error(
+                "residency",
+                "names tell no region, so all endpoints of `dns` would be shut out: use `file` or another kind that does",
+            );
+        }
         for (index, _) in self.residency.iter().enumerate().filter(|(_, region)| region.is_empty()) {
             at.error(&format!("residency[{index}]"), "the name of a region cannot be empty");
         }

@@ -340,6 +340,15 @@ routes:
         (
             "HEAD
 clusters:
+  payments: { discover: { dns: 'payments:8443' }, identities: [ 'spiffe://shop.example/payments' ], residency: [ eu ] }
+",
+            &[
+                "mesh.yaml:5:112: clusters.payments.residency: names tell no region, so all endpoints of `dns` would be shut out: use `file` or another kind that does",
+            ],
+        ),
+        (
+            "HEAD
+clusters:
   payments: { discover: { static: [] }, identities: [], outlier: { base_ejection: 60s, max_ejection: 30s, max_ejection_percent: 101 } }
   ledger: { discover: { static: [] }, identities: [ 'spiffe://shop.example' ] }
 routes: { a: [{ cluster: paymens }], b: [] }
