@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Backoff, RetryBudget};
+use super::Backoff;
 use crate::config::RetryConfig;
 use crate::deadline::Deadline;
 use crate::health::Outcome;
@@ -157,11 +157,19 @@ impl RetryPolicy {
         self.idempotent.unwrap_or(matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"))
     }
 
-    /// Decides on a failed attempt, and charges the budget if it is to be repeated.
+    /// Decides on a failed attempt. `pay` charges for its repetition, or says why that cannot be.
     ///
-    /// The budget is asked last, so that nothing is spent on a retry that another rule forbids. Unsent attempts pay
-    /// too: in an outage they are the storm.
-    pub fn decide(&self, failed: &FailedAttempt, budget: &RetryBudget, rng: &Rng, now: Instant) -> RetryDecision {
+    /// It is asked last, so that nothing is spent on a retry that another rule forbids: a place among the repeated attempts
+    /// first, then [`RetryBudget::withdraw`]. Unsent attempts pay too: in an outage they are the storm.
+    ///
+    /// [`RetryBudget::withdraw`]: super::RetryBudget::withdraw
+    pub fn decide(
+        &self,
+        failed: &FailedAttempt,
+        rng: &Rng,
+        now: Instant,
+        pay: impl FnOnce() -> Result<(), StopReason>,
+    ) -> RetryDecision {
         use RetryDecision::Stop;
         let reason = match (failed.outcome, failed.safety) {
             (Outcome::Success | Outcome::Cancelled, _) => return Stop(StopReason::NotFailed),
@@ -182,15 +190,16 @@ impl RetryPolicy {
         if failed.deadline.is_some_and(|deadline| deadline.remaining(now) <= after) {
             return Stop(StopReason::Deadline);
         }
-        if !budget.withdraw(now) {
-            return Stop(StopReason::Budget);
+        match pay() {
+            Ok(()) => RetryDecision::Retry { after, reason },
+            Err(reason) => Stop(reason),
         }
-        RetryDecision::Retry { after, reason }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::RetryBudget;
     use super::*;
     use crate::config::BudgetConfig;
 
@@ -232,15 +241,17 @@ mod tests {
             ),
         ];
         for (failed, expected) in cases {
+            let from =
+                |budget: RetryBudget| move || if budget.withdraw(now) { Ok(()) } else { Err(StopReason::Budget) };
             let budget = RetryBudget::new(BudgetConfig::default(), now);
-            assert_eq!(policy.decide(&failed, &budget, &Rng::seeded(1), now), expected, "{failed:?}");
+            assert_eq!(policy.decide(&failed, &Rng::seeded(1), now, from(budget)), expected, "{failed:?}");
             let empty =
                 RetryBudget::new(BudgetConfig { ratio: 0.0, min_per_second: 0, ..BudgetConfig::default() }, now);
             let unpaid = match expected {
                 RetryDecision::Retry { .. } => Stop(StopReason::Budget),
                 stop => stop,
             };
-            assert_eq!(policy.decide(&failed, &empty, &Rng::seeded(1), now), unpaid, "{failed:?}");
+            assert_eq!(policy.decide(&failed, &Rng::seeded(1), now, from(empty)), unpaid, "{failed:?}");
         }
     }
 

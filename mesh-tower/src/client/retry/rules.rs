@@ -85,19 +85,20 @@ impl Rules {
         let failed = FailedAttempt { attempts, safety, outcome, pushback, deadline: self.call.headers_by };
         let route = &self.call.route;
         let metrics = self.call.cluster.cluster.metrics();
-        match self.policy().decide(&failed, &route.budget, rng, Instant::now()) {
-            RetryDecision::Retry { after, reason } => {
-                let limits = &self.call.cluster.limits;
-                let postponed = matches!(pushback, Pushback::After(wait) if !wait.is_zero());
-                let Ok(place) = (if postponed { limits.postpone() } else { limits.retry() }) else {
-                    limits.retry_refused();
-                    return Err(AttemptNext::Stopped(StopReason::Limit));
-                };
-                Ok(Again { wait: after, reason, place, postponed })
-            }
+        let (limits, now) = (&self.call.cluster.limits, Instant::now());
+        let postponed = matches!(pushback, Pushback::After(wait) if !wait.is_zero());
+        let mut place = None;
+        let decision = self.policy().decide(&failed, rng, now, || {
+            place = if postponed { limits.postpone() } else { limits.retry() }.map_err(|Overflow| StopReason::Limit)?;
+            if route.budget.withdraw(now) { Ok(()) } else { Err(StopReason::Budget) }
+        });
+        match decision {
+            RetryDecision::Retry { after, reason } => Ok(Again { wait: after, reason, place, postponed }),
             RetryDecision::Stop(reason) => {
-                if reason == StopReason::Budget {
-                    metrics.budget_exhausted.inc();
+                match reason {
+                    StopReason::Budget => _ = metrics.budget_exhausted.inc(),
+                    StopReason::Limit => limits.retry_refused(),
+                    _ => {}
                 }
                 Err(AttemptNext::Stopped(reason))
             }

@@ -56,6 +56,9 @@ async fn retries_have_places_of_their_own() {
         let response = rig.get().await.unwrap();
         assert_eq!(attempts(&response), expected, "{limit:?}");
         let metrics = rig.cluster.cluster.metrics();
+        // What found no place has paid nothing.
+        let refused = limit == Some(MaxRetries::Count(0));
+        assert_eq!(rig.route.budget.state(Instant::now()).retries, u64::from(!refused), "{limit:?}");
         assert_eq!(
             metrics.limit_overflows.count(ClusterLimit::MaxRetries),
             u64::from(limit == Some(MaxRetries::Count(0)))

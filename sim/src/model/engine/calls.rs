@@ -239,13 +239,17 @@ impl Engine<'_> {
             deadline: Some(Deadline::after(self.start, Duration::from_nanos(call.deadline))),
         };
         let process = &mut self.processes[call.process];
-        match call.route.retry_policy().decide(&failed, &call.route.budget, &process.rng, now) {
+        let known = &mut process.clusters[call.cluster];
+        let max = known.limits.max_retries;
+        let decision = call.route.retry_policy().decide(&failed, &process.rng, now, || {
+            if max.is_some_and(|max| known.retries >= MaxRetries::of(max, known.requests)) {
+                return Err(StopReason::Limit);
+            }
+            if call.route.budget.withdraw(now) { Ok(()) } else { Err(StopReason::Budget) }
+        });
+        match decision {
             RetryDecision::Retry { after, .. } => {
-                let known = &mut process.clusters[call.cluster];
-                if let Some(max) = known.limits.max_retries {
-                    if known.retries >= MaxRetries::of(max, known.requests) {
-                        return Err(Some(StopReason::Limit));
-                    }
+                if max.is_some() {
                     known.retries += 1;
                     call.retry_place = true;
                 }
