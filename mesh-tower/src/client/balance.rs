@@ -19,6 +19,7 @@ use super::Body;
 use super::attempts::{AttemptOutcome, Attempts};
 use super::call::{Call, call, call_mut};
 use super::course::Course;
+use super::deadline;
 use super::in_flight::InFlight;
 use super::pool::Chosen;
 use super::registry::RuntimeCluster;
@@ -142,11 +143,15 @@ where
                     let (Some(call), Some(mut request)) = (call.take(), this.request.take()) else {
                         return Poll::Pending; // polled after its end
                     };
+                    let now = Instant::now();
+                    // Whoever is so late asks nothing of an endpoint, and none may be blamed for it.
+                    if call.headers_by.is_some_and(|due| due.expired(now)) {
+                        return Poll::Ready(Err(deadline::passed()));
+                    }
                     let held = match call.cluster.limits.request(call.retry.clone()) {
                         Ok(held) => held,
                         Err(error) => return Poll::Ready(Err(error)),
                     };
-                    let now = Instant::now();
                     match call.cluster.cluster.pick_for(call.hash, &call.tried, now) {
                         Ok((pick, reason)) => {
                             let chosen = Chosen::new(Arc::clone(pick.endpoint()));

@@ -154,7 +154,7 @@ pub(super) fn due<B>(request: &Request<B>, timeout: std::time::Duration, now: In
 
 /// The error of a call that comes too late.
 pub(super) fn passed() -> Error {
-    Error::new(ErrorKind::Timeout, "the deadline had passed before the call was made").never_sent()
+    Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent").never_sent()
 }
 
 /// The call's time is up.

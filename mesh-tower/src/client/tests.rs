@@ -218,10 +218,15 @@ impl Rig {
     }
 
     async fn send(&self, request: Request<RequestBody>) -> Result<Response<Body>, Error> {
+        self.stack().oneshot(self.mark(request)).await
+    }
+
+    fn stack(
+        &self,
+    ) -> impl Service<Request<RequestBody>, Response = Response<Body>, Error = Error, Future: Send> + Send + use<> {
         let attempt = BalanceLayer::new()
             .layer(EndpointLayer::for_test().layer(AuthenticateLayer::new().layer(Transport::default())));
-        let stack = DeadlineLayer::new().layer(RetryLayer::for_test().layer(attempt));
-        stack.oneshot(self.mark(request)).await
+        DeadlineLayer::new().layer(RetryLayer::for_test().layer(attempt))
     }
 
     fn mark<B>(&self, mut request: Request<B>) -> Request<B> {

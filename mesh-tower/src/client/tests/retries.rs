@@ -249,3 +249,25 @@ async fn a_bidirectional_stream_is_not_held_back_by_the_peek() {
     let frame = response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "ping");
 }
+
+/// A process that stalls finds its own deadlines passed, and no endpoint is asked or blamed.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_late_himself_blames_no_endpoint() {
+    let net = Net::default();
+    let host = net.slow_host(1, frozen);
+    let rig = Rig::new(&net, &[host], None);
+    for stalled in [true, false] {
+        let latency = || rig.cluster.cluster.report(Instant::now())[0].latency;
+        let before = latency();
+        // The call is made, and then not polled until its time is up; the control waits for an answer as long.
+        let call = rig.stack().call(rig.mark(get()));
+        if stalled {
+            tokio::time::advance(Duration::from_secs(16)).await;
+        }
+        let error = call.await.map(drop).unwrap_err();
+        assert_eq!((error.kind(), error.is_never_sent()), (ErrorKind::Timeout, stalled), "{error}");
+        let blamed = rig.cluster.cluster.metrics().attempts.count(mesh_core::telemetry::AttemptOutcome::Timeout);
+        assert_eq!(blamed, u64::from(!stalled));
+        assert_eq!(latency() > before, !stalled, "{before:?}, {:?}", latency());
+    }
+}
