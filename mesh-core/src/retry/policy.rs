@@ -157,7 +157,9 @@ impl RetryPolicy {
         self.idempotent.unwrap_or(matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"))
     }
 
-    /// Decides on a failed attempt. `pay` charges for its repetition, or says why that cannot be.
+    /// Decides on a failed attempt.
+    ///
+    /// `pay` charges for its repetition, or says why that cannot be.
     ///
     /// It is asked last, so that nothing is spent on a retry that another rule forbids: a place among the repeated attempts
     /// first, then [`RetryBudget::withdraw`]. Unsent attempts pay too: in an outage they are the storm.
