@@ -99,7 +99,14 @@ fn concurrent_changes_leave_every_counter_whole() {
                         1 => cluster.endpoints().iter().for_each(|state| state.transport().ready()),
                         _ => {}
                     }
-                    pick.finish([Outcome::Success, FAILURE, Outcome::Timeout][rng.below(3)], now);
+                    // Some do badly; did all, nobody would be ejected for it.
+                    let sick = pick.endpoint().endpoint().address.port() < 3;
+                    let outcome = if sick {
+                        [Outcome::Success, FAILURE, Outcome::Timeout][rng.below(3)]
+                    } else {
+                        Outcome::Success
+                    };
+                    pick.finish(outcome, now);
                 }
             });
         }
@@ -121,7 +128,8 @@ fn concurrent_changes_leave_every_counter_whole() {
     }
     // Most are for a timeout: it ejects at once where nothing else is under way.
     let ejections = |reason| cluster.metrics().ejections.count(reason);
-    assert!(ejections(EjectReason::ConsecutiveFailures) + ejections(EjectReason::Timeouts) > 50);
+    let ejected = ejections(EjectReason::ConsecutiveFailures) + ejections(EjectReason::Timeouts);
+    assert!(ejected > 50, "{ejected}");
 }
 
 #[tokio::test(start_paused = true)]
