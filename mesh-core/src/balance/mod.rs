@@ -34,7 +34,7 @@ pub(crate) use peak_ewma::millis;
 pub use peak_ewma::{Decay, PeakEwma, Tick};
 pub use picked::PickRule;
 pub(crate) use picked::Picked;
-pub(crate) use policy::Policy;
+pub(crate) use policy::{Policy, latency_by_load};
 pub use ring_hash::RingHash;
 pub use slow_start::SlowStart;
 pub(crate) use weights::Weights;

@@ -39,7 +39,8 @@ pub(crate) struct Picked {
 
 impl Picked {
     /// A choice without comparison.
-    pub(super) fn by(rule: PickRule, index: usize) -> Self {
+    #[inline]
+    pub(crate) fn by(rule: PickRule, index: usize) -> Self {
         // No group has 2^32 endpoints; a place that there is not chooses nobody.
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         Self { index, rule, compared: 0, cost: 0.0, rival: None }

@@ -58,7 +58,7 @@ impl Policy {
     #[inline(always)]
     pub(crate) fn pick<C: Candidates>(&self, candidates: &C, request: &PickRequest<'_>) -> Option<Picked> {
         match self {
-            Self::PeakEwma => best_of(candidates, request.rng, 2, |index| latency_by_load(candidates, index))
+            Self::PeakEwma => best_of(candidates, request.rng, 2, |index| latency(candidates, index))
                 .map(|picked| picked.named(PickRule::LeastLatency)),
             Self::LeastRequest { choices } => {
                 best_of(candidates, request.rng, *choices, |index| load(candidates, index))
@@ -77,7 +77,7 @@ impl Policy {
 
     /// What a candidate costs in seconds, where that is what counts.
     pub(crate) fn cost<C: Candidates>(&self, candidates: &C, index: usize) -> Option<f32> {
-        matches!(self, Self::PeakEwma).then(|| latency_by_load(candidates, index))
+        matches!(self, Self::PeakEwma).then(|| latency(candidates, index))
     }
 
     /// What [`pick`](Self::pick) would choose, without a change of any state but that of the request's `rng`; `None` also
@@ -102,6 +102,12 @@ fn load<C: Candidates>(candidates: &C, index: usize) -> f32 {
     candidates.in_flight(index) as f32 / candidates.weight(index)
 }
 
-fn latency_by_load<C: Candidates>(candidates: &C, index: usize) -> f32 {
-    candidates.latency(index) * (load(candidates, index) + 1.0)
+fn latency<C: Candidates>(candidates: &C, index: usize) -> f32 {
+    latency_by_load(candidates.latency(index), candidates.in_flight(index), candidates.weight(index))
+}
+
+/// What an endpoint costs by `peak_ewma`, in seconds.
+#[inline]
+pub(crate) fn latency_by_load(latency: f32, in_flight: usize, weight: f32) -> f32 {
+    latency * (in_flight as f32 / weight + 1.0)
 }

@@ -1,15 +1,16 @@
 //! The choice of one endpoint for one attempt, on the set in force.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arc_swap::Guard;
 use tokio::time::Instant;
 
 use super::endpoint::since;
-use super::group::{Drawn, Slot};
+use super::group::Drawn;
 use super::set::Set;
 use super::{Cluster, Core, Pick, PickError, PickReason, PickScope, Tried};
 use crate::balance::PickRequest;
-use crate::health::Claim;
 use crate::telemetry::PickRefusal;
 
 /// How often one pick chooses anew because the endpoint that it chose has just got its probe. Each time somebody else got
@@ -46,13 +47,35 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         tell: impl FnOnce(&Drawn<'_, T>, PickScope, bool) -> R,
     ) -> Result<(Pick<T>, R), PickError> {
         let (core, shared) = (&*self.core, &*self.core.shared);
-        let mut set = core.set.load();
+        let set = core.set.load();
         let millis = since(shared.epoch, now);
+        if shared.next_return.due(millis).is_none()
+            && let Some(drawn) = set.choose_ordinarily(tried, &core.rng, millis)
+            && let Some(probe) = core.claim(&drawn.slot.vitals).won()
+        {
+            let told = tell(&drawn, PickScope::Planned, probe.is_some());
+            return Ok((Pick::new(drawn.slot, &set.settings.attempt, probe, now), told));
+        }
+        self.pick_otherwise(set, hash, tried, now, millis, tell)
+    }
+
+    /// With all that a choice can depend on.
+    #[inline(never)]
+    fn pick_otherwise<R>(
+        &self,
+        mut set: Guard<Arc<Set<T>>>,
+        hash: Option<u64>,
+        tried: &Tried,
+        now: Instant,
+        millis: u64,
+        tell: impl FnOnce(&Drawn<'_, T>, PickScope, bool) -> R,
+    ) -> Result<(Pick<T>, R), PickError> {
+        let (core, shared) = (&*self.core, &*self.core.shared);
         if shared.next_return.due(millis).is_some() {
             core.look(now);
             set = core.set.load();
         }
-        let active = if set.settings.count_active { shared.active.load(Relaxed) } else { 0 };
+        let active = if set.settings.attempt.count_active { shared.active.load(Relaxed) } else { 0 };
         let request = PickRequest { hash, active, ..PickRequest::new(&core.rng) };
         let (mut lost, mut known) = (0, false);
         let (choice, probe) = loop {
@@ -67,11 +90,11 @@ impl<T: Send + Sync + 'static> Cluster<T> {
                 }
                 Err(error) => return Err(self.refused(error, &set)),
             };
-            match core.claim(&choice.drawn.slot.vitals) {
-                Claim::Probe(probe) => break (choice, Some(probe)),
+            match core.claim(&choice.drawn.slot.vitals).won() {
+                Some(probe) => break (choice, probe),
                 // Somebody was faster, and the endpoint is out of this choice now.
-                Claim::Taken if !choice.scope.is_panic() && lost < LOST_CLAIMS => lost += 1,
-                Claim::Ordinary | Claim::Taken => break (choice, None),
+                None if !choice.scope.is_panic() && lost < LOST_CLAIMS => lost += 1,
+                None => break (choice, None),
             }
         };
         if choice.scope.is_panic() {
@@ -82,8 +105,7 @@ impl<T: Send + Sync + 'static> Cluster<T> {
             shared.metrics.balance.spilled.inc();
         }
         let told = tell(&choice.drawn, choice.scope, probe.is_some());
-        let Slot { state, vitals, .. } = choice.drawn.slot;
-        Ok((Pick::new(state, vitals, set.settings.of_attempt(), probe, now), told))
+        Ok((Pick::new(choice.drawn.slot, &set.settings.attempt, probe, now), told))
     }
 
     /// Counts a pick that found nobody in this set.

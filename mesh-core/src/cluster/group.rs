@@ -22,7 +22,7 @@ pub(super) struct Slot<T> {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) slots: Range<usize>,
-    weights: Weights,
+    pub(super) weights: Weights,
     policy: Policy,
 }
 
@@ -56,6 +56,11 @@ impl Group {
         Self { slots, weights: Weights::new(weights), policy }
     }
 
+    /// Whether the better of any two by latency and load is chosen.
+    pub(super) fn compares_equals(&self) -> bool {
+        matches!(self.policy, Policy::PeakEwma) && self.weights.equal()
+    }
+
     /// The slot chosen on these terms, if any fulfils them.
     #[inline(always)]
     pub(super) fn pick<'s, T>(&self, slots: &'s [Slot<T>], terms: &Terms<'_>) -> Option<Drawn<'s, T>> {
@@ -80,7 +85,7 @@ impl Group {
 pub(super) struct Drawn<'s, T> {
     pub(super) slot: &'s Slot<T>,
     /// Those of its group.
-    slots: &'s [Slot<T>],
+    pub(super) slots: &'s [Slot<T>],
     pub(super) picked: Picked,
 }
 

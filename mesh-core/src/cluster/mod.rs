@@ -21,6 +21,7 @@ mod group;
 mod judge;
 mod members;
 mod next_return;
+mod ordinary;
 mod pick;
 mod plan;
 mod reason;

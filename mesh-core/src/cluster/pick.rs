@@ -1,6 +1,7 @@
 //! One attempt's claim on an endpoint.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -8,11 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::EndpointState;
-use super::endpoint::{Vitals, since};
+use super::endpoint::since;
+use super::group::Slot;
 use super::settings::AttemptSettings;
 use crate::balance::Tick;
 use crate::discover::EndpointKey;
 use crate::health::Outcome;
+use crate::telemetry::AttemptOutcome;
 
 /// Endpoints that earlier attempts of the same request were sent to.
 #[derive(Debug, Clone, Default)]
@@ -56,27 +59,26 @@ pub struct Pick<T> {
     endpoint: Arc<EndpointState<T>>,
     settings: AttemptSettings,
     started: Instant,
-    headers: Option<Outcome>,
+    /// What they said; the wait that they asked for is in the sample already.
+    headers: Option<AttemptOutcome>,
     /// This attempt is the one that a half-open breaker lets through.
-    probe: Option<u64>,
+    probe: Option<NonZeroU64>,
     over: bool,
 }
 
 impl<T> Pick<T> {
-    /// `vitals` are the endpoint's own: by way of it they would be two steps in memory, and these are in the cache by now.
-    pub(super) fn new(
-        endpoint: &Arc<EndpointState<T>>,
-        vitals: &Vitals,
-        settings: AttemptSettings,
-        probe: Option<u64>,
-        now: Instant,
-    ) -> Self {
+    /// By way of its state, the vitals would be two steps in memory; the slot's own are in the cache by now.
+    #[inline]
+    pub(super) fn new(slot: &Slot<T>, settings: &AttemptSettings, probe: Option<u64>, now: Instant) -> Self {
+        let vitals = &slot.vitals;
         vitals.in_flight.fetch_add(1, Relaxed);
         if settings.count_active {
             vitals.shared.active.fetch_add(1, Relaxed);
         }
-        let endpoint = Arc::clone(endpoint);
-        Self { endpoint, settings, started: now, headers: None, probe, over: false }
+        let endpoint = Arc::clone(&slot.state);
+        // Probes are numbered from 1.
+        let probe = probe.and_then(NonZeroU64::new);
+        Self { endpoint, settings: *settings, started: now, headers: None, probe, over: false }
     }
 
     /// The chosen endpoint.
@@ -88,7 +90,7 @@ impl<T> Pick<T> {
     ///
     /// The latency sample ends here, the load stays until the end.
     pub fn headers(&mut self, outcome: Outcome, now: Instant) {
-        if self.headers.replace(outcome).is_some() {
+        if self.headers.replace(outcome.label()).is_some() {
             return;
         }
         self.sample(outcome, now);
@@ -123,12 +125,13 @@ impl<T> Pick<T> {
         }
         // Before this attempt's own sample.
         let silent = last && !vitals.ewma.changed_since(Tick::at(vitals.shared.epoch, self.started));
-        let verdict = match self.headers {
+        let headers = self.headers.map(Outcome::of);
+        let verdict = match headers {
             Some(told) if told.speaks_against() || outcome == Outcome::Cancelled => told,
             _ => outcome,
         };
         vitals.shared.metrics.attempts.inc(verdict.label());
-        match self.headers {
+        match headers {
             None => {
                 self.sample(verdict, now);
                 self.judge(verdict, silent, now);
@@ -146,7 +149,7 @@ impl<T> Pick<T> {
     }
 
     fn sample(&self, outcome: Outcome, now: Instant) {
-        let AttemptSettings { decay, penalty, .. } = self.settings;
+        let (decay, penalty) = (self.settings.decay, self.settings.penalty());
         let (vitals, elapsed) = (&self.endpoint.live.vitals, now.saturating_duration_since(self.started));
         let tick = Tick::at(vitals.shared.epoch, now);
         match outcome {
@@ -168,7 +171,7 @@ impl<T> Pick<T> {
         let live = &self.endpoint.live;
         if let Some(probe) = self.probe.take() {
             if let Some(core) = live.core.upgrade() {
-                core.probed(live, probe, outcome, now);
+                core.probed(live, probe.get(), outcome, now);
             }
             return;
         }

@@ -19,6 +19,9 @@ pub(super) struct Plan {
     pub(super) total: u32,
     /// How many endpoints are in.
     pub(super) available: u64,
+    /// One priority, in which localities and weights make no difference, not in panic, and of two the better one by latency is
+    /// chosen.
+    pub(super) ordinary: bool,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,11 @@ impl Plan {
         let warm_from = settings.slow_start.zip(youngest).map_or(0, |(slow, youngest)| slow.ends(youngest));
         let total = tiers.iter().map(|tier| tier.load.percent).sum();
         let available = counts.iter().map(|count| count.available).sum();
-        Self { tiers, warm_from, total, available }
+        let ordinary = match (tiers.as_slice(), members.tiers.as_slice()) {
+            ([plan], [tier]) => total > 0 && !plan.load.panic && plan.parts.is_empty() && tier.whole.compares_equals(),
+            _ => false,
+        };
+        Self { tiers, warm_from, total, available, ordinary }
     }
 
     /// Shows in metrics what was planned.

@@ -25,47 +25,56 @@ impl HealthSettings {
 pub(super) struct Settings {
     pub(super) decay: Decay,
     pub(super) default_rtt: Duration,
-    pub(super) penalty: Duration,
-    pub(super) rules: Rules,
+    pub(super) attempt: AttemptSettings,
     pub(super) hold: HoldConfig,
     pub(super) panic: PanicAction,
     /// Of panic, in percent.
     pub(super) threshold: u32,
     pub(super) slow_start: Option<SlowStart>,
+}
+
+/// Of those, what an attempt needs when it ends. Each keeps what held when it was made, so it is kept small: what is
+/// handed on through memory costs a pick more than what it computes.
+///
+/// [`Duration`]s would be twice as large.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptSettings {
+    pub(super) decay: Decay,
+    /// In microseconds; 300 s at most.
+    penalty: u32,
+    pub(super) rules: Rules,
     /// Load is bounded by what is under way in the whole cluster.
     pub(super) count_active: bool,
 }
 
-/// Of those, what an attempt needs when it ends. Each keeps what held when it was made, so it is kept small.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AttemptSettings {
-    pub(super) decay: Decay,
-    pub(super) penalty: Duration,
-    pub(super) rules: Rules,
-    pub(super) count_active: bool,
+impl AttemptSettings {
+    fn new(config: &ClusterConfig, decay: Decay, count_active: bool) -> Self {
+        let penalty = u32::try_from(config.balance.failure_penalty.as_micros()).unwrap_or(u32::MAX);
+        Self { decay, penalty, rules: Rules::of(config), count_active }
+    }
+
+    /// What a failure counts for at least.
+    pub(super) fn penalty(&self) -> Duration {
+        Duration::from_micros(self.penalty.into())
+    }
 }
 
 impl Settings {
-    pub(super) fn of_attempt(&self) -> AttemptSettings {
-        let Self { decay, penalty, rules, count_active, .. } = *self;
-        AttemptSettings { decay, penalty, rules, count_active }
-    }
-
     pub(super) fn new(config: &ClusterConfig) -> Self {
         let balance = &config.balance;
         let slow_start = balance
             .slow_start
             .map(|slow| SlowStart::new(slow.window, f64::from(slow.min_weight_percent) / 100.0, slow.aggression));
+        let decay = Decay::new(balance.decay);
+        let count_active = matches!(&balance.policy, BalancePolicy::RingHash(ring) if ring.balance_factor.is_some());
         Self {
-            decay: Decay::new(balance.decay),
+            decay,
             default_rtt: balance.default_rtt,
-            penalty: balance.failure_penalty,
-            rules: Rules::of(config),
+            attempt: AttemptSettings::new(config, decay, count_active),
             hold: config.discover_hold,
             panic: balance.panic.action,
             threshold: balance.panic.threshold_percent,
             slow_start,
-            count_active: matches!(&balance.policy, BalancePolicy::RingHash(ring) if ring.balance_factor.is_some()),
         }
     }
 }

@@ -33,6 +33,17 @@ impl Outcome {
         }
     }
 
+    /// One of this kind that asks for no wait.
+    pub(crate) fn of(label: AttemptOutcome) -> Self {
+        match label {
+            AttemptOutcome::Success => Self::Success,
+            AttemptOutcome::Failure => Self::Failure { retry_after: None },
+            AttemptOutcome::Timeout => Self::Timeout,
+            AttemptOutcome::Unreachable => Self::Unreachable,
+            AttemptOutcome::Cancelled => Self::Cancelled,
+        }
+    }
+
     pub(crate) fn speaks_against(self) -> bool {
         matches!(self, Self::Failure { .. } | Self::Timeout | Self::Unreachable)
     }

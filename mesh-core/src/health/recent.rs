@@ -1,15 +1,17 @@
 //! One endpoint's successes and failures over the last seconds, exactly.
 
+use std::num::NonZeroU32;
+
 use crate::balance::millis;
 use crate::config::BreakerConfig;
 use crate::window::{SLOTS, Window};
 
-/// When too few succeed.
+/// When too few succeed. Small: each attempt has a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct RecentRule {
-    /// The length of a slot in milliseconds, at least 1.
-    slot: u64,
-    min_requests: u64,
+    /// The length of a slot in milliseconds; a window is ten minutes at most.
+    slot: NonZeroU32,
+    min_requests: u32,
     /// 0 switches it off.
     success_rate: f64,
 }
@@ -17,15 +19,16 @@ pub(super) struct RecentRule {
 impl RecentRule {
     pub(super) fn of(breaker: &BreakerConfig) -> Self {
         Self {
-            slot: (millis(breaker.window) / SLOTS as u64).max(1),
-            min_requests: breaker.min_requests.into(),
+            slot: u32::try_from(millis(breaker.window) / SLOTS as u64)
+                .map_or(NonZeroU32::MAX, |slot| NonZeroU32::new(slot).unwrap_or(NonZeroU32::MIN)),
+            min_requests: breaker.min_requests,
             success_rate: breaker.success_rate,
         }
     }
 
     /// The whole window, in milliseconds.
     pub(super) fn window(self) -> u64 {
-        self.slot.saturating_mul(SLOTS as u64)
+        u64::from(self.slot.get()) * SLOTS as u64
     }
 }
 
@@ -48,7 +51,7 @@ impl Recent {
         let (successes, failures) = (self.successes.sum(slot), self.failures.sum(slot));
         let all = successes + failures;
         // 0.7 * 10 is a little more than 7 in binary; it is meant to be 7.
-        all >= rule.min_requests && (successes as f64) < rule.success_rate * all as f64 - 1e-9
+        all >= u64::from(rule.min_requests) && (successes as f64) < rule.success_rate * all as f64 - 1e-9
     }
 
     pub(super) fn clear(&self) {
@@ -59,5 +62,5 @@ impl Recent {
 
 /// Truncation is a wrap, after 13 years of the shortest slots.
 fn slot(now: u64, rule: RecentRule) -> u32 {
-    (now / rule.slot) as u32
+    (now / u64::from(rule.slot.get())) as u32
 }

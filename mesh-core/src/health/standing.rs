@@ -84,6 +84,18 @@ pub(crate) enum Claim {
     Taken,
 }
 
+impl Claim {
+    /// Whether the request may go there, and as which probe.
+    #[inline]
+    pub(crate) fn won(self) -> Option<Option<u64>> {
+        match self {
+            Self::Ordinary => Some(None),
+            Self::Probe(probe) => Some(Some(probe)),
+            Self::Taken => None,
+        }
+    }
+}
+
 impl StandingCell {
     /// Where it stands.
     #[inline]
@@ -118,8 +130,8 @@ impl StandingCell {
             Standing::In | Standing::Out { .. } => Claim::Ordinary,
             Standing::Probing { .. } => Claim::Taken,
             Standing::HalfOpen => {
-                // Numbered, so that a probe that was overtaken by events ends nobody else's.
-                let probe = self.probes.fetch_add(1, Relaxed);
+                // Numbered, from 1, so that a probe that was overtaken by events ends nobody else's.
+                let probe = self.probes.fetch_add(1, Relaxed).wrapping_add(1);
                 let won = self.change(Standing::HalfOpen, Standing::Probing { probe });
                 if won { Claim::Probe(probe) } else { Claim::Taken }
             }

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::endpoint::{Share, since};
 use super::group::{Admit, Slot, Terms};
 use super::members::Tier;
-use super::reason::PickReason;
-use super::set::Set;
+use super::reason::{PickReason, PickScope};
+use super::set::{Choice, Set};
 use super::{Cluster, EndpointState, PickError, Tried};
 use crate::balance::PickRequest;
 use crate::config::BalancePolicy;
@@ -246,7 +246,10 @@ impl<T: Send + Sync + 'static> Cluster<T> {
         if matches!(set.balancing.config.policy, BalancePolicy::Custom(_)) && set.balancing.custom.is_some() {
             return (Foreseen::Unforeseeable, None);
         }
-        match set.choose(&Tried::default(), request, at) {
+        let tried = Tried::default();
+        let ordinary = set.choose_ordinarily(&tried, request.rng, at);
+        let ordinary = ordinary.map(|drawn| Choice { drawn, scope: PickScope::Planned });
+        match ordinary.map_or_else(|| set.choose(&tried, request, at), Ok) {
             Ok(choice) => {
                 let probe = choice.drawn.slot.vitals.outlier.standing() == Standing::HalfOpen;
                 let reason = PickReason::new(&choice.drawn, choice.scope, probe);
