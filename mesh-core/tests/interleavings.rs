@@ -1,5 +1,7 @@
-//! Every interleaving of the threads that share an endpoint's standing, the time of the next look and a window: loom runs
-//! them all. The files are the crate's own, over loom's atomics.
+//! Every interleaving of the threads that share an endpoint's standing, its latency and what was counted of it, the time of
+//! the next look, and a budget: loom runs them all. The files are the crate's own, over loom's atomics.
+//!
+//! [`naive`] has the same without compare-and-swap: each model finds what is wrong with that.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -7,19 +9,41 @@ mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
+mod config {
+    pub(crate) use mesh_core::config::{BudgetConfig, OutlierConfig};
+}
+mod telemetry {
+    pub(crate) use mesh_core::telemetry::EjectReason;
+}
+
+#[path = "../src/retry/budget.rs"]
+mod budget;
+#[path = "interleavings/naive.rs"]
+mod naive;
 #[path = "../src/cluster/next_return.rs"]
 mod next_return;
+#[path = "../src/balance/peak_ewma.rs"]
+mod peak_ewma;
 #[path = "../src/health/standing.rs"]
 mod standing;
+#[path = "../src/health/statistics.rs"]
+mod statistics;
 #[path = "../src/window.rs"]
 mod window;
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use atomic::{AtomicU64, Ordering};
+use budget::RetryBudget;
+use config::BudgetConfig;
 use loom::thread;
 use next_return::NextReturn;
+use peak_ewma::{Decay, PeakEwma, Tick};
 use standing::{Claim, Standing, StandingCell};
+use statistics::{Counts, Tally};
+use tokio::time::Instant;
 use window::Window;
 
 fn out(until: u64) -> Arc<StandingCell> {
@@ -157,5 +181,98 @@ fn a_window_loses_nothing() {
         window.add(13);
         thread.join().unwrap();
         assert_eq!(window.sum(13), 2);
+    });
+}
+
+/// Two retries want the one that the budget has, while a request pays in: nobody is paid with what is not there, and what
+/// was paid in is not lost.
+#[test]
+fn a_budget_is_not_overdrawn() {
+    // Outside of the model: time is the same in every run of it.
+    let now = Instant::now();
+    loom::model(move || {
+        let config = BudgetConfig::default().ratio(1.0).min_per_second(0).window(Duration::from_secs(10));
+        let budget = Arc::new(RetryBudget::new(config, now));
+        budget.deposit(now);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || budget.withdraw(now))
+            })
+            .collect();
+        let granted = threads.into_iter().map(|thread| thread.join().unwrap());
+        assert_eq!(granted.filter(|granted| *granted).count(), 1);
+        budget.deposit(now);
+        assert!(budget.withdraw(now) && !budget.withdraw(now));
+    });
+}
+
+/// A request pays in while a retry is asked for: it is granted or not, and then there is one left or not.
+#[test]
+fn a_deposit_counts_once() {
+    let now = Instant::now();
+    loom::model(move || {
+        let config = BudgetConfig::default().ratio(1.0).min_per_second(0).window(Duration::from_secs(10));
+        let budget = Arc::new(RetryBudget::new(config, now));
+        let other = Arc::clone(&budget);
+        let thread = thread::spawn(move || other.deposit(now));
+        let granted = budget.withdraw(now);
+        thread.join().unwrap();
+        assert_eq!(budget.withdraw(now), !granted);
+    });
+}
+
+/// Two answers come at once, one of them late: the estimate is the slower one's.
+#[test]
+fn no_peak_is_lost() {
+    loom::model(|| {
+        let decay = Decay::new(Duration::from_secs(10));
+        let ewma = Arc::new(PeakEwma::new(Duration::from_millis(1), Tick::of_millis(0)));
+        let other = Arc::clone(&ewma);
+        let peak = thread::spawn(move || other.record(Duration::from_secs(5), Tick::of_millis(7), decay));
+        ewma.record(Duration::from_millis(2), Tick::of_millis(7), decay);
+        peak.join().unwrap();
+        assert!(ewma.seconds(Tick::of_millis(7), decay) > 4.9);
+        assert!(ewma.changed_since(Tick::of_millis(0)));
+    });
+}
+
+/// An interval ends while two attempts are counted: each is in this one or in the next, and in one alone.
+#[test]
+fn an_attempt_is_counted_in_one_interval() {
+    loom::model(|| {
+        let tally = Arc::new(Tally::default());
+        let threads: Vec<_> = [true, false]
+            .into_iter()
+            .map(|failed| {
+                let tally = Arc::clone(&tally);
+                thread::spawn(move || tally.record(failed))
+            })
+            .collect();
+        let first = tally.take();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let second = tally.take();
+        let sum = (first.requests + second.requests, first.failures + second.failures);
+        assert_eq!(sum, (2, 1), "{first:?} {second:?}");
+    });
+}
+
+/// What broke with its connections is forgotten while others are counted: never fewer than none.
+#[test]
+fn what_is_forgotten_was_there() {
+    loom::model(|| {
+        let tally = Arc::new(Tally::default());
+        tally.record(true);
+        let (taking, counting) = (Arc::clone(&tally), Arc::clone(&tally));
+        let taken = thread::spawn(move || taking.take());
+        let counted = thread::spawn(move || counting.record(false));
+        tally.forget(1);
+        let (first, second) = (taken.join().unwrap(), {
+            counted.join().unwrap();
+            tally.take()
+        });
+        let all = first.requests + second.requests;
+        assert!((1..=2).contains(&all) && first.failures + second.failures <= 1, "{first:?} {second:?}");
+        assert!(second.failures <= second.requests && second != Counts { requests: 0, failures: 1 });
     });
 }

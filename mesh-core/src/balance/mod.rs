@@ -148,3 +148,5 @@ pub trait Picker: fmt::Debug + Send + Sync + 'static {
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! How slow an endpoint has lately been, kept in one atomic word.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A moment, in milliseconds since an epoch of the caller's choosing; wraps after 49 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,64 +144,5 @@ impl PeakEwma {
                 Err(seen) => current = seen,
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TAU: Duration = Duration::from_secs(10);
-
-    fn ms(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
-
-    fn near(actual: f32, expected: f32) -> bool {
-        (actual - expected).abs() <= expected * 1e-3
-    }
-
-    #[test]
-    fn jumps_up_at_once_and_comes_down_slowly() {
-        let decay = Decay::new(TAU);
-        let ewma = PeakEwma::new(ms(30), Tick(0));
-        assert!(near(ewma.seconds(Tick(0), decay), 0.030));
-        assert!(near(ewma.seconds(Tick(10_000), decay), 0.030 / std::f32::consts::E), "idle time decays");
-        ewma.record(ms(500), Tick(0), decay);
-        assert!(near(ewma.seconds(Tick(0), decay), 0.5), "a peak counts at once");
-        ewma.record(ms(10), Tick(10_000), decay);
-        let weight = 1.0 / std::f32::consts::E;
-        assert!(near(ewma.seconds(Tick(10_000), decay), 0.5 * weight + 0.010 * (1.0 - weight)));
-    }
-
-    #[test]
-    fn a_lower_bound_never_lowers_and_an_older_clock_never_turns_time_back() {
-        let decay = Decay::new(TAU);
-        let ewma = PeakEwma::new(ms(100), Tick(5_000));
-        ewma.record_at_least(ms(1), Tick(5_000), decay);
-        assert!(near(ewma.seconds(Tick(5_000), decay), 0.1));
-        ewma.record_at_least(ms(300), Tick(4_000), decay);
-        assert!(near(ewma.seconds(Tick(5_000), decay), 0.3));
-        ewma.record(ms(1), Tick(1_000), decay);
-        assert!(near(ewma.seconds(Tick(5_000), decay), 0.3), "no time passed, so no decay");
-        let wrapped = PeakEwma::new(ms(100), Tick(u32::MAX - 4_999));
-        assert!(near(wrapped.seconds(Tick(5_000), decay), 0.1 / std::f32::consts::E), "the tick wraps");
-    }
-
-    #[test]
-    fn no_concurrent_peak_is_lost() {
-        let decay = Decay::new(TAU);
-        let ewma = PeakEwma::new(ms(1), Tick(0));
-        std::thread::scope(|scope| {
-            for thread in 0..4_u64 {
-                let ewma = &ewma;
-                scope.spawn(move || {
-                    for n in 0..5_000 {
-                        ewma.record(ms((n * 4 + thread) % 20_000), Tick(0), decay);
-                    }
-                });
-            }
-        });
-        assert!(near(ewma.seconds(Tick(0), decay), 19.999));
     }
 }

@@ -29,7 +29,8 @@ pub struct BreakerConfig {
     pub window: Duration,
     /// Requests in the window, or the success rate says nothing. Default 5, range 1 to 1,000,000. (Linkerd, Finagle)
     pub min_requests: u32,
-    /// How long it is open the first time; each further time doubles it, until the endpoint has stayed closed for as long.
+    /// How long it is open the first time; each further time doubles it, until the endpoint has stayed closed for as
+    /// long, at least for `window`.
     /// Default 1 s, range 10 ms to 1 h. (Linkerd)
     pub backoff: Duration,
     /// The longest it is open, jitter included. Default 1 min, range 10 ms to 24 h, at least `backoff`. (Linkerd)

@@ -43,8 +43,8 @@
 //!        └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! - `n` grows with each ejection and shrinks by one for each `base_ejection` (breaker: for each time that it was last
-//!   open) that the endpoint then stays in, so an endpoint that was bad last week is not punished for it today
+//! - `n` grows with each ejection and shrinks by one for each `base_ejection` (breaker: for as long as it was last
+//!   open, at least its window) that the endpoint then stays in, so an endpoint that was bad last week is not punished for it today
 //!   (envoyproxy/envoy#26758).
 //! - `max_ejection_percent` is tested as if the ejection had been made, with `<=`: at 50 %, one of two or three may be
 //!   out, two of four, and the only one never (Envoy's reading; gRPC A50 tests before, and so always ejects one).

@@ -40,6 +40,8 @@ pub(crate) struct Absence {
     base: Duration,
     max: Duration,
     jitter: f64,
+    /// The least time in, in milliseconds, that makes good for one.
+    trial: u64,
     /// A live request must have proved it: it is a breaker's.
     pub(super) probed: bool,
 }
@@ -48,11 +50,18 @@ impl Absence {
     /// The breaker's if there is one, else the timed ejection's.
     pub(crate) fn of(config: &ClusterConfig) -> Self {
         match (&config.breaker, &config.outlier) {
-            (Some(own), _) => Self { base: own.backoff, max: own.max_backoff, jitter: own.jitter, probed: true },
+            (Some(own), _) => Self {
+                base: own.backoff,
+                max: own.max_backoff,
+                jitter: own.jitter,
+                trial: millis(own.window.max(own.backoff)).max(1),
+                probed: true,
+            },
             (None, timed) => Self {
                 base: timed.base_ejection,
                 max: timed.max_ejection,
                 jitter: timed.ejection_jitter,
+                trial: millis(timed.base_ejection).max(1),
                 probed: false,
             },
         }
@@ -72,8 +81,11 @@ impl Absence {
     }
 
     /// Of the last absences, how many have been made good by staying in since.
+    ///
+    /// A breaker is open for a second at first, and whoever fails by silence is found out later than that: without the
+    /// window, each failure would make good for the one before.
     pub(super) fn forgiven(&self, healthy: u64, last: u64) -> u32 {
-        let each = if self.probed { last.max(millis(self.base)) } else { millis(self.base) };
-        u32::try_from(healthy / each.max(1)).unwrap_or(u32::MAX)
+        let each = if self.probed { last.max(self.trial) } else { self.trial };
+        u32::try_from(healthy / each).unwrap_or(u32::MAX)
     }
 }

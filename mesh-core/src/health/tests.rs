@@ -101,6 +101,22 @@ fn a_breaker_opens_for_twice_as_long_until_it_has_stayed_closed_for_as_long() {
 }
 
 #[test]
+fn a_breaker_that_opens_again_within_its_window_opens_for_longer() {
+    let absence = Absence::of(&config(exact(), Some(breaker())));
+    let (detector, rng) = (OutlierDetector::default(), Rng::seeded(1));
+    let mut now = 0;
+    // Up for 3 s each time, thrice as long as it was out at first; then for a window.
+    for (up, expected) in [(0, 1), (3_000, 2), (3_000, 4), (3_000, 8), (10_000, 8), (20_000, 4)] {
+        now += up;
+        assert_eq!(detector.eject(Timeouts, now, &absence, &rng), Some(secs(expected)), "after {up} ms");
+        now += expected * 1_000;
+        detector.look(now, &absence);
+        let Claim::Probe(probe) = detector.claim() else { panic!("nobody probes") };
+        assert!(detector.passed(probe, now));
+    }
+}
+
+#[test]
 fn jitter_only_lengthens_and_a_breaker_stays_below_its_maximum() {
     let rng = Rng::seeded(3);
     let durations = |config: &ClusterConfig, n| {

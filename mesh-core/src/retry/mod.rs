@@ -10,6 +10,8 @@ mod budget;
 mod policy;
 mod reconnect;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::Backoff;
 pub use budget::{BudgetState, RetryBudget};
