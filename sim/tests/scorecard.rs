@@ -1,6 +1,6 @@
 //! Every row, with five seeds, beside its control arm; runs are shorter here than those of `cargo xtask scorecard`.
 
-use mesh_sim::scorecard::{chosen, play, rows, summary, to_json, to_text};
+use mesh_sim::scorecard::{Control, Seen, chosen, play, rows, summary, to_json, to_text};
 
 macro_rules! rows {
     ($($test:ident $row:literal)*) => {
@@ -26,6 +26,8 @@ rows! {
     slow_endpoint_ten_clients "slow-endpoint-ten-clients"
     fast_error_sink "fast-error-sink"
     flapping "flapping"
+    flapping_crash "flapping-crash"
+    flapping_hang "flapping-hang"
     mostly_sick "mostly-sick"
     partly_broken "partly-broken"
     retry_amplification "retry-amplification"
@@ -58,14 +60,17 @@ fn no_row_is_forgotten_and_none_is_there_twice() {
 fn what_does_not_hold_is_told() {
     let [mut missed, mut idle] = [rows()[0]; 2];
     missed.name = "missed";
-    (idle.name, idle.mesh) = ("idle", |_| mesh_sim::scorecard::Seen { met: true, text: "well".into(), badness: 0.0 });
-    (idle.control, missed.control) =
-        (idle.mesh, |_| mesh_sim::scorecard::Seen { met: false, text: "bad".into(), badness: 1.0 });
-    missed.mesh = missed.control;
+    (idle.name, idle.mesh) = ("idle", WELL.run);
+    const BAD: Control = Control { without: "it", run: |_| Seen { met: false, text: "bad".into(), badness: 1.0 } };
+    const WELL: Control =
+        Control { without: "nothing", run: |_| Seen { met: true, text: "well".into(), badness: 0.0 } };
+    (idle.controls, missed.controls) = (&[BAD, WELL], &[BAD]);
+    missed.mesh = BAD.run;
     let verdicts = play(&[missed, idle], 7..9, |_| {});
     assert!(to_text(&verdicts[0]).starts_with("missed                     MISSED"), "{}", to_text(&verdicts[0]));
     assert!(to_text(&verdicts[1]).contains("PROVES NOTHING"));
     assert_eq!(summary(&verdicts), "0 rows hold, 2 do not: missed, idle");
     let json = to_json(&verdicts);
     assert_eq!((&json["holds"], &json["rows"][0]["mesh"]["seed"]), (&false.into(), &7.into()));
+    assert_eq!(json["rows"][1]["controls"][1]["without"], "nothing");
 }

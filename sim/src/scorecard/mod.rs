@@ -20,10 +20,17 @@ pub struct Row {
     pub target: &'static str,
     /// The mesh as it is shipped, once, with this seed.
     pub mesh: fn(seed: u64) -> Seen,
-    /// What the control arm leaves out, or what stands in its place.
+    /// Each has to miss the target; at least one.
+    pub controls: &'static [Control],
+}
+
+/// A control arm: the same without what is meant to help.
+#[derive(Debug, Clone, Copy)]
+pub struct Control {
+    /// What it leaves out, or what stands in its place.
     pub without: &'static str,
-    /// The control arm, once, with this seed.
-    pub control: fn(seed: u64) -> Seen,
+    /// Once, with this seed. Where it is known how it fails, and it fails otherwise, what was seen counts as met.
+    pub run: fn(seed: u64) -> Seen,
 }
 
 /// What one run showed.

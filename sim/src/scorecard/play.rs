@@ -26,14 +26,22 @@ pub struct Verdict {
     pub seeds: usize,
     /// The mesh.
     pub mesh: Arm,
-    /// The control arm.
-    pub control: Arm,
+    /// Its control arms, in their order.
+    pub controls: Vec<Arm>,
 }
 
 impl Verdict {
-    /// The mesh met the target with every seed, and the control arm with none.
+    /// The mesh met the target with every seed, and no control arm with any.
     pub fn holds(&self) -> bool {
-        self.mesh.met == self.seeds && self.control.met == 0
+        self.mesh_holds() && self.controls_fail()
+    }
+
+    pub(super) fn mesh_holds(&self) -> bool {
+        self.mesh.met == self.seeds
+    }
+
+    pub(super) fn controls_fail(&self) -> bool {
+        !self.controls.is_empty() && self.controls.iter().all(|control| control.met == 0)
     }
 }
 
@@ -46,7 +54,7 @@ pub fn chosen(rows: Vec<Row>, only: &[String]) -> Result<Vec<Row>, String> {
     Ok(rows.into_iter().filter(|row| only.is_empty() || only.iter().any(|name| name == row.name)).collect())
 }
 
-/// Runs each row and its control arm with each seed, and tells `done` of each row in their order.
+/// Runs each row and its control arms with each seed, and tells `done` of each row in their order.
 pub fn play(rows: &[Row], seeds: Range<u64>, mut done: impl FnMut(&Verdict)) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for row in rows {
@@ -58,7 +66,8 @@ pub fn play(rows: &[Row], seeds: Range<u64>, mut done: impl FnMut(&Verdict)) -> 
 }
 
 fn one(row: &Row, seeds: Range<u64>) -> Verdict {
-    let arms = [row.mesh, row.control];
+    let arms: Vec<fn(u64) -> Seen> =
+        std::iter::once(row.mesh).chain(row.controls.iter().map(|control| control.run)).collect();
     let tasks: Vec<(u64, usize)> = seeds.flat_map(|seed| (0..arms.len()).map(move |arm| (seed, arm))).collect();
     let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(tasks.len())));
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(tasks.len()));
@@ -78,16 +87,20 @@ fn one(row: &Row, seeds: Range<u64>) -> Verdict {
     });
     let mut seen = seen.into_inner().unwrap_or_default();
     seen.sort_by_key(|(seed, arm, _)| (*arm, *seed));
-    let (mesh, control): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(_, arm, _)| *arm == 0);
-    Verdict { row: *row, seeds: mesh.len(), mesh: arm(mesh, 1.0), control: arm(control, -1.0) }
+    let of = |wanted: usize| -> Vec<(u64, Seen)> {
+        seen.iter().filter(|(_, arm, _)| *arm == wanted).map(|(seed, _, seen)| (*seed, seen.clone())).collect()
+    };
+    let mesh = of(0);
+    let controls = (1..arms.len()).map(|number| arm(of(number), -1.0)).collect();
+    Verdict { row: *row, seeds: mesh.len(), mesh: arm(mesh, 1.0), controls }
 }
 
 /// `sign`: whether the most or the least bad seed speaks for it.
-fn arm(seen: Vec<(u64, usize, Seen)>, sign: f64) -> Arm {
-    let met = seen.iter().filter(|(_, _, seen)| seen.met).count();
+fn arm(seen: Vec<(u64, Seen)>, sign: f64) -> Arm {
+    let met = seen.iter().filter(|(_, seen)| seen.met).count();
     let nothing = Seen { met: false, text: "nothing was run".to_owned(), badness: 0.0 };
     // Of equals the first seed.
-    let worst = seen.into_iter().rev().max_by(|(_, _, a), (_, _, b)| (sign * a.badness).total_cmp(&(sign * b.badness)));
-    let (seed, seen) = worst.map_or((0, nothing), |(seed, _, seen)| (seed, seen));
+    let worst = seen.into_iter().rev().max_by(|(_, a), (_, b)| (sign * a.badness).total_cmp(&(sign * b.badness)));
+    let (seed, seen) = worst.unwrap_or((0, nothing));
     Arm { met, seen, seed }
 }

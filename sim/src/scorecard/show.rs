@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Arm, Verdict};
+use super::{Arm, Control, Verdict};
 
-/// One row: target, what the worst seed of the mesh and the best one of the control arm showed.
+/// One row: target, what the worst seed of the mesh and the best one of each control arm showed.
 pub fn to_text(verdict: &Verdict) -> String {
-    let Verdict { row, seeds, mesh, control } = verdict;
-    let word = match (mesh.met == *seeds, control.met == 0) {
+    let Verdict { row, seeds, mesh, controls } = verdict;
+    let word = match (verdict.mesh_holds(), verdict.controls_fail()) {
         (true, true) => "holds",
         (false, _) => "MISSED",
         (true, false) => "PROVES NOTHING",
@@ -15,14 +15,11 @@ pub fn to_text(verdict: &Verdict) -> String {
     let arm = |name: &str, arm: &Arm| {
         format!("    {name:<8} {}  (seed {}; met with {} of {seeds})\n", arm.seen.text, arm.seed, arm.met)
     };
-    format!(
-        "{:<26} {word}\n    target   {}\n{}{}             ({})\n",
-        row.name,
-        row.target,
-        arm("seen", mesh),
-        arm("control", control),
-        row.without,
-    )
+    let mut text = format!("{:<26} {word}\n    target   {}\n{}", row.name, row.target, arm("seen", mesh));
+    for (Control { without, .. }, seen) in row.controls.iter().zip(controls) {
+        text += &format!("{}             ({without})\n", arm("control", seen));
+    }
+    text
 }
 
 /// The last line.
@@ -38,6 +35,11 @@ pub fn summary(verdicts: &[Verdict]) -> String {
 pub fn to_json(verdicts: &[Verdict]) -> Value {
     let arm =
         |arm: &Arm| json!({ "met": arm.met, "seen": arm.seen.text, "badness": arm.seen.badness, "seed": arm.seed });
+    let control = |(control, seen): (&Control, &Arm)| {
+        let mut value = arm(seen);
+        value["without"] = control.without.into();
+        value
+    };
     let rows = verdicts.iter().map(|verdict| {
         json!({
             "row": verdict.row.name,
@@ -45,8 +47,7 @@ pub fn to_json(verdicts: &[Verdict]) -> Value {
             "holds": verdict.holds(),
             "seeds": verdict.seeds,
             "mesh": arm(&verdict.mesh),
-            "control": arm(&verdict.control),
-            "without": verdict.row.without,
+            "controls": verdict.row.controls.iter().zip(&verdict.controls).map(control).collect::<Vec<_>>(),
         })
     });
     json!({ "holds": verdicts.iter().all(Verdict::holds), "rows": rows.collect::<Vec<_>>() })

@@ -11,14 +11,16 @@ use mesh_core::health::Outcome;
 use mesh_core::rng::Rng;
 
 use super::feed::{endpoint, virtually};
-use crate::scorecard::{Row, Seen};
+use crate::scorecard::{Control, Row, Seen};
 
 pub(super) const ROWS: [Row; 1] = [Row {
     name: "churn",
     target: "inserts, removals and picks, 10^6 with 20 seeds: 0 requests go to another endpoint than was chosen",
     mesh: by_key,
-    without: "an endpoint is remembered by its place in a list (tower-rs/tower#856)",
-    control: by_place,
+    controls: &[Control {
+        without: "an endpoint is remembered by its place in a list (tower-rs/tower#856)",
+        run: by_place,
+    }],
 }];
 
 /// Of each seed.

@@ -17,22 +17,23 @@ use mesh_core::rng::Rng;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::scorecard::{Row, Seen};
+use crate::scorecard::{Control, Row, Seen};
 
 pub(super) const ROWS: [Row; 2] = [
     Row {
         name: "discovery-outage",
         target: "discovery dead for 24 h, the clock jumping: 0 requests without an endpoint",
         mesh: |seed| outage(seed, || Update::Stale(ResolveError("nobody answers".into()))),
-        without: "an outage of the source is taken for the end of the service",
-        control: |seed| outage(seed, || Update::Gone),
+        controls: &[Control {
+            without: "an outage of the source is taken for the end of the service",
+            run: |seed| outage(seed, || Update::Gone),
+        }],
     },
     Row {
         name: "cold-start",
         target: "started while discovery is dead: all endpoints in force within 1 s, from the snapshot",
         mesh: |seed| cold_start(seed, true),
-        without: "no snapshot",
-        control: |seed| cold_start(seed, false),
+        controls: &[Control { without: "no snapshot", run: |seed| cold_start(seed, false) }],
     },
 ];
 

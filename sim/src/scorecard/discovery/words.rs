@@ -9,14 +9,13 @@ use mesh_core::telemetry::{DiscoveryEvent, Label as _};
 use tokio::time::Instant;
 
 use super::feed::{cluster, endpoint, told, until, virtually};
-use crate::scorecard::{Row, Seen};
+use crate::scorecard::{Control, Row, Seen};
 
 pub(super) const ROWS: [Row; 1] = [Row {
     name: "mutated-updates",
     target: "mutated updates, 10^6 with 20 seeds: 0 panics, 0 sets that became empty without a tombstone",
     mesh: |seed| mutated(seed, true),
-    without: "every update is believed",
-    control: |seed| mutated(seed, false),
+    controls: &[Control { without: "every update is believed", run: |seed| mutated(seed, false) }],
 }];
 
 /// Of each seed.

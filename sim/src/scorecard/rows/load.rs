@@ -4,43 +4,53 @@ use mesh_core::rng::Rng;
 
 use super::{Change as _, each, scenario, sized};
 use crate::model::{Report, Scenario, run};
-use crate::scorecard::{Row, Seen};
+use crate::scorecard::{Control, Row, Seen};
 
 pub(super) const ROWS: [Row; 5] = [
     Row {
         name: "retry-amplification",
         target: "every request fails, budget 10 % and nothing a second: at most 1.10 x the load, at any time",
         mesh: |seed| amplified(scenario(FAILS), "leaf", seed, 1.10),
-        without: "three attempts without a budget",
-        control: |seed| amplified(scenario(FAILS).without_budget(), "leaf", seed, 1.10),
+        controls: &[Control {
+            without: "three attempts without a budget",
+            run: |seed| amplified(scenario(FAILS).without_budget(), "leaf", seed, 1.10),
+        }],
     },
     Row {
         name: "retry-amplification-tiers",
         target: "the same below two tiers that retry as well: at most 1.15 x the load at the last",
         mesh: |seed| amplified(tiers(), "leaf", seed, 1.15),
-        without: "three attempts at each tier without a budget",
-        control: |seed| amplified(tiers().without_budget(), "leaf", seed, 1.15),
+        controls: &[Control {
+            without: "three attempts at each tier without a budget",
+            run: |seed| amplified(tiers().without_budget(), "leaf", seed, 1.15),
+        }],
     },
     Row {
         name: "metastable",
         target: "80 % load, 10 s at half capacity, servers that work for callers who are gone and queue for 0.5 s: 95 % goodput again within 10 s after that",
         mesh: |seed| recovers(overload(), seed),
-        without: "retries without a budget, no ejection, which sheds load as well",
-        control: |seed| recovers(overload().without_budget().without_ejection(), seed),
+        controls: &[Control {
+            without: "retries without a budget, no ejection, which sheds load as well",
+            run: |seed| recovers(overload().without_budget().without_ejection(), seed),
+        }],
     },
     Row {
         name: "metastable-long-queues",
         target: "the same with queues of 0.5, 1 and 2 s, of servers that finish what they began, and begin nothing for callers who are gone",
         mesh: |seed| each(QUEUES.map(ours), seed, recovers),
-        without: "the same servers, retries without a budget, no ejection",
-        control: |seed| each(QUEUES.map(|queue| ours(queue).without_budget().without_ejection()), seed, recovers),
+        controls: &[Control {
+            without: "the same servers, retries without a budget, no ejection",
+            run: |seed| each(QUEUES.map(|queue| ours(queue).without_budget().without_ejection()), seed, recovers),
+        }],
     },
     Row {
         name: "determinism",
         target: "5 runs, each twice with its seed: equal decisions (request, server, outcome, time)",
         mesh: |seed| replays(|n| seed * 5 + n),
-        without: "seeds from the system's entropy",
-        control: |_| replays(|_| Rng::from_entropy().next_u64()),
+        controls: &[Control {
+            without: "seeds from the system's entropy",
+            run: |_| replays(|_| Rng::from_entropy().next_u64()),
+        }],
     },
 ];
 

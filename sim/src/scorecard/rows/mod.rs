@@ -58,6 +58,11 @@ trait Change: Sized {
         self.clusters(|cluster| cluster.balance.failure_penalty = Duration::ZERO)
     }
 
+    /// Nobody waits for longer than a second.
+    fn impatient(self) -> Self {
+        self.routes(|route| route.timeout = Duration::from_secs(1))
+    }
+
     fn with_breaker(self) -> Self {
         self.clusters(|cluster| cluster.breaker = Some(BreakerConfig::default()))
     }

@@ -36,8 +36,8 @@ fn left(mesh: &Mesh) -> Vec<String> {
 }
 
 pub(super) fn cancelled(seed: u64, arm: Arm, scale: Scale) -> Result<Seen, Fault> {
-    let requests = scale.pick(5_000, 500);
-    let mut sim = network(seed, Duration::from_secs(600));
+    let requests = scale.pick(50_000, 500);
+    let mut sim = network(seed, Duration::from_secs(6_000));
     let rng = Rng::seeded(seed);
     let edit = |config: &mut Config| {
         // They cancel more than any peer may.

@@ -32,7 +32,7 @@ use tokio::time::sleep;
 use turmoil::{hold, release};
 
 use super::{Arm, Scale, seen};
-use crate::scorecard::{Row, Seen};
+use crate::scorecard::{Control, Row, Seen};
 use crate::stack::Fault;
 use crate::stack::load::{Call, open_loop};
 use crate::stack::tap::{Event, Tap};
@@ -49,8 +49,10 @@ pub(super) fn rows() -> Vec<Row> {
         name: "determinism-stack",
         target: "100 seeds (5 for each) run twice: identical decision logs (request, endpoints, outcome, virtual time), and order on the wire",
         mesh: |seed| seen(twice(seed, Arm::Mesh, Scale::FULL)),
-        without: "seeds: chance begins anew in each run",
-        control: |seed| seen(twice(seed, Arm::Control, Scale::FULL)),
+        controls: &[Control {
+            without: "seeds: chance begins anew in each run",
+            run: |seed| seen(twice(seed, Arm::Control, Scale::FULL)),
+        }],
     }]
 }
 
