@@ -42,6 +42,9 @@ enum Task {
         /// One JSON object in the place of the table.
         #[arg(long)]
         json: bool,
+        /// Names the rows and stops.
+        #[arg(long)]
+        list: bool,
     },
 }
 
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
-        Task::Scorecard { seeds, first_seed, only, json } => {
+        Task::Scorecard { seeds, first_seed, only, json, list } => {
             let rows = match scorecard::chosen(rows(), &only) {
                 Ok(rows) => rows,
                 Err(message) => {
@@ -70,6 +73,10 @@ fn main() -> ExitCode {
                     return ExitCode::from(2);
                 }
             };
+            if list {
+                rows.iter().for_each(|row| println!("{}", row.name));
+                return ExitCode::SUCCESS;
+            }
             let all = first_seed..first_seed.saturating_add(seeds);
             let verdicts = scorecard::play(&rows, all, |verdict| {
                 if !json {

@@ -361,6 +361,7 @@ impl Rollout {
     /// It has to fail somebody.
     async fn fails(self) {
         let RolledOut { failed, of, .. } = Self { graceful: false, ..self }.run().await;
+        println!("control: {} of {of} failed", failed.len());
         assert!(!failed.is_empty(), "none of {of}: {self:?} proves nothing when nobody is killed");
     }
 }
@@ -391,7 +392,12 @@ async fn a_rolling_crash_does_fail_requests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_ten_servers_fails_no_request() {
     let RolledOut { failed, of, ends, took } = Rollout::of_ten().run().await;
-    println!("{:.0} requests a second", of as f64 / took.as_secs_f64());
+    let rate = of as f64 / took.as_secs_f64();
+    println!(
+        "seen: {} of {of} failed, {rate:.0} requests a second, {} restarts in {took:.1?}",
+        failed.len(),
+        ends.len()
+    );
     assert!(failed.is_empty(), "{} of {of}: {:?}", failed.len(), failed.first());
     assert!(ends.iter().all(|took| *took < GRACE), "{ends:?}");
 }

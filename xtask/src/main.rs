@@ -12,6 +12,7 @@ mod imports;
 mod mutants;
 mod peers;
 mod run;
+mod scorecard;
 mod simulate;
 mod sizes;
 mod suite;
@@ -100,11 +101,7 @@ enum Task {
         args: Vec<String>,
     },
     /// Proves what reliability rests on: each row with many seeds, and its control arm, which has to fail.
-    Scorecard {
-        /// `--seeds N`, `--first-seed N`, `--only ROW`, `--json`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
+    Scorecard(scorecard::Options),
     /// Changes the code in small ways, and counts how many changes the tests catch.
     Mutants(mutants::Options),
 }
@@ -126,7 +123,7 @@ fn main() -> ExitCode {
         Task::BenchAudit { conc, rounds, secs } => finish(bench::audit(&root, conc, rounds, secs)),
         Task::Dos { args } => finish(dos::run(&root, &args)),
         Task::Sim { args } => simulate::run("sim", &args),
-        Task::Scorecard { args } => simulate::run("scorecard", &args),
+        Task::Scorecard(options) => scorecard::run(&root, &options),
         Task::Mutants(options) => finish(mutants::run(&root, &options)),
         Task::BenchSetup { dir, address } => finish(bench_setup::write(&dir, address).map(|usage| println!("{usage}"))),
     }

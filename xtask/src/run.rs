@@ -77,6 +77,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Below the workspace's target directory.
+    pub(crate) fn new(root: &Path, name: &str) -> Self {
+        Self { path: root.join("target/xtask").join(format!("{name}.log")) }
+    }
+
     /// Runs `command` with its output in the log; the text, and whether it succeeded.
     pub(crate) fn run(&self, command: &mut Command) -> Result<(String, bool), String> {
         let io = |e: std::io::Error| format!("cannot write {}: {e}", self.path.display());

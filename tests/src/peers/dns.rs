@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -115,6 +116,7 @@ fn free() -> SocketAddr {
 struct Load {
     answers: Arc<Mutex<BTreeMap<String, usize>>>,
     failed: Arc<Mutex<Vec<String>>>,
+    made: Arc<AtomicUsize>,
 }
 
 impl Load {
@@ -132,6 +134,7 @@ impl Load {
     }
 
     async fn request(self, client: Client) {
+        self.made.fetch_add(1, Relaxed);
         match client.get("/").send().await {
             Ok(response) if response.status() == 200 => {
                 let name = response.text().await.unwrap();
@@ -240,6 +243,8 @@ async fn records_change_and_the_name_server_stops_under_load_and_no_request_fail
     let error = until("the control arm to fail", async || control.get("/").send().await.err()).await;
     assert_eq!(error.kind(), ErrorKind::NoEndpoints, "{error:?}");
     tasks.shutdown().await;
+    println!("control: {error}");
+    println!("seen: {} failed of {}", load.failed.lock().unwrap().len(), load.made.load(Relaxed));
     assert_eq!(*load.failed.lock().unwrap(), Vec::<String>::new());
 
     bind.update(&format!("update add {NAME}. 1 SRV 0 0 0 .\n")).await;

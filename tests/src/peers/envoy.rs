@@ -153,6 +153,7 @@ async fn envoy_as_a_server_for_our_client() {
     };
     assert_eq!((spelt.as_str(), end.code(), end.message()), ("abc", Code::NotFound, "no more letters"));
     assert_eq!(reached.count(), 4);
+    println!("seen: {} of 4 answered", reached.count());
 
     // Envoy is somebody else; then we are. Both end in the handshake.
     for (id, identity) in [(WEB, "spiffe://test/ns/test/sa/orders"), (BATCH, PAYMENTS)] {
@@ -162,5 +163,6 @@ async fn envoy_as_a_server_for_our_client() {
         let status = probe::client(&wrong, "payments").echo(probe::text("hello")).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(reached.count(), 4);
+        println!("control: {error}");
     }
 }

@@ -9,56 +9,83 @@ fn percents(loads: &[Load]) -> Vec<u32> {
     loads.iter().map(|load| load.percent).collect()
 }
 
-/// Available of total by priority; the loads and who is in panic, by Envoy's documentation and its formulas.
+const NO: bool = false;
+const YES: bool = true;
+
+/// Available of total by priority, overprovisioning, the threshold of panic; the loads, and who is in panic.
+type Priorities<'a> = (&'a [(u64, u64)], u32, u32, &'a [u32], &'a [bool]);
+
+/// By Envoy's documentation and its formulas.
+const PRIORITIES: [Priorities<'_>; 29] = [
+    // "Priority levels": two levels, by the health of the first.
+    (&[(100, 100), (100, 100)], 140, 50, &[100, 0], &[NO, NO]),
+    (&[(72, 100), (72, 100)], 140, 50, &[100, 0], &[NO, NO]),
+    (&[(71, 100), (71, 100)], 140, 50, &[99, 1], &[NO, NO]),
+    (&[(50, 100), (50, 100)], 140, 50, &[70, 30], &[NO, NO]),
+    (&[(25, 100), (100, 100)], 140, 50, &[35, 65], &[NO, NO]),
+    (&[(25, 100), (25, 100)], 140, 50, &[50, 50], &[YES, YES]),
+    (&[(0, 100), (100, 100)], 140, 50, &[0, 100], &[NO, NO]),
+    // The sum of health is below 100: loads are scaled up, what rounding leaves goes to the first.
+    (&[(20, 100), (20, 100), (10, 100)], 100, 0, &[40, 40, 20], &[NO, NO, NO]),
+    (&[(10, 100), (10, 100), (10, 100)], 100, 0, &[34, 33, 33], &[NO, NO, NO]),
+    (&[(0, 100), (1, 100), (2, 100)], 100, 0, &[0, 34, 66], &[NO, NO, NO]),
+    // Some are in panic, not all: only those whose share is below the threshold.
+    (&[(5, 100), (60, 100)], 100, 50, &[8, 92], &[YES, NO]),
+    // The first is almost gone, but the second can take it all: no panic.
+    (&[(1, 100), (72, 100)], 140, 50, &[1, 99], &[NO, NO]),
+    // All in panic: by the number of endpoints, whatever is available.
+    (&[(0, 30), (0, 10)], 140, 50, &[75, 25], &[YES, YES]),
+    (&[(1, 10), (1, 10), (1, 10)], 140, 50, &[34, 33, 33], &[YES, YES, YES]),
+    (&[(0, 0), (0, 10)], 140, 50, &[0, 100], &[YES, YES]),
+    (&[(0, 0), (0, 1), (0, 2)], 140, 50, &[0, 34, 66], &[YES, YES, YES]),
+    // The threshold itself is no panic.
+    (&[(49, 100)], 140, 50, &[100], &[YES]),
+    (&[(50, 100)], 140, 50, &[100], &[NO]),
+    (&[(0, 1)], 140, 50, &[100], &[YES]),
+    (&[(0, 1)], 140, 100, &[100], &[YES]),
+    // 0 %: never, not even when nothing is left.
+    (&[(0, 100)], 140, 0, &[0], &[NO]),
+    (&[(1, 100)], 140, 0, &[100], &[NO]),
+    // 100 %: one that is out is one too many, but only when the sum of health is below 100.
+    (&[(99, 100)], 140, 100, &[100], &[NO]),
+    (&[(60, 100)], 140, 100, &[100], &[YES]),
+    (&[(99, 100)], 100, 100, &[100], &[YES]),
+    // An empty priority is passed over.
+    (&[(0, 0), (5, 100)], 140, 50, &[0, 100], &[YES, YES]),
+    (&[(0, 0), (5, 100)], 140, 0, &[0, 100], &[NO, NO]),
+    (&[(0, 0), (10, 10)], 140, 50, &[0, 100], &[NO, NO]),
+    (&[], 140, 50, &[], &[]),
+];
+
+fn by_the_table(row: &Priorities<'_>, found: &[Load]) -> bool {
+    let (_, _, _, loads, panics) = row;
+    percents(found) == *loads && found.iter().map(|load| load.panic).eq(panics.iter().copied())
+}
+
 #[test]
 fn priorities_and_panic_by_the_table() {
-    const NO: bool = false;
-    const YES: bool = true;
-    type Row<'a> = (&'a [(u64, u64)], u32, u32, &'a [u32], &'a [bool]);
-    let table: &[Row<'_>] = &[
-        // "Priority levels": two levels, by the health of the first.
-        (&[(100, 100), (100, 100)], 140, 50, &[100, 0], &[NO, NO]),
-        (&[(72, 100), (72, 100)], 140, 50, &[100, 0], &[NO, NO]),
-        (&[(71, 100), (71, 100)], 140, 50, &[99, 1], &[NO, NO]),
-        (&[(50, 100), (50, 100)], 140, 50, &[70, 30], &[NO, NO]),
-        (&[(25, 100), (100, 100)], 140, 50, &[35, 65], &[NO, NO]),
-        (&[(25, 100), (25, 100)], 140, 50, &[50, 50], &[YES, YES]),
-        (&[(0, 100), (100, 100)], 140, 50, &[0, 100], &[NO, NO]),
-        // The sum of health is below 100: loads are scaled up, what rounding leaves goes to the first.
-        (&[(20, 100), (20, 100), (10, 100)], 100, 0, &[40, 40, 20], &[NO, NO, NO]),
-        (&[(10, 100), (10, 100), (10, 100)], 100, 0, &[34, 33, 33], &[NO, NO, NO]),
-        (&[(0, 100), (1, 100), (2, 100)], 100, 0, &[0, 34, 66], &[NO, NO, NO]),
-        // Some are in panic, not all: only those whose share is below the threshold.
-        (&[(5, 100), (60, 100)], 100, 50, &[8, 92], &[YES, NO]),
-        // The first is almost gone, but the second can take it all: no panic.
-        (&[(1, 100), (72, 100)], 140, 50, &[1, 99], &[NO, NO]),
-        // All in panic: by the number of endpoints, whatever is available.
-        (&[(0, 30), (0, 10)], 140, 50, &[75, 25], &[YES, YES]),
-        (&[(1, 10), (1, 10), (1, 10)], 140, 50, &[34, 33, 33], &[YES, YES, YES]),
-        (&[(0, 0), (0, 10)], 140, 50, &[0, 100], &[YES, YES]),
-        (&[(0, 0), (0, 1), (0, 2)], 140, 50, &[0, 34, 66], &[YES, YES, YES]),
-        // The threshold itself is no panic.
-        (&[(49, 100)], 140, 50, &[100], &[YES]),
-        (&[(50, 100)], 140, 50, &[100], &[NO]),
-        (&[(0, 1)], 140, 50, &[100], &[YES]),
-        (&[(0, 1)], 140, 100, &[100], &[YES]),
-        // 0 %: never, not even when nothing is left.
-        (&[(0, 100)], 140, 0, &[0], &[NO]),
-        (&[(1, 100)], 140, 0, &[100], &[NO]),
-        // 100 %: one that is out is one too many, but only when the sum of health is below 100.
-        (&[(99, 100)], 140, 100, &[100], &[NO]),
-        (&[(60, 100)], 140, 100, &[100], &[YES]),
-        (&[(99, 100)], 100, 100, &[100], &[YES]),
-        // An empty priority is passed over.
-        (&[(0, 0), (5, 100)], 140, 50, &[0, 100], &[YES, YES]),
-        (&[(0, 0), (5, 100)], 140, 0, &[0, 100], &[NO, NO]),
-        (&[(0, 0), (10, 10)], 140, 50, &[0, 100], &[NO, NO]),
-        (&[], 140, 50, &[], &[]),
-    ];
-    for (given, overprovisioning, threshold, loads, panics) in table {
+    for row in &PRIORITIES {
+        let (given, overprovisioning, threshold, ..) = row;
         let found = priorities(&counts(given), *overprovisioning, *threshold);
-        assert_eq!(percents(&found), *loads, "{given:?} {overprovisioning} {threshold}");
-        assert_eq!(found.iter().map(|load| load.panic).collect::<Vec<_>>(), *panics, "{given:?}");
+        assert!(by_the_table(row, &found), "{row:?}: {found:?}");
+    }
+    println!("seen: {} rows of priorities and panic", PRIORITIES.len());
+}
+
+/// The table tells apart what it is for: each other formula is wrong in some row.
+#[test]
+fn other_formulas_differ() {
+    let others: [(&str, fn(&Priorities<'_>) -> Vec<Load>); 5] = [
+        ("overprovisioning 100 %", |(given, _, threshold, ..)| priorities(&counts(given), 100, *threshold)),
+        ("overprovisioning 200 %", |(given, _, threshold, ..)| priorities(&counts(given), 200, *threshold)),
+        ("panic from 49 % on", |(given, over, threshold, ..)| priorities(&counts(given), *over, (*threshold).min(49))),
+        ("panic from 51 % on", |(given, over, threshold, ..)| priorities(&counts(given), *over, threshold + 1)),
+        ("no panic", |(given, over, ..)| priorities(&counts(given), *over, 0)),
+    ];
+    for (name, other) in others {
+        let wrong = PRIORITIES.iter().filter(|row| !by_the_table(row, &other(row))).count();
+        println!("control: {name}: {wrong} rows differ");
+        assert!(wrong > 0, "{name}");
     }
 }
 
