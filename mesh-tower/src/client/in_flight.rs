@@ -50,9 +50,9 @@ impl InFlight {
             // Whoever is kept from connecting by this process has asked nothing of the endpoint.
             ErrorKind::Timeout if report.wait.is_some_and(|wait| wait.is_innocent()) => Outcome::Cancelled,
             ErrorKind::Timeout => Outcome::Timeout,
-            ErrorKind::Overloaded => Outcome::Failure { retry_after: None },
             ErrorKind::Connect | ErrorKind::PeerIdentity | ErrorKind::Connection => Outcome::Unreachable,
-            // A body that the caller broke off, a token that is missing: not the endpoint's fault.
+            // A body that the caller broke off, a token that is missing, a queue of this process that is full: not the
+            // endpoint's fault.
             _ => Outcome::Cancelled,
         };
         let error = error.at_endpoint(&pick.endpoint().endpoint().key);

@@ -175,6 +175,8 @@ impl Engine<'_> {
         let Some(attempt) = self.take_attempt(id) else { return };
         match end {
             End::Answered(_) => attempt.chosen.answered(class.outcome, now),
+            // The queue is the client's own.
+            End::Overloaded => attempt.chosen.finish(Outcome::Cancelled, now),
             _ => attempt.chosen.finish(class.outcome, now),
         }
         self.judged(id, attempt.server, class.outcome);
