@@ -13,7 +13,7 @@ use super::tls::TlsConfig;
 use super::values::Size;
 use super::walk::Fields;
 use super::yaml::Decode;
-use super::{HoldConfig, Node, PlugConfig};
+use super::{HoldConfig, LocalityConfig, Node, PlugConfig, Value};
 use crate::identity::SpiffeId;
 
 /// One callable service.
@@ -170,6 +170,12 @@ impl Decode for ClusterConfig {
 }
 
 impl ClusterConfig {
+    /// The endpoints come from DNS, and nobody says where they run.
+    fn tells_no_locality(&self) -> bool {
+        let entries = if let Value::Map(entries) = &self.discover.settings.value { entries.as_slice() } else { &[] };
+        self.discover.kind == "dns" && !entries.iter().any(|entry| entry.key == "locality")
+    }
+
     /// `local`: it is known in which zone this process runs.
     pub(super) fn check(&self, local: bool, at: &mut Checker<'_>) {
         if self.identities.is_empty() && !at.has_gaps("identities", 0) {
@@ -184,11 +190,19 @@ impl ClusterConfig {
                 format!("{id} names a trust domain, not a workload: add its path"),
             );
         }
-        if !self.residency.is_empty() && self.discover.kind == "dns" {
-            at.error(
-                "residency",
-                "names tell no region, so all endpoints of `dns` would be shut out: use `file` or another kind that does",
-            );
+        if self.tells_no_locality() {
+            if !self.residency.is_empty() {
+                at.error(
+                    "residency",
+                    "names tell no region, so all endpoints of `dns` would be shut out: say where they run, `dns: { locality: { region: ... } }`",
+                );
+            }
+            if !matches!(self.balance.locality, LocalityConfig::Off) {
+                at.error(
+                    "balance.locality",
+                    "names tell no locality, so all endpoints of `dns` would be in one: say where they run, `dns: { locality: ... }`, or leave this out",
+                );
+            }
         }
         for (index, _) in self.residency.iter().enumerate().filter(|(_, region)| region.is_empty()) {
             at.error(&format!("residency[{index}]"), "the name of a region cannot be empty");

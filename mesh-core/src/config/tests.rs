@@ -341,9 +341,16 @@ routes:
             "HEAD
 clusters:
   payments: { discover: { dns: 'payments:8443' }, identities: [ 'spiffe://shop.example/payments' ], residency: [ eu ] }
+  ledger: { discover: { dns: 'ledger:8443' }, identities: [ 'spiffe://shop.example/ledger' ], balance: { locality: { weighted: {} } } }
+  books:
+    discover: { dns: { name: books, port: 8443, locality: { region: eu } } }
+    identities: [ 'spiffe://shop.example/books' ]
+    residency: [ eu ]
+    balance: { locality: { weighted: {} } }
 ",
             &[
-                "mesh.yaml:5:112: clusters.payments.residency: names tell no region, so all endpoints of `dns` would be shut out: use `file` or another kind that does",
+                "mesh.yaml:5:112: clusters.payments.residency: names tell no region, so all endpoints of `dns` would be shut out: say where they run, `dns: { locality: { region: ... } }`",
+                "mesh.yaml:6:116: clusters.ledger.balance.locality: names tell no locality, so all endpoints of `dns` would be in one: say where they run, `dns: { locality: ... }`, or leave this out",
             ],
         ),
         (

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Decode, Errors, Fields, Node, Value};
+use crate::config::{Decode, Errors, Fields, Locality, Node, Value};
 
 /// What is asked of whom, and how often.
 ///
@@ -40,6 +40,9 @@ pub struct DnsConfig {
     /// Endpoints used at most. Of more, those of the first priorities are taken, and among equals a random part that stays
     /// the same in this process. Default 1,000, range 1 to 10,000.
     pub max_endpoints: usize,
+    /// Where all of them run: DNS does not say. Default: unknown. A cluster with `residency`, or with `balance.locality`, needs
+    /// it.
+    pub locality: Locality,
 }
 
 /// The records that are asked for: `a` or `srv`.
@@ -97,6 +100,7 @@ impl DnsConfig {
             min_ttl: SECOND,
             max_ttl: 60 * SECOND,
             max_endpoints: 1_000,
+            locality: Locality::default(),
         }
     }
 }
@@ -151,6 +155,7 @@ impl Decode for DnsConfig {
             min_ttl: fields.within("min_ttl", default.min_ttl, 100 * MILLI..=3600 * SECOND),
             max_ttl: fields.within("max_ttl", default.max_ttl, SECOND..=24 * 3600 * SECOND),
             max_endpoints: fields.within("max_endpoints", default.max_endpoints, 1..=10_000),
+            locality: fields.or("locality", default.locality),
         };
         if config.max_ttl < config.min_ttl {
             let place = fields.place("max_ttl");

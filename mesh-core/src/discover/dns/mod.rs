@@ -33,6 +33,7 @@ use watch::Watch;
 ///     record: srv                                          # or `a`, the default, with `port: 8443`
 ///     family: auto                                         # v4, v6, all; auto: AAAA where there is no A
 ///     servers: [ "10.96.0.10:53" ]                         # default: those of `resolv_conf: /etc/resolv.conf`
+///     locality: { region: eu-west, zone: a }               # where all of them run, which DNS does not say
 /// ```
 ///
 /// [`DnsConfig`] has every field with default and range.

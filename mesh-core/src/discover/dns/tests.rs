@@ -15,7 +15,7 @@ use super::lookup::{Answer, Asked};
 use super::server::{Reply, Server, a, aaaa, srv};
 use super::*;
 use crate::cluster::{Cluster, PickError, Tried};
-use crate::config::{ClusterConfig, HoldConfig, PlugConfig};
+use crate::config::{ClusterConfig, HoldConfig, Locality, PlugConfig};
 use crate::discover::{Endpoint, Update};
 
 fn read(settings: serde_json::Value) -> Result<DnsConfig, String> {
@@ -30,7 +30,8 @@ fn settings_are_used_or_refused() {
     let short = read(json!("Payments.shop.svc.:8443")).unwrap();
     assert_eq!(short, DnsConfig::addresses("payments.shop.svc", 8443));
     let long = read(json!({ "name": "_p._tcp.shop", "record": "srv", "family": "all", "servers": ["127.0.0.1:53"],
-        "timeout": "1s", "attempts": 3, "min_ttl": "2s", "max_ttl": "5m", "max_endpoints": 5 }));
+        "timeout": "1s", "attempts": 3, "min_ttl": "2s", "max_ttl": "5m", "max_endpoints": 5,
+        "locality": { "region": "eu-west", "zone": "a" } }));
     let expected = DnsConfig {
         family: Family::All,
         servers: vec!["127.0.0.1:53".parse().unwrap()],
@@ -39,6 +40,7 @@ fn settings_are_used_or_refused() {
         min_ttl: Duration::from_secs(2),
         max_ttl: Duration::from_secs(300),
         max_endpoints: 5,
+        locality: Locality { region: "eu-west".into(), zone: "a".into() },
         ..DnsConfig::services("_p._tcp.shop")
     };
     assert_eq!(long, Ok(expected));
@@ -336,5 +338,28 @@ async fn a_day_without_names_fails_nobody() {
         assert!(cluster.endpoints().iter().any(|state| state.endpoint().address.ip().to_string() == "10.0.0.4"));
         drop(cluster);
         task.await.unwrap();
+    }
+}
+
+/// DNS does not say where endpoints run: the configuration does, and residency goes by that.
+#[tokio::test(start_paused = true)]
+async fn endpoints_run_where_the_configuration_says() {
+    let eu = Locality { region: "eu".into(), zone: "a".into() };
+    let service = Service { priority: 0, weight: 1, port: 443, target: "p".to_owned() };
+    for (config, allowed, expected) in [
+        (DnsConfig::addresses("p", 443), "eu", Ok(&eu)),
+        (DnsConfig::services("_p._tcp"), "eu", Ok(&eu)),
+        (DnsConfig::addresses("p", 443), "us", Err(PickError::Residency)),
+    ] {
+        let (lookup, resolver) = scripted(DnsConfig { locality: eu.clone(), ..config });
+        lookup.say("p", &["10.0.0.1"], 20);
+        *lookup.services.lock().unwrap() = Some(Ok(vec![service.clone()]));
+        let config = ClusterConfig::new(PlugConfig::new("dns", &json!("p:443")), Vec::new()).residency([allowed]);
+        let cluster: Cluster<()> = Cluster::new("p", &config, Rng::seeded(1), Arc::default(), |_, _| ());
+        tokio::spawn(cluster.follow(Arc::new(resolver)));
+        cluster.until_resolved().await;
+        let picked = cluster.pick(&Tried::default(), Instant::now());
+        let picked = picked.as_ref().map(|pick| &pick.endpoint().endpoint().locality).map_err(|error| *error);
+        assert_eq!(picked, expected, "{allowed}");
     }
 }

@@ -136,8 +136,13 @@ impl Watch {
 
     async fn addresses(&self, port: u16) -> Result<Found, String> {
         let answer = addresses(&*self.lookup, &self.config.name, self.config.family).await?;
-        let set = self.bound.addresses(&answer.records.into_iter().collect(), port);
+        let set = self.located(self.bound.addresses(&answer.records.into_iter().collect(), port));
         Ok(Found { update: Update::Endpoints(set), ttl: answer.ttl, problems: Vec::new() })
+    }
+
+    fn located(&self, mut set: EndpointSet) -> EndpointSet {
+        set.endpoints.iter_mut().for_each(|endpoint| endpoint.locality = self.config.locality.clone());
+        set
     }
 
     async fn services(&mut self) -> Result<Found, String> {
@@ -169,7 +174,7 @@ impl Watch {
             };
             targets.insert(target.clone(), addresses);
         }
-        let set: EndpointSet = self.bound.resolved(&services, &targets);
+        let set = self.located(self.bound.resolved(&services, &targets));
         self.targets = targets;
         let dropped = set.dropped + left_out + nowhere;
         Ok(Found { update: Update::Endpoints(set.dropped(dropped)), ttl, problems })
