@@ -194,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn the_rival_is_the_cheapest_of_the_others() {
+        for (costs, best, rival) in [
+            ([1.0, 2.0, 3.0], 0, 1),
+            ([1.0, 3.0, 2.0], 0, 2),
+            ([2.0, 1.0, 3.0], 1, 0),
+            ([2.0, 3.0, 1.0], 2, 0),
+            ([3.0, 2.0, 1.0], 2, 1),
+        ] {
+            let cost = |index: usize| costs[index];
+            let picked = one(0, cost).against(1, cost).against(2, cost);
+            assert_eq!((picked.index(), picked.cost, picked.compared), (best, 1.0, 3), "{costs:?}");
+            assert_eq!(picked.rival, Some((rival, 2.0)), "{costs:?}");
+        }
+    }
+
+    #[test]
     fn so_many_distinct_ones_are_compared_and_never_more() {
         let (group, rng) = (Group(vec![Member::ONE; 40]), Rng::seeded(1));
         for (count, expected) in [(2, 2), (3, 3), (7, 7), (10, 10), (12, MAX_CHOICES)] {

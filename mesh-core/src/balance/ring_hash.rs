@@ -186,6 +186,24 @@ mod tests {
         ring.pick(group, &PickRequest { hash, active, ..PickRequest::new(rng) }).unwrap().index()
     }
 
+    /// The rule says whether a key came to its owner.
+    #[test]
+    fn a_key_whose_owner_is_out_goes_to_the_next() {
+        let (ring, rng) = (ring(&names(5), &[1.0; 5], 1_024, MAX, 0), Rng::seeded(1));
+        let mut group = Group(vec![Member::ONE; 5]);
+        for key in 0..50 {
+            let hash = Some(xxh64(&u64::to_le_bytes(key), 0));
+            let request = PickRequest { hash, ..PickRequest::new(&rng) };
+            let owner = ring.pick(&group, &request).unwrap();
+            assert_eq!(owner.rule, PickRule::RingOwner);
+            group.0[owner.index()].eligible = false;
+            let next = ring.pick(&group, &request).unwrap();
+            assert_eq!(next.rule, PickRule::RingNext);
+            assert_ne!(next.index(), owner.index());
+            group.0[owner.index()].eligible = true;
+        }
+    }
+
     /// Envoy's own table of sizes, from its formula.
     #[test]
     fn the_ring_has_the_size_that_envoy_gives_it() {

@@ -74,6 +74,21 @@ fn ejections_grow_are_bounded_and_are_forgiven() {
     assert_eq!(eject(now + 4 * 30_000), Some(secs(60)));
 }
 
+/// Whoever comes back has failed at nothing yet: what failed before keeps no other in.
+#[test]
+fn who_returns_fails_like_nobody() {
+    let settings = config(OutlierConfig::default(), None);
+    let (absence, rules, rng) = (Absence::of(&settings), Rules::of(&settings), Rng::seeded(1));
+    let (detector, other) = (OutlierDetector::default(), OutlierDetector::default());
+    for _ in 0..3 {
+        detector.observe(FAILURE, false, 0, &rules);
+    }
+    assert!(detector.fails_like(&other));
+    let out = detector.eject(ConsecutiveFailures, 0, &absence, &rng).unwrap();
+    assert_eq!(detector.look(out.as_millis() as u64 + 1, &absence), Some(Return::LetIn));
+    assert!(!detector.fails_like(&other));
+}
+
 #[test]
 fn a_breaker_opens_for_twice_as_long_until_it_has_stayed_closed_for_as_long() {
     let absence = Absence::of(&config(exact(), Some(breaker())));

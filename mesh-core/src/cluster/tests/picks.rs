@@ -33,6 +33,49 @@ fn the_first_set_is_never_taken_for_none() {
     }
 }
 
+/// What is written twice is one: from the same numbers the ordinary choice is the general one, to its reason.
+#[test]
+fn the_ordinary_pick_chooses_what_the_general_one_would() {
+    let (cluster, now, rng) = (cluster(&config()), Instant::now(), Rng::seeded(9));
+    let core = &cluster.core;
+    cluster.update(endpoints(7), now);
+    let mut held = Vec::new();
+    for step in 0..500 {
+        let (now, tried) = (now + ms(step), Tried::default());
+        let millis = endpoint::since(core.shared.epoch, now);
+        let (numbers, same, set) = (core.rng.preview(), core.rng.preview(), core.set.load());
+        let ordinary = set.choose_ordinarily(&tried, &numbers, millis).expect("all are in");
+        let general = set.choose(&tried, PickRequest::new(&same), millis).unwrap();
+        assert_eq!((ordinary.picked, PickScope::Planned), (general.drawn.picked, general.scope));
+        let (pick, reason) = cluster.pick_for(None, &tried, now).unwrap();
+        assert_eq!(reason, PickReason::new(&ordinary, PickScope::Planned, false));
+        held.push(pick);
+        if held.len() > 20 {
+            held.swap_remove(rng.below(20)).finish(Outcome::Success, now + ms(rng.below(300) as u64));
+        }
+    }
+    // Wherever more is to be asked, it says nothing.
+    let ordinary = |cluster: &Cluster<SocketAddr>, tried: &Tried| {
+        let set = cluster.core.set.load();
+        set.choose_ordinarily(tried, &Rng::seeded(1), endpoint::since(cluster.core.shared.epoch, now)).is_some()
+    };
+    let mut tried = Tried::default();
+    tried.insert(EndpointKey("003".into()));
+    assert!(ordinary(&cluster, &Tried::default()) && !ordinary(&cluster, &tried), "a retry");
+    let changed = |change: &dyn Fn(&mut ClusterConfig, &mut Vec<Endpoint>)| {
+        let (mut config, mut endpoints) = (config(), endpoints(7));
+        change(&mut config, &mut endpoints);
+        let cluster = super::cluster(&config);
+        cluster.update(endpoints, now);
+        ordinary(&cluster, &Tried::default())
+    };
+    assert!(changed(&|_, _| ()));
+    assert!(!changed(&|_, endpoints| endpoints[2].weight = 3), "weights");
+    assert!(!changed(&|_, endpoints| endpoints[2].priority = 1), "priorities");
+    assert!(!changed(&|_, endpoints| endpoints.truncate(1)), "nobody to compare with");
+    assert!(!changed(&|config, _| config.balance.policy = crate::config::BalancePolicy::Random), "another policy");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_counter_is_a_drop_guard() {
     let cluster = cluster(&config());
