@@ -27,6 +27,7 @@ mod plan;
 mod reason;
 mod set;
 mod settings;
+mod tried;
 mod update;
 
 pub use endpoint::{EndpointReport, EndpointState, Readiness};
@@ -34,8 +35,9 @@ pub use explain::{
     ClusterExplanation, EndpointExplanation, EndpointStanding, Foreseen, LocalityExplanation, MAX_LISTED,
     PriorityExplanation, TransportReport,
 };
-pub use pick::{Pick, PickError, Tried};
+pub use pick::{Pick, PickError};
 pub use reason::{PickReason, PickScope, Rival};
+pub use tried::Tried;
 
 use std::fmt;
 use std::future::Future;

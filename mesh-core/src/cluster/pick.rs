@@ -13,30 +13,8 @@ use super::endpoint::since;
 use super::group::Slot;
 use super::settings::AttemptSettings;
 use crate::balance::Tick;
-use crate::discover::EndpointKey;
 use crate::health::Outcome;
 use crate::telemetry::AttemptOutcome;
-
-/// Endpoints that earlier attempts of the same request were sent to.
-#[derive(Debug, Clone, Default)]
-pub struct Tried(Vec<EndpointKey>);
-
-impl Tried {
-    /// Remembers an endpoint.
-    pub fn insert(&mut self, key: EndpointKey) {
-        self.0.push(key);
-    }
-
-    /// Whether an earlier attempt went there.
-    pub fn contains(&self, key: &EndpointKey) -> bool {
-        self.0.contains(key)
-    }
-
-    /// Whether there was no earlier attempt.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// The longest wait that an endpoint's own word may add to its latency. (Linkerd)
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
