@@ -158,6 +158,23 @@ async fn nobody_is_ejected_for_what_befalls_most() {
     }
 }
 
+/// Who is out fails: otherwise each ejection would make the next one easier.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_ejected_already_counts_among_those_that_fail() {
+    for (failing, ejected) in [(1, false), (0, true)] {
+        let (cluster, now) = (cluster(&config()), Instant::now());
+        cluster.update(endpoints(6), now);
+        for name in [4, 5] {
+            (0..5).for_each(|_| any_of(&cluster, name, now, FAILURE, ms(1)));
+            assert!(cluster.endpoints()[name].ejected(now + ms(2)));
+        }
+        // Of the others that are in, one of three at most: less than half. With the two that are out it is three of five.
+        (1..=failing).for_each(|name| any_of(&cluster, name, now, FAILURE, ms(1)));
+        (0..5).for_each(|_| any_of(&cluster, 0, now, FAILURE, ms(1)));
+        assert_eq!(cluster.endpoints()[0].ejected(now + ms(2)), ejected, "{failing} of 3 fail");
+    }
+}
+
 /// Peers fail as well if they fail a third as often, though their last attempts may have succeeded.
 #[tokio::test(start_paused = true)]
 async fn peers_that_fail_now_and_then_fail_as_well_if_it_is_often_enough() {
