@@ -1,0 +1,160 @@
+//! Endpoints and callers that mean harm: what they must not get out of a client.
+
+use std::io;
+
+use rustls::AlertDescription;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+
+use super::*;
+
+/// Dials servers that do with their end of a pipe what a test wants.
+#[derive(Clone)]
+struct Raw {
+    script: Arc<dyn Fn(DuplexStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    http2: bool,
+    ends: Option<AlertDescription>,
+    dialed: Arc<AtomicUsize>,
+}
+
+impl Raw {
+    fn rig<F>(
+        http2: bool,
+        ends: Option<AlertDescription>,
+        script: impl Fn(DuplexStream) -> F + Send + Sync + 'static,
+    ) -> (Rig, Self)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let script = Arc::new(move |io| Box::pin(script(io)) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        let this = Self { script, http2, ends, dialed: Arc::default() };
+        let mut rig = Rig::new(&Net::default(), &[], None);
+        let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
+        rig.cluster = Arc::new(RuntimeCluster::for_test("shop", &config, Box::new(this.clone())));
+        let hosts = (1..=2).map(|n| Address::new(SocketAddr::from(([10, 0, 0, n], 80)))).collect();
+        rig.cluster.cluster.update(hosts, Instant::now());
+        (rig, this)
+    }
+}
+
+impl Dial for Raw {
+    fn dial<'a>(&'a self, _: SocketAddr, _: &'a Dialing) -> DialFuture<'a> {
+        Box::pin(async move {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            self.dialed.fetch_add(1, SeqCst);
+            tokio::spawn((self.script)(far));
+            let near = Alerted(near, self.ends);
+            Ok(Dialed { io: Box::new(near), http2: self.http2, peer: None, retire_at: None })
+        })
+    }
+}
+
+/// A stream whose end is a TLS alert.
+#[derive(Debug)]
+struct Alerted(DuplexStream, Option<AlertDescription>);
+
+impl AsyncRead for Alerted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match (Pin::new(&mut self.0).poll_read(cx, buf), self.1) {
+            (Poll::Ready(Ok(())), Some(alert)) if buf.filled().len() == before => {
+                Poll::Ready(Err(io::Error::other(rustls::Error::AlertReceived(alert))))
+            }
+            (read, _) => read,
+        }
+    }
+}
+
+impl AsyncWrite for Alerted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_that_the_body_does_not_have_is_never_promised() {
+    let chunked = || {
+        let frames = futures_util::stream::iter([Ok::<_, Error>(Frame::data(Bytes::from_static(b"hello")))]);
+        RequestBody::new(StreamBody::new(frames))
+    };
+    let full = || RequestBody::new(Full::new(Bytes::from_static(b"hello")));
+    let none = || RequestBody::new(Empty::<Bytes>::new());
+    type Make<'a> = &'a dyn Fn() -> RequestBody;
+    let table: [(Method, &[&str], Make<'_>, &str); 8] = [
+        (Method::POST, &["5"], &full, "5"),
+        (Method::POST, &["50"], &full, "5"),
+        (Method::POST, &["1"], &full, "5"),
+        (Method::POST, &["5", "50"], &full, "5"),
+        (Method::POST, &["50"], &none, ""),
+        (Method::GET, &["50"], &none, ""),
+        (Method::POST, &["0"], &none, "0"),
+        (Method::POST, &["5"], &chunked, "5"),
+    ];
+    for http2 in [true, false] {
+        for (method, lengths, body, expected) in &table {
+            let net = Net::default();
+            let host = net.slow_host(1, |request| async move {
+                let length = request.headers().get("content-length").cloned();
+                let read = request.into_body().collect().await.map(|body| body.to_bytes().len());
+                let said = format!("{} {read:?}", length.map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default());
+                Response::new(RequestBody::new(Full::new(Bytes::from(said))))
+            });
+            net.edit(host, |host| host.http2 = http2);
+            let rig = Rig::new(&net, &[host], None);
+            let case = format!("http2 {http2}: {method} {lengths:?}");
+            let mut request = request(method.clone()).body(body()).unwrap();
+            for length in *lengths {
+                request.headers_mut().append("content-length", length.parse().unwrap());
+            }
+            let response = rig.send(request).await.unwrap_or_else(|error| panic!("{case}: {error}"));
+            let said = String::from_utf8(text(response).await.to_vec()).unwrap();
+            let (length, read) = said.split_once(' ').unwrap();
+            let sent = if http_body::Body::is_end_stream(&body()) { 0 } else { 5 };
+            assert_eq!(read, format!("Ok({sent})"), "{case}");
+            // Of an empty body HTTP/2 may say so.
+            assert!(length == *expected || (http2 && sent == 0 && length == "0"), "{case}: {length}");
+        }
+    }
+}
+
+/// The first bytes of the next request would be read as the body of this one.
+#[tokio::test(start_paused = true)]
+async fn requests_on_one_connection_do_not_run_into_each_other() {
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (rig, raw) = Raw::rig(false, None, move |mut io| {
+        let said = said.clone();
+        async move {
+            loop {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match io.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                said.send(String::from_utf8(head).unwrap()).unwrap();
+                // A server that answers by the head, and reads the body afterwards.
+                io.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        }
+    });
+    rig.cluster.cluster.update(vec![Address::new(SocketAddr::from(([10, 0, 0, 1], 80)))], Instant::now());
+    let mut forged = post("");
+    forged.headers_mut().insert("content-length", "40".parse().unwrap());
+    for request in [forged, get()] {
+        let response = rig.send(request).await.unwrap();
+        assert_eq!(response.status(), 404);
+        drop(response);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(raw.dialed.load(SeqCst), 1, "one connection");
+    let first = heard.recv().await.unwrap();
+    assert!(!first.contains("content-length: 40"), "promised and not sent: {first}");
+}
