@@ -79,6 +79,35 @@ impl AsyncWrite for Alerted {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_without_end_or_pause_ends_with_the_deadline() {
+    for http2 in [true, false] {
+        let net = Net::default();
+        let host = net.host(1, |_| {
+            let chunks =
+                futures_util::stream::repeat_with(|| Ok::<_, Error>(Frame::data(Bytes::from_static(&[7; 4096]))));
+            Response::new(RequestBody::new(StreamBody::new(chunks)))
+        });
+        net.edit(host, |host| host.http2 = http2);
+        let rig = Rig::new(&net, &[host], None);
+        let mut request = get();
+        request.extensions_mut().insert(CallTimeout(Duration::from_millis(200)));
+        let started = Instant::now();
+        let mut body = rig.send(request).await.unwrap().into_body();
+        let error = loop {
+            // A reader that is slower than its endpoint never finds the stream empty.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(started.elapsed().as_millis() < 1_000, "http2 {http2}: read on after the deadline");
+            if let Err(error) = body.frame().await.unwrap() {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!((200..210).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
+        rig.until(|rig| rig.in_flight() == 0).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_length_that_the_body_does_not_have_is_never_promised() {
     let chunked = || {
         let frames = futures_util::stream::iter([Ok::<_, Error>(Frame::data(Bytes::from_static(b"hello")))]);
