@@ -187,3 +187,65 @@ async fn requests_on_one_connection_do_not_run_into_each_other() {
     let first = heard.recv().await.unwrap();
     assert!(!first.contains("content-length: 40"), "promised and not sent: {first}");
 }
+
+/// Only a refused certificate proves that nothing was read: whoever can damage a connection makes its server send others.
+#[tokio::test(start_paused = true)]
+async fn an_alert_proves_that_nothing_was_processed_only_if_it_refuses_our_certificate() {
+    use AlertDescription as Alert;
+    for (alert, refuses) in [
+        (Alert::BadCertificate, true),
+        (Alert::UnsupportedCertificate, true),
+        (Alert::CertificateRevoked, true),
+        (Alert::CertificateExpired, true),
+        (Alert::CertificateUnknown, true),
+        (Alert::UnknownCA, true),
+        (Alert::AccessDenied, true),
+        (Alert::CertificateRequired, true),
+        (Alert::DecryptError, true),
+        (Alert::HandshakeFailure, true),
+        (Alert::BadRecordMac, false),
+        (Alert::RecordOverflow, false),
+        (Alert::UnexpectedMessage, false),
+        (Alert::DecodeError, false),
+        (Alert::InternalError, false),
+        (Alert::UserCanceled, false),
+    ] {
+        let executed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&executed);
+        let (rig, _) = Raw::rig(true, Some(alert), move |io| {
+            let count = Arc::clone(&count);
+            async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                let _request = connection.accept().await.unwrap().unwrap();
+                count.fetch_add(1, SeqCst);
+            }
+        });
+        let error = rig.send(post("charge")).await.unwrap_err();
+        assert_eq!(error.is_never_sent(), refuses, "{alert:?}: {error}");
+        if !refuses {
+            assert_eq!(executed.load(SeqCst), 1, "{alert:?}: executed again");
+            assert!(error.to_string().contains(&format!("{alert:?}")), "the reason is told: {error}");
+        }
+    }
+}
+
+/// A GOAWAY names this stream as one that may be processed.
+#[tokio::test(start_paused = true)]
+async fn what_a_goaway_does_not_give_back_is_not_sent_again() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::ENHANCE_YOUR_CALM, h2::Reason::REFUSED_STREAM] {
+        let executed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&executed);
+        let (rig, _) = Raw::rig(true, None, move |io| {
+            let count = Arc::clone(&count);
+            async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                let _request = connection.accept().await.unwrap().unwrap();
+                count.fetch_add(1, SeqCst);
+                connection.abrupt_shutdown(reason);
+                let _ = connection.accept().await;
+            }
+        });
+        let error = rig.send(post("charge")).await.unwrap_err();
+        assert_eq!((error.is_never_sent(), executed.load(SeqCst)), (false, 1), "{reason:?}: {error}");
+    }
+}
