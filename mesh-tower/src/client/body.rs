@@ -232,8 +232,7 @@ impl http_body::Body for Body {
                 && deadline.as_mut().poll(cx).is_ready()
             {
                 this.fail(Outcome::Timeout);
-                let error = Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended");
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(late())));
             }
             if let Some(idle) = &mut this.idle
                 && idle.poll_silent(cx).is_ready()
@@ -253,6 +252,10 @@ impl http_body::Body for Body {
                     this.ended(Some(trailers));
                 } else if this.source.is_end_stream() {
                     this.ended(None);
+                } else if this.deadline.as_ref().is_some_and(|deadline| deadline.deadline() <= Instant::now()) {
+                    // The reader is late, and whoever has kept it busy is not to blame for that.
+                    this.fail(Outcome::Cancelled);
+                    return Poll::Ready(Some(Err(late())));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -283,6 +286,10 @@ impl http_body::Body for Body {
         }
         hint
     }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended")
 }
 
 impl std::fmt::Debug for Body {

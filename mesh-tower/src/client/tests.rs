@@ -45,6 +45,7 @@ mod bursts;
 mod cancelled;
 mod checks;
 mod connections;
+mod hostile;
 mod limits;
 mod pooling;
 mod restart;

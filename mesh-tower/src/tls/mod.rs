@@ -31,8 +31,8 @@ mod verifier;
 
 pub use client::ClientTls;
 pub(crate) use identity::MeshTime;
-pub(crate) use refusal::alert_in;
 pub use refusal::{HandshakeRefused, OwnRefused, PeerRefused};
+pub(crate) use refusal::{alert_in, refuses_certificate};
 pub use server::ServerTls;
 
 use std::sync::Arc;

@@ -116,6 +116,27 @@ pub(crate) fn alert_in(error: &(dyn StdError + 'static)) -> Option<AlertDescript
     }
 }
 
+/// Whether this alert says that our certificate was refused, and so that no request was read.
+///
+/// Any other can come at any time, also from a server that is at work on what it has read: whoever damages a record on the
+/// way makes it send `BadRecordMac`.
+pub(crate) fn refuses_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::HandshakeFailure
+    )
+}
+
 /// The verdict of ours that a failed handshake carries.
 pub(super) fn refused_in(error: &io::Error) -> Option<PeerRefused> {
     match tls_error_in(error)? {

@@ -122,8 +122,8 @@ pub(super) async fn drive(
         }
         Ok(()) => End { error: None, refused_us: false, ping_timeout: false },
         Err(error) => End {
-            refused_us: !link.is_proven() && alert.is_some(),
-            error: Some(alert.unwrap_or_else(|| chain(error).into())),
+            refused_us: !link.is_proven() && alert.as_ref().is_some_and(|alert| alert.refuses_us),
+            error: Some(alert.map_or_else(|| chain(error).into(), |alert| alert.text)),
             ping_timeout: error.is_timeout(),
         },
     };

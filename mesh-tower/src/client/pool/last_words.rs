@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
 
 use crate::connect::BoxIo;
-use crate::tls::alert_in;
+use crate::tls::{alert_in, refuses_certificate};
 
 /// How long a failed write waits for the reason. A dead socket is readable at once; the reactor must only notice.
 const LISTEN: Duration = Duration::from_millis(50);
@@ -27,17 +27,24 @@ const MAX_UNREAD: usize = 64 * 1024;
 
 /// What the peer said last, if it was a TLS alert.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<OnceLock<Arc<str>>>);
+pub(super) struct Heard(Arc<OnceLock<Alert>>);
+
+#[derive(Debug, Clone)]
+pub(super) struct Alert {
+    pub(super) text: Arc<str>,
+    /// It refuses our certificate.
+    pub(super) refuses_us: bool,
+}
 
 impl Heard {
-    pub(super) fn alert(&self) -> Option<Arc<str>> {
+    pub(super) fn alert(&self) -> Option<Alert> {
         self.0.get().cloned()
     }
 
     fn note(&self, error: &io::Error) {
-        if alert_in(error).is_some() {
+        if let Some(alert) = alert_in(error) {
             // The first alert is the reason.
-            let _ = self.0.set(error.to_string().into());
+            let _ = self.0.set(Alert { text: error.to_string().into(), refuses_us: refuses_certificate(alert) });
         }
     }
 }
@@ -260,7 +267,7 @@ mod tests {
         };
         let (written, ()) = tokio::join!(stream.write(b"x"), peer);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert!(heard.alert().unwrap().contains("CertificateUnknown"));
+        assert!(heard.alert().unwrap().text.contains("CertificateUnknown"));
         let mut answer = [0; 6];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"answer");
@@ -275,7 +282,7 @@ mod tests {
             let start = Instant::now();
             stream.write(b"x").await.unwrap_err();
             assert!(start.elapsed() >= waits && start.elapsed() < waits + Duration::from_millis(5), "{ended}");
-            assert_eq!(heard.alert(), None);
+            assert!(heard.alert().is_none());
         }
     }
 }

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http_body::Body as _;
 use tower_service::Service;
 
 use super::{Lease, Pool};
@@ -61,7 +62,9 @@ fn shape(request: &mut Request<ReplayBody>, http2: bool) -> Result<(), Error> {
     let path = parts.path_and_query.take().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let authority = parts.authority.take();
     request.extensions_mut().clear();
+    let length = request.body().size_hint().exact();
     let headers = request.headers_mut();
+    drop_wrong_length(headers, length);
     for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING, KEEP_ALIVE, PROXY_CONNECTION] {
         headers.remove(name);
     }
@@ -82,6 +85,19 @@ fn shape(request: &mut Request<ReplayBody>, http2: bool) -> Result<(), Error> {
         *request.version_mut() = Version::HTTP_11;
     }
     Ok(())
+}
+
+/// Leaves no `content-length` but the body's own; hyper writes one where it is needed.
+///
+/// Whoever passes headers on with another body would promise bytes that never come, and an HTTP/1.1 server would take the
+/// next request on the connection for them. hyper believes the header where the body is empty.
+fn drop_wrong_length(headers: &mut HeaderMap, length: Option<u64>) {
+    let Some(length) = length else { return };
+    let mut said = headers.get_all(CONTENT_LENGTH).iter();
+    let right = said.next().is_none_or(|first| *first == HeaderValue::from(length)) && said.next().is_none();
+    if !right {
+        headers.remove(CONTENT_LENGTH);
+    }
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
