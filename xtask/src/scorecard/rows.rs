@@ -95,7 +95,7 @@ pub(super) const ROWS: [Row; 8] = [
         target: "at least 90 % of 170 changes to balancing, endpoints, health, retries and windows are caught by tests",
         without: "nothing is changed: every test passes",
         how: How::Mutants {
-            seed: 7,
+            seed: 8,
             paths: &[
                 "mesh-core/src/balance",
                 "mesh-core/src/cluster",

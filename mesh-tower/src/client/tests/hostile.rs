@@ -7,10 +7,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 
 use super::*;
 
+type Script = Arc<dyn Fn(DuplexStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// Dials servers that do with their end of a pipe what a test wants.
 #[derive(Clone)]
 struct Raw {
-    script: Arc<dyn Fn(DuplexStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    script: Script,
     http2: bool,
     ends: Option<AlertDescription>,
     dialed: Arc<AtomicUsize>,
