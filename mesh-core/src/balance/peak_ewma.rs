@@ -124,6 +124,11 @@ impl PeakEwma {
         (value * decay.factor(now.since(at))).max(FLOOR)
     }
 
+    /// The estimate as it was left by the last sample.
+    pub fn last(&self) -> Duration {
+        Duration::from_secs_f32(unpack(self.packed.load(Relaxed)).0)
+    }
+
     /// Whether a sample came later than `start`.
     #[inline]
     pub fn changed_since(&self, start: Tick) -> bool {

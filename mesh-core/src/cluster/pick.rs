@@ -23,6 +23,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// success; three times as long keeps traffic away (measured: with a third of it, a black hole still draws 0.1 %).
 const TIMEOUT_FACTOR: u32 = 3;
 
+/// Whoever gives an endpoint less than this times what the others take learns nothing about it.
+const LEAST_FACTOR: u32 = 2;
+
 /// An endpoint chosen for one attempt.
 ///
 /// Counts as in flight until [`finish`](Self::finish) or drop. Dropped before [`headers`](Self::headers) it counts as
@@ -41,6 +44,8 @@ pub struct Pick<T> {
     headers: Option<AttemptOutcome>,
     /// This attempt is the one that a half-open breaker lets through.
     probe: Option<NonZeroU64>,
+    /// A timeout is that of a caller's own deadline.
+    hurried: bool,
     over: bool,
 }
 
@@ -56,7 +61,7 @@ impl<T> Pick<T> {
         let endpoint = Arc::clone(&slot.state);
         // Probes are numbered from 1.
         let probe = probe.and_then(NonZeroU64::new);
-        Self { endpoint, settings: *settings, started: now, headers: None, probe, over: false }
+        Self { endpoint, settings: *settings, started: now, headers: None, probe, hurried: false, over: false }
     }
 
     /// The chosen endpoint.
@@ -89,6 +94,22 @@ impl<T> Pick<T> {
         }
     }
 
+    /// The time that is up is what a caller gave, and not what a configuration says.
+    ///
+    /// A timeout without headers then speaks against the endpoint only if it had twice the time that the others take: or
+    /// whoever calls with a deadline that nobody can keep would have good endpoints ejected.
+    pub fn hurried(&mut self) {
+        self.hurried = true;
+    }
+
+    /// Whether nobody could have been expected to answer by now.
+    fn had_no_time(&self, now: Instant) -> bool {
+        let Some(core) = self.endpoint.live.core.upgrade() else { return false };
+        let usual = core.set.load().usual_latency(&self.endpoint.live.vitals);
+        let had = now.saturating_duration_since(self.started);
+        usual.is_some_and(|usual| had < usual.saturating_mul(LEAST_FACTOR))
+    }
+
     /// The attempt is over.
     pub fn finish(mut self, outcome: Outcome, now: Instant) {
         self.end(outcome, now);
@@ -96,6 +117,8 @@ impl<T> Pick<T> {
 
     fn end(&mut self, outcome: Outcome, now: Instant) {
         self.over = true;
+        let hurried = self.hurried && outcome == Outcome::Timeout && self.headers.is_none();
+        let outcome = if hurried && self.had_no_time(now) { Outcome::Cancelled } else { outcome };
         let vitals = &self.endpoint.live.vitals;
         let last = vitals.in_flight.fetch_sub(1, Relaxed) == 1;
         if self.settings.count_active {

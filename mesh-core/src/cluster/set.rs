@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::balancing::Balancing;
-use super::endpoint::Share;
+use super::endpoint::{Share, Vitals};
 use super::group::{Admit, Drawn, Slot, Terms};
 use super::members::{Members, Tier};
 use super::plan::{PartPlan, Plan, TierPlan};
@@ -15,6 +15,9 @@ use super::settings::Settings;
 use super::{PickError, Tried};
 use crate::balance::{PickRequest, Tick};
 use crate::config::PanicAction;
+
+/// As many others say what an endpoint should take: whoever lets calls time out must not have us look at thousands.
+const COMPARED: usize = 64;
 
 /// The endpoints with what they get of the traffic now. Changed whole.
 pub(super) struct Set<T> {
@@ -191,6 +194,17 @@ impl<T> Set<T> {
             .collect();
         seconds.sort_unstable_by(f32::total_cmp);
         seconds.get(seconds.len() / 2).map(|median| Duration::from_secs_f32(*median))
+    }
+
+    /// What the others take, by the last estimate of each: the median of a few that are in.
+    ///
+    /// `None` where there are none.
+    pub(super) fn usual_latency(&self, but: &Vitals) -> Option<Duration> {
+        let others = self.members.slots.iter().map(|slot| &*slot.vitals);
+        let others = others.filter(|vitals| vitals.is_in() && !std::ptr::eq(*vitals, but));
+        let mut last: Vec<Duration> = others.map(|vitals| vitals.ewma.last()).take(COMPARED).collect();
+        last.sort_unstable();
+        last.get(last.len() / 2).copied()
     }
 
     /// The slots with what each one's group gets of the traffic.

@@ -160,7 +160,7 @@ where
                                 Err(error) => return Poll::Ready(Err(error)),
                             }
                             *this.course = Some(Course::new(chosen, reason, &call, now));
-                            *this.flight = Some(InFlight::new(pick, call.headers_by, held));
+                            *this.flight = Some(InFlight::new(pick, call.headers_by, call.is_hurried(), held));
                             *this.grpc = call.grpc;
                             let future = this.inner.call(request);
                             this.state.set(State::Attempt { future });

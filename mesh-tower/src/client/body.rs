@@ -184,6 +184,16 @@ impl Body {
         }
     }
 
+    /// The deadline has passed, which is a caller's own: the endpoint has answered, and how long its answer may be, or its reader
+    /// takes, is no fault of it. (Envoy counts no timeout after headers either)
+    fn fail_late(&mut self) -> Error {
+        if let Some(attempt) = self.guards.attempt.take() {
+            attempt.finish(Some(Outcome::Cancelled), Instant::now());
+        }
+        self.fail(Outcome::Timeout);
+        Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended")
+    }
+
     fn fail(&mut self, outcome: Outcome) {
         self.source = Source::Empty;
         self.settle(Some(outcome));
@@ -231,8 +241,7 @@ impl http_body::Body for Body {
             if let Some(deadline) = &mut this.deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
-                this.fail(Outcome::Timeout);
-                return Poll::Ready(Some(Err(late())));
+                return Poll::Ready(Some(Err(this.fail_late())));
             }
             if let Some(idle) = &mut this.idle
                 && idle.poll_silent(cx).is_ready()
@@ -253,9 +262,7 @@ impl http_body::Body for Body {
                 } else if this.source.is_end_stream() {
                     this.ended(None);
                 } else if this.deadline.as_ref().is_some_and(|deadline| deadline.deadline() <= Instant::now()) {
-                    // The reader is late, and whoever has kept it busy is not to blame for that.
-                    this.fail(Outcome::Cancelled);
-                    return Poll::Ready(Some(Err(late())));
+                    return Poll::Ready(Some(Err(this.fail_late())));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -286,10 +293,6 @@ impl http_body::Body for Body {
         }
         hint
     }
-}
-
-fn late() -> Error {
-    Error::new(ErrorKind::Timeout, "the deadline passed before the response body ended")
 }
 
 impl std::fmt::Debug for Body {

@@ -65,6 +65,13 @@ pub(crate) struct Call {
     pub(crate) retry: Option<Arc<Place>>,
 }
 
+impl Call {
+    /// Whether its caller gives it less time than its route.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.whole_by.is_some() && self.whole_by == self.headers_by
+    }
+}
+
 /// The call that `request` belongs to; every layer below `route` needs it.
 pub(crate) fn call<'a, B>(request: &'a Request<B>, layer: &'static str) -> Result<&'a Call, Error> {
     request.extensions().get().ok_or_else(|| Error::wiring(layer, "RouteLayer"))

@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct InFlight {
     pick: Option<Pick<Pool>>,
     deadline: Option<Deadline>,
+    /// The deadline is a caller's, and nearer than the route's timeout.
+    hurried: bool,
     _held: Held,
 }
 
@@ -25,8 +27,10 @@ impl std::fmt::Debug for InFlight {
 
 impl InFlight {
     /// An attempt that counts as too slow if it is dropped, without an answer, after `deadline`.
-    pub(super) fn new(pick: Pick<Pool>, deadline: Option<Deadline>, held: Held) -> Self {
-        Self { pick: Some(pick), deadline, _held: held }
+    ///
+    /// `hurried`: the deadline is a caller's own, and nearer than what the route allows.
+    pub(super) fn new(pick: Pick<Pool>, deadline: Option<Deadline>, hurried: bool, held: Held) -> Self {
+        Self { pick: Some(pick), deadline, hurried, _held: held }
     }
 
     /// Says nothing about the endpoint if it is dropped now, however late.
@@ -45,7 +49,10 @@ impl InFlight {
 
     /// There will be no answer: `error` learns where the attempt went, by its report.
     pub(super) fn failed(mut self, error: Error, report: AttemptReport, now: Instant) -> Error {
-        let Some(pick) = self.pick.take() else { return error };
+        let Some(mut pick) = self.pick.take() else { return error };
+        if self.hurried && self.is_late(now) {
+            pick.hurried();
+        }
         let outcome = match error.kind() {
             // Whoever is kept from connecting by this process has asked nothing of the endpoint.
             ErrorKind::Timeout if report.wait.is_some_and(|wait| wait.is_innocent()) => Outcome::Cancelled,
@@ -58,6 +65,10 @@ impl InFlight {
         let error = error.at_endpoint(&pick.endpoint().endpoint().key);
         pick.finish(outcome, now);
         error.with_attempts(Attempts::one(report))
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.expired(now))
     }
 
     /// The answer ended: `None` as its headers said, else as its body showed.
@@ -73,9 +84,12 @@ impl Drop for InFlight {
     /// A call that is dropped because its time is up was too slow; dropped earlier, it says nothing. Without the
     /// difference a frozen endpoint would keep its good name, because nobody waits for it to the end.
     fn drop(&mut self) {
-        if let Some(pick) = self.pick.take() {
+        if let Some(mut pick) = self.pick.take() {
             let now = Instant::now();
-            if self.deadline.is_some_and(|deadline| deadline.expired(now)) {
+            if self.is_late(now) {
+                if self.hurried {
+                    pick.hurried();
+                }
                 pick.finish(Outcome::Timeout, now);
             }
         }

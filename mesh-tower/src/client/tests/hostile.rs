@@ -251,3 +251,73 @@ async fn what_a_goaway_does_not_give_back_is_not_sent_again() {
         assert_eq!((error.is_never_sent(), executed.load(SeqCst)), (false, 1), "{reason:?}: {error}");
     }
 }
+
+fn hurried(ms: u64) -> RequestContext {
+    let trace = TraceContext::parse(b"00-11111111111111111111111111111111-2222222222222222-01").unwrap();
+    RequestContext::new(trace, Some(Until::after(Instant::now(), Duration::from_millis(ms))))
+}
+
+/// Whoever calls with deadlines that nobody can keep takes no endpoint from the others.
+#[tokio::test(start_paused = true)]
+async fn deadlines_of_callers_eject_nobody_who_is_well() {
+    let mut seen = Vec::new();
+    // Whether one of the endpoints, which take 12 ms, freezes; what callers give; how many go out.
+    for (freezes, deadline, out) in [(false, 2, 0), (false, 11, 0), (true, 100, 1), (true, 2, 0)] {
+        let (net, frozen_now) = (Net::default(), Arc::new(AtomicUsize::new(0)));
+        let handler = |n: usize| {
+            let frozen_now = Arc::clone(&frozen_now);
+            move |request| {
+                let is_frozen = frozen_now.load(SeqCst) == n;
+                async move {
+                    tokio::time::sleep(Duration::from_millis(12)).await;
+                    if is_frozen { frozen(request).await } else { ok(request) }
+                }
+            }
+        };
+        let hosts: Vec<_> = (1..=6).map(|n| net.slow_host(n, handler(n.into()))).collect();
+        let rig = Rig::new(&net, &hosts, None);
+        for _ in 0..100 {
+            text(rig.get().await.unwrap()).await;
+        }
+        frozen_now.store(usize::from(freezes), SeqCst);
+        for _ in 0..100 {
+            let called = hurried(deadline).scope(rig.get()).await;
+            assert!(freezes || called.is_err_and(|error| error.kind() == ErrorKind::Timeout));
+        }
+        let report = rig.cluster.cluster.report(Instant::now());
+        seen.push((report.iter().filter(|report| report.ejected_until.is_some()).count(), out));
+    }
+    assert!(seen.iter().all(|(ejected, out)| ejected == out), "{seen:?}");
+}
+
+/// A stream that its caller's deadline ends is no slow answer.
+#[tokio::test(start_paused = true)]
+async fn a_stream_to_its_deadline_takes_no_traffic_from_its_endpoint() {
+    let (net, served) = (Net::default(), Arc::new(Mutex::new([0; 2])));
+    let hosts: Vec<_> = (0..2)
+        .map(|n| {
+            let served = Arc::clone(&served);
+            net.host(n, move |request| {
+                served.lock().unwrap()[usize::from(n)] += 1;
+                if request.method() == Method::GET {
+                    return ok(request);
+                }
+                let first = futures_util::stream::iter([Ok::<_, Error>(Frame::data(Bytes::from_static(b"x")))]);
+                let rest = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+                Response::new(RequestBody::new(StreamBody::new(rest)))
+            })
+        })
+        .collect();
+    let rig = Rig::new(&net, &hosts, None);
+    for _ in 0..20 {
+        text(rig.get().await.unwrap()).await;
+    }
+    let stream = async { rig.send(post("watch")).await.unwrap().into_body().collect().await.map(drop) };
+    assert_eq!(hurried(2_000).scope(stream).await.unwrap_err().kind(), ErrorKind::Timeout);
+    *served.lock().unwrap() = [0; 2];
+    for _ in 0..40 {
+        text(rig.get().await.unwrap()).await;
+    }
+    let served = *served.lock().unwrap();
+    assert!(served.iter().all(|requests| *requests >= 8), "{served:?}");
+}
