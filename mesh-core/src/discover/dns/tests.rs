@@ -304,6 +304,19 @@ async fn a_target_that_cannot_be_resolved_keeps_its_last_addresses() {
     assert_eq!(seen(&updates.next().await.unwrap()), [""; 0], "there are none: for the cluster to hold");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_zone_of_a_thousand_broken_targets_does_not_fill_the_log() {
+    let (lookup, resolver) = scripted(DnsConfig::services("_s._tcp"));
+    let names: Vec<String> = (0..1_000).map(|n| format!("t{n:03}")).collect();
+    for name in &names {
+        lookup.fail(name, String::leak(format!("{name}: SERVFAIL")));
+    }
+    let service = |target: &String| Service { priority: 1, weight: 1, port: 443, target: target.clone() };
+    *lookup.services.lock().unwrap() = Some(Ok(names.iter().map(service).collect()));
+    let said = seen(&resolver.watch().next().await.unwrap()).concat();
+    assert!(said.starts_with("stale: t000: SERVFAIL; ") && said.ends_with("; and 992 more"), "{said}");
+}
+
 /// A day in which the name server is down, and one in which the zone has lost its records: no pick fails. The control arm
 /// believes an empty set.
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,9 @@ use crate::rng::Rng;
 /// Targets of SRV records that are resolved at once.
 const CONCURRENT: usize = 16;
 
+/// Targets that cannot be resolved and are named in one message.
+const TOLD: usize = 8;
+
 /// The longest wait after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -199,10 +202,17 @@ impl Watch {
                 Some(Ok((target, Ok(answer)))) => _ = resolved.insert(target, answer),
                 Some(Ok((_, Err(why)))) => _ = problems.insert(why),
                 Some(Err(_)) => _ = problems.insert("a lookup was cut off".to_owned()),
-                None => return (resolved, problems.into_iter().collect()),
+                None => return (resolved, told(problems)),
             }
         }
     }
+}
+
+/// A few of them, and how many more: who owns a zone must not choose how much is logged of it.
+fn told(problems: BTreeSet<String>) -> Vec<String> {
+    let more = problems.len().saturating_sub(TOLD);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    problems.into_iter().take(TOLD).chain(more).collect()
 }
 
 /// All addresses of a name that the family allows. None at all is an answer only if that is certain.
