@@ -7,10 +7,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 
 use super::*;
 
+type Script = Arc<dyn Fn(DuplexStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// Dials servers that do with their end of a pipe what a test wants.
 #[derive(Clone)]
 struct Raw {
-    script: Arc<dyn Fn(DuplexStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    script: Script,
     http2: bool,
     ends: Option<AlertDescription>,
     dialed: Arc<AtomicUsize>,
@@ -25,7 +27,7 @@ impl Raw {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let script = Arc::new(move |io| Box::pin(script(io)) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        let script: Script = Arc::new(move |io| Box::pin(script(io)));
         let this = Self { script, http2, ends, dialed: Arc::default() };
         let mut rig = Rig::new(&Net::default(), &[], None);
         let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
