@@ -27,7 +27,7 @@ impl Raw {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let script = Arc::new(move |io| Box::pin(script(io)) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        let script: Script = Arc::new(move |io| Box::pin(script(io)));
         let this = Self { script, http2, ends, dialed: Arc::default() };
         let mut rig = Rig::new(&Net::default(), &[], None);
         let config = ClusterConfig::new(PlugConfig::new("static", &serde_json::json!([])), Vec::new());
