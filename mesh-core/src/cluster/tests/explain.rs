@@ -145,3 +145,28 @@ fn panic_residency_and_many_endpoints_are_told_and_bounded() {
     assert_eq!(told.priorities.len(), 32);
     assert!(matches!(&told.pick, Foreseen::Endpoint { key, .. } if *key == told.endpoints[0].key), "listed first");
 }
+
+#[test]
+fn whoever_matters_for_the_pick_comes_first_and_only_what_differs_is_told() {
+    let (cluster, now) = (with_readiness(&config()), Instant::now());
+    cluster.update(placed(&[("", 0), ("", 0), ("", 0), ("", 0), ("", 0), ("", 0), ("", 0), ("", 1)]), now);
+    let check = crate::config::HealthCheckConfig::new(PlugConfig::new("http", &serde_json::json!({})));
+    let (sick, gone) = (Arc::clone(&cluster.endpoints()[6]), Arc::clone(&cluster.endpoints()[5]));
+    for _ in 0..3 {
+        cluster.checked(&sick, &crate::health::CheckVerdict::Unhealthy("503".into()), &check, now);
+    }
+    gone.transport().unready();
+    let _ = cluster.pick(&Tried::default(), now);
+    let told = explain(&cluster, None, now);
+    let Foreseen::Endpoint { key, reason, .. } = &told.pick else { panic!("{told}") };
+    let order: Vec<_> = told.endpoints.iter().map(|endpoint| endpoint.key.clone()).collect();
+    assert_eq!((&order[0], told.endpoints[1].address), (key, reason.rival.unwrap().address), "{told}");
+    assert_eq!(order[2..4], [gone.endpoint().key.clone(), sick.endpoint().key.clone()], "{told}");
+    assert!(order[4..].is_sorted(), "{told}");
+    let text = told.to_string();
+    assert!(text.contains("006  unhealthy by its checks"), "{text}");
+    assert!(text.contains("priority 1: 0 % of requests, 1 of 1 in") && !text.contains("weight"), "{text}");
+    cluster.update(placed(&[("", 0), ("", 0)]), now);
+    let text = explain(&cluster, None, now).to_string();
+    assert!(!text.contains("priority"), "one priority like any other: {text}");
+}
