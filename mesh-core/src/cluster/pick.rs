@@ -94,7 +94,7 @@ impl<T> Pick<T> {
         }
     }
 
-    /// The time that is up is what a caller gave, and not what a configuration says.
+    /// The time that is up is what a caller gave, not what is configured.
     ///
     /// A timeout without headers then speaks against the endpoint only if it had twice the time that the others take: or
     /// whoever calls with a deadline that nobody can keep would have good endpoints ejected.
