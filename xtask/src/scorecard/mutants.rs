@@ -8,7 +8,7 @@ use crate::run::Log;
 
 /// The least rate, in percent.
 const RATE: &str = "90";
-const SAMPLE: &str = "170";
+const SAMPLE: &str = "185";
 
 /// Whether tests catch changes, and pass where there are none.
 pub(super) fn run(root: &Path, log: &Log, seed: u64, paths: &[&str]) -> (Result<Arm, String>, Result<Arm, String>) {
