@@ -5,12 +5,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_core::Stream;
-use mesh_core::clock::ManualClock;
+use mesh_core::clock::{ManualClock, WallClock};
 use mesh_core::cluster::{Cluster, Tried};
-use mesh_core::config::{ClusterConfig, PlugConfig};
+use mesh_core::config::{ClusterConfig, DiscoveryConfig, PlugConfig};
 use mesh_core::discover::{Endpoint, Feed, Resolve, ResolveError, SnapshotFile, Update, Updates};
 use mesh_core::health::Outcome;
 use mesh_core::rng::Rng;
@@ -22,12 +22,20 @@ use crate::scorecard::{Control, Row, Seen};
 pub(super) const ROWS: [Row; 2] = [
     Row {
         name: "discovery-outage",
-        target: "discovery dead for 24 h, the clock jumping: 0 requests without an endpoint",
-        mesh: |seed| outage(seed, || Update::Stale(ResolveError("nobody answers".into()))),
-        controls: &[Control {
-            without: "an outage of the source is taken for the end of the service",
-            run: |seed| outage(seed, || Update::Gone),
-        }],
+        target: "discovery dead for 24 h, timers jumping by hours and the calendar by a day either way, processes starting anew from the snapshot: 0 requests without an endpoint",
+        mesh: |seed| outage(seed, |_| stale()),
+        controls: &[
+            Control {
+                without: "an outage of the source is taken for the end of the service",
+                run: |seed| outage(seed, |_| Update::Gone),
+            },
+            Control {
+                without: "what was known 36 h ago by the calendar is not believed any more",
+                run: |seed| {
+                    outage(seed, |age| if age > Duration::from_secs(36 * 3600) { Update::Gone } else { stale() })
+                },
+            },
+        ],
     },
     Row {
         name: "cold-start",
@@ -99,22 +107,50 @@ pub(super) async fn until(done: impl Fn() -> bool) -> bool {
     done()
 }
 
-fn outage(seed: u64, word: impl Fn() -> Update) -> Seen {
+fn stale() -> Update {
+    Update::Stale(ResolveError("nobody answers".into()))
+}
+
+/// When the calendar's jumps begin, in seconds since 1970.
+const EPOCH: u64 = 1_700_000_000;
+const DAY: u64 = 24 * 3600;
+
+/// `word`: what the dead source comes to, by how old its last set is to the calendar.
+fn outage(seed: u64, word: impl Fn(Duration) -> Update) -> Seen {
+    let directory = match tempfile::tempdir() {
+        Ok(directory) => directory,
+        Err(error) => return no_directory(&error),
+    };
+    let rng = Rng::seeded(seed);
+    let count = 3 + rng.below(20);
+    let clock = Arc::new(ManualClock::at_unix(EPOCH));
+    virtually(remember(directory.path(), count, rng.fork(), &clock));
     virtually(async {
-        let rng = Rng::seeded(seed);
-        let (say, source) = told();
-        let cluster = cluster(rng.fork());
-        tokio::spawn(cluster.follow(source));
-        let endpoints: Vec<Endpoint> = (0..3 + rng.below(20)).map(endpoint).collect();
-        let _ = say.send(Update::Endpoints(endpoints.into()));
+        let start = || {
+            let (say, source) = told();
+            let cluster = cluster(rng.fork());
+            tokio::spawn(cluster.follow(Feed::from(source).snapshot(file(directory.path(), &clock))));
+            (say, cluster)
+        };
+        let (mut say, mut cluster) = start();
+        let _ = say.send(Update::Endpoints((0..count).map(endpoint).collect::<Vec<_>>().into()));
         until(|| cluster.resolved()).await;
-        let end = Instant::now() + Duration::from_secs(24 * 3600);
-        let (mut requests, mut failed) = (0_u64, 0_u64);
-        while Instant::now() < end {
-            let _ = say.send(word());
+        let begin = Instant::now();
+        let (mut requests, mut failed, mut starts) = (0_u64, 0_u64, 0);
+        while begin.elapsed().as_secs() < DAY {
             // From a moment to hours at once.
             tokio::time::advance(Duration::from_secs(1 << rng.below(13))).await;
+            // A day behind, right, or a day ahead.
+            let now = EPOCH + begin.elapsed().as_secs() + DAY * rng.below(3) as u64;
+            clock.set(UNIX_EPOCH + Duration::from_secs(now - DAY));
+            let age = Duration::from_secs((now - DAY).saturating_sub(EPOCH));
+            if rng.below(10) == 0 {
+                starts += 1;
+                (say, cluster) = start();
+            }
+            let _ = say.send(word(age));
             until(|| false).await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), cluster.until_resolved()).await;
             for _ in 0..10 {
                 requests += 1;
                 match cluster.pick(&Tried::default(), Instant::now()) {
@@ -123,31 +159,37 @@ fn outage(seed: u64, word: impl Fn() -> Update) -> Seen {
                 }
             }
         }
-        let text = format!("{failed} of {requests} requests without an endpoint");
-        Seen { met: failed == 0, text, badness: failed as f64 / requests as f64 }
+        let text = format!("{failed} of {requests} requests without an endpoint, {starts} starts");
+        // Where nothing began anew, the calendar was not asked.
+        Seen { met: failed == 0 && starts > 0, text, badness: failed as f64 / requests as f64 }
     })
+}
+
+fn no_directory(error: &std::io::Error) -> Seen {
+    Seen { met: false, text: format!("no directory: {error}"), badness: f64::MAX }
 }
 
 fn cold_start(seed: u64, with_snapshot: bool) -> Seen {
     let directory = match tempfile::tempdir() {
         Ok(directory) => directory,
-        Err(error) => return Seen { met: false, text: format!("no directory: {error}"), badness: f64::MAX },
+        Err(error) => return no_directory(&error),
     };
     let rng = Rng::seeded(seed);
     let count = 3 + rng.below(200);
-    virtually(remember(directory.path(), count, rng.fork()));
+    let clock = Arc::new(ManualClock::at_unix(EPOCH));
+    virtually(remember(directory.path(), count, rng.fork(), &clock));
     virtually(async {
         let (say, source) = told();
         let cluster = cluster(rng.fork());
         let mut feed = Feed::from(source);
         if with_snapshot {
-            feed = feed.snapshot(file(directory.path()));
+            feed = feed.snapshot(file(directory.path(), &clock));
         }
         let start = Instant::now();
         tokio::spawn(cluster.follow(feed));
         // Half of the sources say that they cannot see, the others nothing at all.
         if seed.is_multiple_of(2) {
-            let _ = say.send(Update::Stale(ResolveError("nobody answers".into())));
+            let _ = say.send(stale());
         }
         let in_time = tokio::time::timeout(Duration::from_secs(1), cluster.until_resolved()).await.is_ok();
         let (known, took) = (cluster.endpoints().len(), start.elapsed().as_millis());
@@ -156,16 +198,16 @@ fn cold_start(seed: u64, with_snapshot: bool) -> Seen {
     })
 }
 
-fn file(directory: &Path) -> SnapshotFile {
-    let clock = Arc::new(ManualClock::at_unix(1_700_000_000));
-    SnapshotFile::new(directory.join("endpoints"), "web", &source(), Duration::from_secs(3600), clock)
+fn file(directory: &Path, clock: &Arc<ManualClock>) -> SnapshotFile {
+    let max_age = DiscoveryConfig::default().snapshot_max_age;
+    SnapshotFile::new(directory.join("endpoints"), "web", &source(), max_age, Arc::clone(clock) as Arc<dyn WallClock>)
 }
 
 /// An earlier life of the process, in which the source was well.
-async fn remember(directory: &Path, count: usize, rng: Rng) {
+async fn remember(directory: &Path, count: usize, rng: Rng, clock: &Arc<ManualClock>) {
     let (say, source) = told();
     let cluster = cluster(rng);
-    tokio::spawn(cluster.follow(Feed::from(source).snapshot(file(directory))));
+    tokio::spawn(cluster.follow(Feed::from(source).snapshot(file(directory, clock))));
     let endpoints: Vec<Endpoint> = (0..count).map(endpoint).collect();
     let _ = say.send(Update::Endpoints(endpoints.into()));
     let written = || std::fs::read_dir(directory.join("endpoints")).is_ok_and(|mut entries| entries.next().is_some());

@@ -9,11 +9,11 @@ use crate::scorecard::{Control, Row, Seen};
 pub(super) const ROWS: [Row; 5] = [
     Row {
         name: "retry-amplification",
-        target: "every request fails, budget 10 % and nothing a second: at most 1.10 x the load, at any time",
-        mesh: |seed| amplified(scenario(FAILS), "leaf", seed, 1.10),
+        target: "every request fails, budget 10 % and nothing a second: at most 1.10 x the load, without back-off in any ten seconds too, with it 1.101 x in those",
+        mesh: |seed| each([scenario(FAILS), scenario(FAILS).without_backoff()], seed, steady),
         controls: &[Control {
             without: "three attempts without a budget",
-            run: |seed| amplified(scenario(FAILS).without_budget(), "leaf", seed, 1.10),
+            run: |seed| steady(scenario(FAILS).without_budget(), seed),
         }],
     },
     Row {
@@ -117,21 +117,30 @@ fn ours(queue: usize) -> Scenario {
     ours
 }
 
-/// Attempts at the servers called `leaf`, for each request of the load: over the run, and in the worst ten seconds.
+/// Attempts at the servers called `leaf`, for each request of the load.
 fn amplified(scenario: Scenario, leaf: &str, seed: u64, most: f64) -> Seen {
     let report = run(&scenario, seed);
     let at_leaf = scenario.servers_called(leaf);
     let requests: u64 =
         at_leaf.iter().filter_map(|server| report.servers.get(*server)).map(|server| server.requests).sum();
     let whole = requests as f64 / report.offered.max(1) as f64;
-    // Of several tiers the seconds have all attempts together.
-    let peak = if at_leaf.len() == report.servers.len() { worst_window(&report) } else { whole };
-    let worst = whole.max(peak);
-    // A retry is of the same window or the next: one request in a hundred may stand on the other side.
-    let tolerance = most + 0.005;
+    Seen { met: whole <= most, text: format!("{whole:.4} x over the run"), badness: whole }
+}
+
+/// Attempts for each request of the load: over the run, and in the worst ten seconds.
+///
+/// A budget pays a retry before its back-off, and here it counts when it is sent. So what was paid in one window and is sent
+/// in the next comes on top of what that one pays: without a back-off no window of 400 seeds has more than 1.10 x, with the
+/// default one each seed has some that do, 1.1007 x at most, one or two requests of 2,000.
+fn steady(scenario: Scenario, seed: u64) -> Seen {
+    let waits = scenario.config.routes.values().flatten().filter_map(|route| route.retry.as_ref());
+    let in_back_off = if waits.map(|retry| retry.backoff).any(|wait| !wait.is_zero()) { 0.001 } else { 0.0 };
+    let report = run(&scenario, seed);
+    let whole = report.attempts as f64 / report.offered.max(1) as f64;
+    let worst = worst_window(&report);
     Seen {
-        met: worst < tolerance,
-        text: format!("{whole:.3} x over the run, {worst:.3} x in the worst ten seconds"),
+        met: whole <= 1.10 && worst <= 1.10 + in_back_off,
+        text: format!("{whole:.4} x over the run, {worst:.4} x in the worst ten seconds"),
         badness: worst,
     }
 }

@@ -93,6 +93,14 @@ trait Change: Sized {
         self.routes(|route| route.retry = Some(RetryConfig::default()))
     }
 
+    /// Retries are sent at once.
+    fn without_backoff(self) -> Self {
+        self.routes(|route| {
+            let retry = route.retry.get_or_insert_with(RetryConfig::default);
+            (retry.backoff, retry.max_backoff) = (Duration::ZERO, Duration::ZERO);
+        })
+    }
+
     /// As many retries as the attempts of a route allow.
     fn without_budget(self) -> Self {
         self.routes(|route| {
