@@ -35,10 +35,11 @@ pub fn summary(verdicts: &[Verdict]) -> String {
 pub fn to_json(verdicts: &[Verdict]) -> Value {
     let arm =
         |arm: &Arm| json!({ "met": arm.met, "seen": arm.seen.text, "badness": arm.seen.badness, "seed": arm.seed });
-    let control = |(control, seen): (&Control, &Arm)| {
-        let mut value = arm(seen);
-        value["without"] = control.without.into();
-        value
+    let control = |(Control { without, .. }, seen): (&Control, &Arm)| {
+        json!({
+            "met": seen.met, "seen": seen.seen.text, "badness": seen.seen.badness, "seed": seen.seed,
+            "without": without,
+        })
     };
     let rows = verdicts.iter().map(|verdict| {
         json!({

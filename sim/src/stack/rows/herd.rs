@@ -81,7 +81,8 @@ fn come_back(seed: u64, arm: Arm, clients: usize, busy: bool) -> Result<Seen, Fa
             clients.push(client);
         }
         let (over, mut requests) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-        for client in clients.iter().filter(|_| busy).cloned() {
+        for client in clients.iter().filter(|_| busy) {
+            let client = client.clone();
             let (over, mut wait) = (Arc::clone(&over), PAUSE.mul_f64(rng.unit()));
             requests.spawn(async move {
                 while !over.load(Relaxed) {
