@@ -1,7 +1,7 @@
 //! The packages that users copy: each is copied out, built and tested as it would be in a project of theirs.
 //!
 //! All share one target directory, `target/examples`, and the versions of the workspace's `Cargo.lock`, so that their
-//! dependencies are built once and nothing is fetched.
+//! dependencies are built once, and fetched only where the workspace does not have them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,11 @@ fn packages(root: &Path) -> Result<Vec<PathBuf>, String> {
 fn test(root: &Path, copy: &Path, log: &Log) -> Result<Counts, String> {
     let mut check = cargo(copy, &["fmt", "--check"]);
     log.must(&mut check)?;
+    // A package may ask for a feature that the workspace does not use, and so for a crate that is not here yet.
+    let (_, here) = log.run(&mut cargo(copy, &["fetch", "--offline"]))?;
+    if !here {
+        log.must(&mut cargo(copy, &["fetch"]))?;
+    }
     let mut command = cargo(copy, &["test", "--offline", "--no-fail-fast"]);
     command.env("CARGO_TARGET_DIR", root.join("target/examples"));
     let (text, success) = log.run(&mut command)?;
