@@ -1,5 +1,7 @@
 //! Control arms: the same read and written in two steps. Of two threads one is overwritten, and loom finds when.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::sync::Arc;
 
 use loom::thread;

@@ -72,10 +72,12 @@ fn priorities_and_panic_by_the_table() {
     println!("seen: {} rows of priorities and panic", PRIORITIES.len());
 }
 
+type Formula = fn(&Priorities<'_>) -> Vec<Load>;
+
 /// The table tells apart what it is for: each other formula is wrong in some row.
 #[test]
 fn other_formulas_differ() {
-    let others: [(&str, fn(&Priorities<'_>) -> Vec<Load>); 5] = [
+    let others: [(&str, Formula); 5] = [
         ("overprovisioning 100 %", |(given, _, threshold, ..)| priorities(&counts(given), 100, *threshold)),
         ("overprovisioning 200 %", |(given, _, threshold, ..)| priorities(&counts(given), 200, *threshold)),
         ("panic from 49 % on", |(given, over, threshold, ..)| priorities(&counts(given), *over, (*threshold).min(49))),
